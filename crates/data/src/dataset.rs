@@ -1,0 +1,171 @@
+//! A data set: one source or several, mixed.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use crate::order::{Order, Part};
+use crate::record::{Entry, Record, RecordError};
+use crate::sources::{self, OpenError, Options, Records};
+
+/// Largest weight of a source.
+pub const MAX_WEIGHT: f64 = 1000.0;
+
+/// A source to open.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Source {
+    /// A JSON, CSV, TSV or tar file, a brace pattern of tar files, a folder of tar files or of photographs with caption
+    /// files of the same names.
+    pub path: PathBuf,
+    /// How many times an epoch shows each record on average; 1 by default.
+    pub weight: f64,
+}
+
+impl From<PathBuf> for Source {
+    fn from(path: PathBuf) -> Self {
+        Source { path, weight: 1.0 }
+    }
+}
+
+/// `PATH` or `PATH@WEIGHT`; a file that is really called so is taken as it is.
+impl FromStr for Source {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let weighted = text
+            .rsplit_once('@')
+            .and_then(|(path, weight)| Some((path, weight.parse().ok()?)));
+        Ok(match weighted {
+            Some((path, weight)) if !Path::new(text).exists() => Source {
+                path: path.into(),
+                weight,
+            },
+            _ => Source::from(PathBuf::from(text)),
+        })
+    }
+}
+
+/// Records of one or several sources, one after the other, each readable by its number.
+#[derive(Debug)]
+pub struct Dataset {
+    sources: Vec<Opened>,
+    max_bad_share: f64,
+}
+
+#[derive(Debug)]
+struct Opened {
+    path: PathBuf,
+    weight: f64,
+    first: u64,
+    records: Box<dyn Records>,
+}
+
+impl Dataset {
+    /// Opens and indexes the sources. Fails on one that cannot be read, is empty, or has too many malformed records;
+    /// image files are not looked at yet.
+    pub fn open(sources: &[Source], options: &Options) -> Result<Self, OpenError> {
+        if sources.is_empty() {
+            return Err(OpenError::NoSources);
+        }
+        if !(0.0..=1.0).contains(&options.max_bad_share) {
+            return Err(OpenError::BadShare {
+                value: options.max_bad_share,
+            });
+        }
+        if let Some(root) = &options.image_root {
+            std::fs::read_dir(root).map_err(|error| OpenError::ImageRoot {
+                path: root.clone(),
+                error,
+            })?;
+        }
+        let (mut opened, mut first) = (Vec::new(), 0);
+        for Source { path, weight } in sources {
+            if !(*weight > 0.0 && *weight <= MAX_WEIGHT) {
+                return Err(OpenError::Weight {
+                    path: path.clone(),
+                    weight: *weight,
+                });
+            }
+            let records = sources::open(path, options)?;
+            let next = first + records.len();
+            opened.push(Opened {
+                path: path.clone(),
+                weight: *weight,
+                first,
+                records,
+            });
+            first = next;
+        }
+        Ok(Dataset {
+            sources: opened,
+            max_bad_share: options.max_bad_share,
+        })
+    }
+
+    /// Number of records.
+    pub fn len(&self) -> u64 {
+        self.sources.iter().map(|s| s.records.len()).sum()
+    }
+
+    /// Never: an empty source is refused.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Share of bad records above which the data set is refused.
+    pub fn max_bad_share(&self) -> f64 {
+        self.max_bad_share
+    }
+
+    /// The record `index`, which is below the length, without its image.
+    pub fn entry(&self, index: u64) -> Result<Entry, RecordError> {
+        let source = &self.sources[self.sources.partition_point(|s| s.first <= index) - 1];
+        source.records.entry(index - source.first)
+    }
+
+    /// The record `index`, which is below the length.
+    pub fn record(&self, index: u64) -> Result<Record, RecordError> {
+        let entry = self.entry(index)?;
+        let mut image = Vec::new();
+        entry.read_image(&mut image)?;
+        let Entry {
+            captions,
+            name,
+            image_id,
+            ..
+        } = entry;
+        Ok(Record {
+            image,
+            captions,
+            name,
+            image_id,
+        })
+    }
+
+    /// All captions of all records that have any, in the order of the files.
+    pub fn captions(&self) -> impl Iterator<Item = String> {
+        (0..self.len())
+            .filter_map(|index| self.entry(index).ok())
+            .flat_map(|entry| entry.captions)
+    }
+
+    /// The sources' paths with their numbers of records.
+    pub fn sources(&self) -> impl Iterator<Item = (&Path, u64)> {
+        self.sources
+            .iter()
+            .map(|s| (s.path.as_path(), s.records.len()))
+    }
+
+    pub(crate) fn order(&self, seed: u64) -> Order {
+        let part = |source: &Opened| {
+            let records = source.records.len();
+            let draws = ((source.weight * records as f64).round() as u64).max(1);
+            Part {
+                first: source.first,
+                records,
+                draws,
+                shards: source.records.shards(),
+            }
+        };
+        Order::new(seed, self.sources.iter().map(part).collect())
+    }
+}

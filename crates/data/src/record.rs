@@ -1,0 +1,196 @@
+//! One record of a data set, and why one may be unusable.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Serialize;
+use simla_image::ImageError;
+
+/// Largest image file that is read. A photograph of 100 megapixels has about 50 MB.
+pub const MAX_IMAGE_BYTES: u64 = 64 << 20;
+
+/// A record without its image's bytes.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// Where the image is.
+    pub image: Location,
+    /// Its captions as they are in the data, at least one that says something.
+    pub captions: Vec<String>,
+    /// File and position, for messages.
+    pub name: String,
+    /// Which image it is: equal for records that show the same one. A hash of the `image_id` where the data have one,
+    /// else of the image's path.
+    pub image_id: i64,
+}
+
+/// A record: an image and its captions.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// The image file's bytes.
+    pub image: Vec<u8>,
+    /// See [`Entry::captions`].
+    pub captions: Vec<String>,
+    /// See [`Entry::name`].
+    pub name: String,
+    /// See [`Entry::image_id`].
+    pub image_id: i64,
+}
+
+/// Where an image's bytes are.
+#[derive(Clone, Debug)]
+pub enum Location {
+    /// A file of its own.
+    File(PathBuf),
+    /// Part of a shard.
+    Range {
+        /// The shard.
+        shard: Arc<File>,
+        /// First byte.
+        offset: u64,
+        /// Number of bytes.
+        length: u64,
+        /// The member's name, for its ending and for messages; never used as a path.
+        name: String,
+    },
+}
+
+/// What is wrong with a record, for counting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fault {
+    /// The image file is not there or cannot be read.
+    MissingImage,
+    /// The image file is there, but it is no image that can be decoded within the limits.
+    UnreadableImage,
+    /// No caption says anything.
+    EmptyCaption,
+    /// The record itself is not as it should be.
+    Malformed,
+}
+
+/// Why a record cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum RecordError {
+    #[error("{name}: image file {}: {error}", path.display())]
+    MissingImage {
+        name: String,
+        path: PathBuf,
+        error: std::io::Error,
+    },
+    #[error("{name}: image file {image}: {bytes} bytes, at most {MAX_IMAGE_BYTES} are read")]
+    TooLarge {
+        name: String,
+        image: String,
+        bytes: u64,
+    },
+    #[error("{name}: image {image}: {error}")]
+    UnreadableImage {
+        name: String,
+        image: String,
+        error: ImageError,
+    },
+    #[error("{name}: the caption is empty, or nothing is left of it without punctuation")]
+    EmptyCaption { name: String },
+    #[error("{name}: field `{field}`: expected {expected}, found {found}")]
+    Field {
+        name: String,
+        field: String,
+        expected: &'static str,
+        found: String,
+    },
+    #[error("{name}: {problem}")]
+    Malformed { name: String, problem: String },
+}
+
+impl RecordError {
+    /// What kind of fault it is.
+    pub fn fault(&self) -> Fault {
+        match self {
+            RecordError::MissingImage { .. } => Fault::MissingImage,
+            RecordError::TooLarge { .. } | RecordError::UnreadableImage { .. } => {
+                Fault::UnreadableImage
+            }
+            RecordError::EmptyCaption { .. } => Fault::EmptyCaption,
+            RecordError::Field { .. } | RecordError::Malformed { .. } => Fault::Malformed,
+        }
+    }
+}
+
+impl Entry {
+    /// Reads the image's bytes into `bytes`, replacing what is there.
+    pub fn read_image(&self, bytes: &mut Vec<u8>) -> Result<(), RecordError> {
+        bytes.clear();
+        let too_large = |length| RecordError::TooLarge {
+            name: self.name.clone(),
+            image: self.image.to_string(),
+            bytes: length,
+        };
+        let missing = |path: &Path, error| RecordError::MissingImage {
+            name: self.name.clone(),
+            path: path.into(),
+            error,
+        };
+        match &self.image {
+            Location::File(path) => {
+                // Asked before opening: opening a named pipe would wait for ever.
+                let about = std::fs::metadata(path).map_err(|e| missing(path, e))?;
+                if !about.is_file() {
+                    return Err(missing(path, std::io::Error::other("not a file")));
+                }
+                if about.len() > MAX_IMAGE_BYTES {
+                    return Err(too_large(about.len()));
+                }
+                let file = File::open(path).map_err(|e| missing(path, e))?;
+                file.take(MAX_IMAGE_BYTES)
+                    .read_to_end(bytes)
+                    .map_err(|e| missing(path, e))?;
+            }
+            Location::Range {
+                shard,
+                offset,
+                length,
+                name,
+            } => {
+                if *length > MAX_IMAGE_BYTES {
+                    return Err(too_large(*length));
+                }
+                bytes.resize(*length as usize, 0);
+                shard
+                    .read_exact_at(bytes, *offset)
+                    .map_err(|e| missing(Path::new(name), e))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The error for an image that cannot be decoded.
+    pub fn unreadable(&self, error: ImageError) -> RecordError {
+        RecordError::UnreadableImage {
+            name: self.name.clone(),
+            image: self.image.to_string(),
+            error,
+        }
+    }
+}
+
+impl std::fmt::Display for Location {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self {
+            Location::File(path) => write!(f, "{}", path.display()),
+            Location::Range { name, .. } => f.write_str(name),
+        }
+    }
+}
+
+/// A number for a name: equal names have equal numbers, and 5 million different ones have all different numbers but for
+/// a chance of about one in a million. FNV-1a (Fowler, Noll and Vo), without the sign bit.
+pub(crate) fn identity(name: &[u8]) -> i64 {
+    let hash = name.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    (hash >> 1) as i64
+}

@@ -1,0 +1,204 @@
+//! Which records have been seen and which of them were bad: counted once a record, judged all the time.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+
+use serde::Serialize;
+
+use crate::record::{Fault, RecordError};
+
+/// Bad records that are kept as examples.
+const EXAMPLES: usize = 10;
+/// Records that must have been seen before a share is judged by a sample.
+const MIN_SEEN: u64 = 100;
+/// Standard deviations by which a sample's share must be above the allowed one: a data set that is just good enough is
+/// refused by a judgement on a sample once in about 700.
+const DEVIATIONS: f64 = 3.0;
+
+/// What was seen of a data set.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Report {
+    /// Records of the data set.
+    pub records: u64,
+    /// Different records that were tried.
+    pub seen: u64,
+    /// How many of those were bad: not usable, and replaced.
+    pub bad: u64,
+    /// The bad ones by kind.
+    pub faults: BTreeMap<Fault, u64>,
+    /// The first few bad ones: file, position and reason.
+    pub examples: Vec<String>,
+}
+
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(
+            f,
+            "{} of {} records seen, {} of them bad",
+            self.seen, self.records, self.bad
+        )?;
+        for (fault, count) in &self.faults {
+            let kind = match fault {
+                Fault::MissingImage => "image file missing",
+                Fault::UnreadableImage => "image unreadable",
+                Fault::EmptyCaption => "caption empty",
+                Fault::Malformed => "record malformed",
+            };
+            write!(f, "; {kind}: {count}")?;
+        }
+        self.examples
+            .iter()
+            .try_for_each(|example| write!(f, "\n  {example}"))
+    }
+}
+
+/// Counts records, two bits each.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    records: u64,
+    max_bad_share: f64,
+    seen: Bits,
+    bad: Bits,
+    seen_count: AtomicU64,
+    bad_count: AtomicU64,
+    details: Mutex<(BTreeMap<Fault, u64>, Vec<String>)>,
+}
+
+impl Tally {
+    pub fn new(records: u64, max_bad_share: f64) -> Self {
+        Tally {
+            records,
+            max_bad_share,
+            seen: Bits::new(records),
+            bad: Bits::new(records),
+            seen_count: AtomicU64::new(0),
+            bad_count: AtomicU64::new(0),
+            details: Mutex::default(),
+        }
+    }
+
+    /// Notes that `record` was tried.
+    pub fn note(&self, record: u64, error: Option<&RecordError>) {
+        if self.seen.set(record) {
+            self.seen_count.fetch_add(1, Relaxed);
+        }
+        if let Some(error) = error
+            && self.bad.set(record)
+        {
+            self.bad_count.fetch_add(1, Relaxed);
+            let mut details = self.details.lock().unwrap_or_else(PoisonError::into_inner);
+            *details.0.entry(error.fault()).or_default() += 1;
+            if details.1.len() < EXAMPLES {
+                details.1.push(error.to_string());
+            }
+        }
+    }
+
+    /// Whether the data set has more bad records than allowed: for certain, or as far as the records seen tell.
+    pub fn too_many_bad(&self) -> bool {
+        let (seen, bad) = (
+            self.seen_count.load(Relaxed) as f64,
+            self.bad_count.load(Relaxed) as f64,
+        );
+        let share = self.max_bad_share;
+        let deviation = (seen * share * (1.0 - share)).sqrt();
+        bad > share * self.records as f64
+            || (seen >= MIN_SEEN as f64 && bad > share * seen + DEVIATIONS * deviation)
+    }
+
+    pub fn report(&self) -> Report {
+        let (faults, examples) = self
+            .details
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        Report {
+            records: self.records,
+            seen: self.seen_count.load(Relaxed),
+            bad: self.bad_count.load(Relaxed),
+            faults,
+            examples,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Bits(Vec<AtomicU64>);
+
+impl Bits {
+    fn new(count: u64) -> Self {
+        Bits((0..count.div_ceil(64)).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    /// Sets a bit; true when it was not set before.
+    fn set(&self, index: u64) -> bool {
+        let bit = 1 << (index % 64);
+        self.0[(index / 64) as usize].fetch_or(bit, Relaxed) & bit == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn empty(name: &str) -> RecordError {
+        RecordError::EmptyCaption { name: name.into() }
+    }
+
+    #[test]
+    fn a_bad_record_counts_once() {
+        let tally = Tally::new(100, 0.1);
+        for _epoch in 0..5 {
+            (0..100).for_each(|i| tally.note(i, (i < 10).then(|| empty("x")).as_ref()));
+        }
+        let report = tally.report();
+        assert_eq!(
+            (report.seen, report.bad, report.faults[&Fault::EmptyCaption]),
+            (100, 10, 10)
+        );
+        assert_eq!(report.examples.len(), 10);
+        assert!(
+            !tally.too_many_bad(),
+            "exactly the allowed share is allowed"
+        );
+        tally.note(10, Some(&empty("y")));
+        assert!(tally.too_many_bad());
+    }
+
+    #[test]
+    fn a_sample_is_judged_with_patience() {
+        // 99 bad of the first 99 of many: too few to judge. 30% of 100 is far above 10%; 12% is within chance.
+        let many = |bad: u64, seen: u64| {
+            let tally = Tally::new(1_000_000, 0.1);
+            (0..seen).for_each(|i| tally.note(i, (i < bad).then(|| empty("x")).as_ref()));
+            tally.too_many_bad()
+        };
+        assert!(!many(99, 99));
+        assert!(many(30, 100));
+        assert!(!many(12, 100));
+        assert!(many(1_200, 10_000));
+    }
+
+    #[test]
+    fn no_bad_record_at_all_may_be_asked_for() {
+        let tally = Tally::new(1_000, 0.0);
+        tally.note(1, None);
+        assert!(!tally.too_many_bad());
+        tally.note(2, Some(&empty("x")));
+        assert!(tally.too_many_bad());
+    }
+
+    #[test]
+    fn says_what_was_bad() {
+        let tally = Tally::new(9, 0.5);
+        tally.note(1, Some(&empty("a.json, record 2")));
+        let text = tally.report().to_string();
+        assert!(
+            text.starts_with(
+                "1 of 9 records seen, 1 of them bad; caption empty: 1\n  a.json, record 2:"
+            ),
+            "{text}"
+        );
+    }
+}

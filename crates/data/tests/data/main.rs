@@ -1,0 +1,9 @@
+//! The data path from files to batches. (One program, since each takes its time to link.)
+
+mod common;
+mod evaluation;
+mod loader;
+mod packing;
+mod pieces;
+mod shards;
+mod sources;
