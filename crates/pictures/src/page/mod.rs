@@ -1,0 +1,430 @@
+//! A run as one HTML page: how it stands, its curves, what it sees, what was wrong with the data.
+//!
+//! Self-contained: plots are inline SVG, pictures data URIs, and there is no script. Captions and
+//! names come from strangers' data: everything passes through the template's escaping, and the
+//! page's own policy forbids scripts and requests.
+
+mod compare;
+mod samples;
+mod words;
+
+pub use compare::comparison;
+
+use crate::canvas::save_bytes;
+use crate::charts;
+use crate::curves::Chart;
+use crate::error::PicturesError;
+use crate::metrics::Metrics;
+use crate::numbers::short_number;
+use crate::run::{Evaluation, RunFolder, SamplePicture, State, Status};
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::SystemTime;
+use words::{cell, clipped, duration, grouped};
+
+/// Seconds after which a browser loads the page of a running run again.
+const REFRESH: u32 = 60;
+
+/// Most columns of the evaluation table.
+const MAX_COLUMNS: usize = 24;
+
+const STYLE: &str = include_str!("page.css");
+
+const POLICY: &str = "default-src 'none'; img-src data:; style-src 'unsafe-inline'";
+
+/// The page of a run, from what its folder holds right now.
+///
+/// # Errors
+/// When a file of the run is there and cannot be read.
+pub fn report(run: &RunFolder) -> Result<String, PicturesError> {
+    let status = run.status()?;
+    let metrics = run.metrics()?;
+    let page = Page {
+        name: run.name(),
+        now: SystemTime::now(),
+        evaluations: run.evaluations()?,
+        curves: charts::of_metrics(&metrics),
+        evaluation_curves: charts::of_evaluations(&run.evaluation_curves()?),
+        samples: run.samples()?,
+        configuration: run.configuration()?,
+        status,
+        metrics,
+    };
+    Ok(page.html().into_string())
+}
+
+/// Writes the page of a run to `path`, whole or not at all.
+///
+/// # Errors
+/// When the run cannot be read or the page not be written.
+pub fn save_report(run: &RunFolder, path: &Path) -> Result<(), PicturesError> {
+    save_bytes(report(run)?.as_bytes(), path)
+}
+
+struct Page {
+    name: String,
+    now: SystemTime,
+    status: Status,
+    metrics: Metrics,
+    curves: Vec<Chart>,
+    evaluations: Vec<Evaluation>,
+    evaluation_curves: Vec<Chart>,
+    samples: Vec<SamplePicture>,
+    configuration: Option<String>,
+}
+
+impl Page {
+    fn html(&self) -> Markup {
+        let running = self.status.state == State::Running && !self.status.silent(self.now);
+        let body = html! {
+            (self.head(running))
+            (self.latest())
+            (plots("Curves", &self.curves))
+            (self.evaluation())
+            (self.sample_section())
+            (self.skipped_steps())
+            (self.bad_records())
+            (self.settings())
+        };
+        shell(&self.name, running, &body)
+    }
+
+    fn head(&self, running: bool) -> Markup {
+        let status = &self.status;
+        let (class, word) = match status.state {
+            State::Running if !running => ("stopped", "silent"),
+            State::Running => ("running", "running"),
+            State::Stopped => ("stopped", "stopped"),
+            State::Finished => ("finished", "finished"),
+            State::Failed => ("failed", "failed"),
+            State::Unknown => ("unknown", "no status"),
+        };
+        let step = status.step.max(self.metrics.last_step.unwrap_or(0));
+        let made = humantime::format_rfc3339_seconds(self.now).to_string();
+        let made = made.replace('T', " ").replace('Z', " UTC");
+        html! {
+            header {
+                div class="head" {
+                    h1 { (self.name) }
+                    span class={ "state " (class) } { (word) }
+                }
+                @if status.steps > 0 {
+                    progress max=(status.steps) value=(step.min(status.steps)) {}
+                }
+                p {
+                    "Step " b { (grouped(step)) }
+                    @if status.steps > 0 { " of " (grouped(status.steps)) }
+                    @if let Some(left) = status.seconds_left.filter(|_| running).and_then(duration) {
+                        " · " (left) " left"
+                    }
+                    @if let Some(speed) = status.pairs_per_s.filter(|v| v.is_finite()) {
+                        " · " (short_number(speed)) " pairs/s"
+                    }
+                    @if let Some(checkpoint) = &status.checkpoint {
+                        " · last checkpoint " (clipped(checkpoint))
+                    }
+                }
+                @if !status.message.is_empty() {
+                    p { (clipped(&status.message)) }
+                }
+                @if status.silent(self.now) {
+                    p { "The run has not reported for more than a quarter of an hour: it may have been killed. "
+                        "It can be resumed from its last checkpoint." }
+                }
+                p class="faint" {
+                    "Page made " (made) "."
+                    @if running { " Run " code { "simla report" } " again for a newer one; the browser loads it anew every minute." }
+                }
+                @if self.metrics.broken_lines > 0 {
+                    p class="bad" { (grouped(self.metrics.broken_lines)) " unreadable lines in metrics.jsonl were passed over." }
+                }
+                @if self.metrics.names_left_out > 0 {
+                    p class="bad" { (self.metrics.names_left_out) " names in metrics.jsonl are too many and not shown." }
+                }
+            }
+        }
+    }
+
+    fn latest(&self) -> Markup {
+        let numbers = charts::ordered(self.metrics.last.keys());
+        html! {
+            @if !numbers.is_empty() {
+                h2 { "Last step" }
+                div class="tiles" {
+                    @for name in numbers {
+                        div class="tile" {
+                            span class="faint" { (clipped(&charts::title(name))) }
+                            b { (short_number(self.metrics.last[name])) }
+                        }
+                    }
+                }
+            } @else {
+                p { "No steps yet." }
+            }
+        }
+    }
+
+    fn evaluation(&self) -> Markup {
+        let names: BTreeSet<&String> = self.evaluations.iter().flat_map(|row| row.keys()).collect();
+        let names = charts::ordered(names.into_iter());
+        let names = &names[..names.len().min(MAX_COLUMNS)];
+        html! {
+            @if !self.evaluations.is_empty() {
+                h2 { "Evaluation" }
+                div class="scroll" {
+                    table {
+                        thead { tr { @for name in names { th { (clipped(&charts::title(name))) } } } }
+                        tbody {
+                            @for row in &self.evaluations {
+                                tr { @for name in names { td class="number" { (cell(row.get(*name))) } } }
+                            }
+                        }
+                    }
+                }
+                @if !self.evaluation_curves.is_empty() {
+                    (plots("", &self.evaluation_curves))
+                }
+            }
+        }
+    }
+
+    fn sample_section(&self) -> Markup {
+        html! {
+            @if !self.samples.is_empty() {
+                h2 { "What it sees" }
+                @for sample in &self.samples { (samples::card(sample)) }
+            }
+        }
+    }
+
+    fn skipped_steps(&self) -> Markup {
+        let metrics = &self.metrics;
+        html! {
+            @if metrics.skipped_steps > 0 {
+                h2 { "Skipped steps" }
+                p { (grouped(metrics.skipped_steps)) " steps changed nothing, because of:" }
+                div class="scroll" {
+                    table class="wrap" {
+                        @for (step, reason) in &metrics.first_skipped {
+                            tr { td { "step " (grouped(*step)) } td { (clipped(reason)) } }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn bad_records(&self) -> Markup {
+        let status = &self.status;
+        html! {
+            @if status.bad_records > 0 {
+                h2 { "Bad records" }
+                p { (grouped(status.bad_records)) " records could not be used"
+                    @if status.first_bad_records.is_empty() { "." } @else { ". The first of them:" } }
+                div class="scroll" {
+                    table class="wrap" {
+                        @for bad in &status.first_bad_records {
+                            tr { td { (clipped(&bad.place)) } td { (clipped(&bad.reason)) } }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn settings(&self) -> Markup {
+        html! {
+            @if let Some(text) = &self.configuration {
+                h2 { "Settings" }
+                details { summary { "config.toml" } pre { (text) } }
+            }
+        }
+    }
+}
+
+/// A page of its own: no script, no request.
+fn shell(name: &str, refresh: bool, body: &Markup) -> Markup {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta http-equiv="Content-Security-Policy" content=(POLICY);
+                @if refresh {
+                    meta http-equiv="refresh" content=(REFRESH);
+                }
+                title { (name) " - SIMLA" }
+                style { (PreEscaped(STYLE)) }
+            }
+            body { main { (body) } }
+        }
+    }
+}
+
+fn plots(heading: &str, charts: &[Chart]) -> Markup {
+    html! {
+        @if !charts.is_empty() {
+            @if !heading.is_empty() { h2 { (heading) } }
+            div class="charts" {
+                @for chart in charts {
+                    div class="plot" role="img" aria-label=(clipped(&chart.title)) {
+                        h3 { (clipped(&chart.title)) }
+                        @if chart.series.len() > 1 {
+                            div class="legend" {
+                                @for (number, series) in chart.series.iter().enumerate() {
+                                    span { (swatch(number)) (clipped(&series.name)) }
+                                }
+                            }
+                        }
+                        (PreEscaped(chart.svg()))
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn swatch(number: usize) -> Markup {
+    let [r, g, b] = Chart::color(number).0;
+    html! { span class="swatch" style={ "background:rgb(" (r) "," (g) "," (b) ")" } {} }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::canvas::blank;
+    use crate::run::BadRecord;
+    use crate::samples::{Keyword, Sample, SampleSet, WordGuess};
+    use std::fs;
+
+    const HOSTILE: &str = "</style></pre><script>alert(1)</script>\"' onerror=alert(2) x='";
+
+    /// A run in which every text is hostile.
+    fn hostile_run() -> (tempfile::TempDir, RunFolder) {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+        write("config.toml", HOSTILE);
+        let name = serde_json::to_string(HOSTILE).unwrap();
+        let lines = (1..4).map(|step| format!("{{\"step\":{step},{name}:2,\"loss\":1}}\n"));
+        write("metrics.jsonl", &lines.collect::<String>());
+        let rows =
+            (1..3).map(|step| format!("{{\"step\":{step},{name}:{name},\"txt_r1\":{step}}}\n"));
+        write("evaluation.jsonl", &rows.collect::<String>());
+        let text = || HOSTILE.to_string();
+        let status = Status {
+            state: State::Running,
+            step: 3,
+            steps: 10,
+            seconds_left: Some(3725.0),
+            checkpoint: Some(text()),
+            message: text(),
+            bad_records: 1234,
+            first_bad_records: vec![BadRecord {
+                place: text(),
+                reason: text(),
+            }],
+            ..Status::default()
+        };
+        status.save(folder.path()).unwrap();
+        let word = WordGuess {
+            truth: text(),
+            guess: text(),
+            probability: f32::NAN,
+        };
+        let keyword = Keyword {
+            word: text(),
+            score: 0.5,
+            in_caption: true,
+        };
+        let set = SampleSet {
+            title: text(),
+            text: text(),
+            step: Some(2),
+            samples: vec![Sample {
+                caption: text(),
+                masked: text(),
+                words: vec![word],
+                keywords: vec![keyword],
+            }],
+        };
+        let samples = folder.path().join("samples");
+        // Not a number has no place in JSON and comes back as null: the file counts as broken.
+        set.save(&samples, "step-1", &blank(2, 2)).unwrap();
+        let mut whole = set;
+        whole.samples[0].words[0].probability = 0.5;
+        whole.save(&samples, "step-2", &blank(2, 2)).unwrap();
+        let run = RunFolder::open(folder.path()).unwrap();
+        (folder, run)
+    }
+
+    #[test]
+    fn nothing_hostile_becomes_markup() {
+        let (_folder, run) = hostile_run();
+        let page = report(&run).unwrap();
+        assert!(
+            page.contains("&lt;script&gt;alert(1)"),
+            "the texts are shown"
+        );
+        for markup in ["<script", "<x", "src=\"http"] {
+            assert!(!page.contains(markup), "{markup}");
+        }
+        // Each occurrence inside an attribute or a text has its quote escaped.
+        assert_eq!(
+            page.matches("onerror").count(),
+            page.matches("&quot;' onerror").count()
+        );
+        for end in ["</style>", "</pre>"] {
+            assert_eq!(page.matches(end).count(), 1, "{end}");
+        }
+        assert!(page.contains("default-src 'none'"));
+    }
+
+    #[test]
+    fn the_page_says_how_the_run_stands() {
+        let (folder, run) = hostile_run();
+        let page = report(&run).unwrap();
+        for text in [
+            "of 10",
+            "1h 2m left",
+            "1,234 records",
+            "http-equiv=\"refresh\"",
+            "<svg",
+            "data:image/png;base64,",
+            "TR@1",
+        ] {
+            assert!(page.contains(text), "{text}");
+        }
+        let done = Status {
+            state: State::Finished,
+            ..Status::default()
+        };
+        done.save(folder.path()).unwrap();
+        let page = report(&run).unwrap();
+        assert!(page.contains("finished") && !page.contains("http-equiv=\"refresh\""));
+    }
+
+    #[test]
+    fn pictures_that_are_none_are_named() {
+        let (folder, run) = hostile_run();
+        fs::write(
+            folder.path().join("samples/odd.png"),
+            "<svg onload=alert(1)>",
+        )
+        .unwrap();
+        let page = report(&run).unwrap();
+        assert!(page.contains("odd.png is no PNG file"));
+        assert!(page.contains("width=\"2\" height=\"2\""));
+    }
+
+    #[test]
+    fn a_run_that_has_just_begun_has_a_page() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("metrics.jsonl"), "").unwrap();
+        let run = RunFolder::open(folder.path()).unwrap();
+        let path = folder.path().join("out/report.html");
+        save_report(&run, &path).unwrap();
+        assert!(fs::read_to_string(path).unwrap().contains("No steps yet"));
+    }
+}
