@@ -1,0 +1,135 @@
+//! The visual tokenizer: a discrete VAE of DALL-E's shape at any size (spec section 3). It maps a view to one code a patch.
+
+mod blocks;
+mod decoder;
+pub mod encoder;
+pub mod training;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor, no_grad};
+use thiserror::Error;
+
+use crate::dvae::decoder::Decoder;
+use crate::dvae::encoder::{Encoder, EncoderConfig};
+use crate::train::checkpoint::{Checkpoint, CheckpointError};
+use crate::weights::{Layout, Weights};
+
+/// What a checkpoint of a tokenizer calls its task.
+pub const TASK: &str = "dvae";
+
+/// The shape of a tokenizer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DvaeConfig {
+    pub encoder: EncoderConfig,
+    /// Without, there are tokens but no reconstructions (an imported encoder).
+    pub decoder: bool,
+}
+
+/// Why a folder is not a usable tokenizer.
+#[derive(Debug, Error)]
+pub enum DvaeError {
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error(
+        "{path}: a checkpoint of task `{task}`, expected a visual tokenizer (`simla dvae train` makes one)"
+    )]
+    Task { path: String, task: String },
+    #[error("{path}: configuration: {reason}")]
+    Config { path: String, reason: String },
+}
+
+/// A discrete VAE: encoder, and decoder where there is one.
+#[derive(Debug)]
+pub struct Dvae {
+    pub config: DvaeConfig,
+    encoder: Encoder,
+    decoder: Option<Decoder>,
+    pub weights: Weights,
+}
+
+impl Dvae {
+    /// A fresh one that computes in `kind`; the start is a function of `seed`.
+    pub fn new(config: DvaeConfig, kind: Kind, device: Device, trainable: bool, seed: i64) -> Self {
+        tch::manual_seed(seed);
+        let mut layout = Layout::default();
+        let encoder = Encoder::new(&mut layout, "encoder.", config.encoder);
+        let decoder = config
+            .decoder
+            .then(|| Decoder::new(&mut layout, "decoder.", config.encoder));
+        let weights = Weights::new(&layout, kind, device, trainable);
+        Self {
+            config,
+            encoder,
+            decoder,
+            weights,
+        }
+    }
+
+    /// The tokenizer in a folder, to be used, not trained.
+    ///
+    /// # Errors
+    /// If there is none, or it is damaged, or of another kind.
+    pub fn open(folder: &Path, kind: Kind, device: Device) -> Result<Self, DvaeError> {
+        let checkpoint = Checkpoint::open(folder)?;
+        let path = checkpoint.path.display().to_string();
+        if checkpoint.state.task != TASK {
+            return Err(DvaeError::Task {
+                path,
+                task: checkpoint.state.task,
+            });
+        }
+        let config = serde_json::from_value(checkpoint.state.config.clone()).map_err(|e| {
+            DvaeError::Config {
+                path,
+                reason: e.to_string(),
+            }
+        })?;
+        let mut dvae = Self::new(config, kind, device, false, 0);
+        dvae.weights
+            .load(&checkpoint.model()?, str::to_owned)
+            .map_err(|e| checkpoint.blame(e))?;
+        Ok(dvae)
+    }
+
+    /// Codes.
+    pub fn vocab(&self) -> i64 {
+        self.config.encoder.vocab
+    }
+
+    /// Logits of the codes of pixels `[B, 3, H, W]` (0.8 p + 0.1): `[B, vocab, H / factor, W / factor]`, in f32.
+    pub fn logits(&self, pixels: &Tensor) -> Tensor {
+        self.encoder
+            .forward(&self.weights, pixels)
+            .to_kind(Kind::Float)
+    }
+
+    /// The most likely code of each place, row by row: `[B, h w]`.
+    pub fn tokens(&self, pixels: &Tensor) -> Tensor {
+        no_grad(|| self.encoder.tokens(&self.weights, pixels))
+    }
+
+    /// Pixels from (soft) codes `[B, vocab, h, w]`: `[B, 3, H, W]`, in f32. None without a decoder.
+    pub fn decode(&self, codes: &Tensor) -> Option<Tensor> {
+        Some(self.decoder.as_ref()?.forward(&self.weights, codes))
+    }
+
+    /// Pixels from tokens `[B, h w]` of a square grid. None without a decoder.
+    pub fn decode_tokens(&self, tokens: &Tensor) -> Option<Tensor> {
+        let (batch, places) = tokens.size2().expect("[B, h w]");
+        let side = (places as f64).sqrt() as i64;
+        let codes = tokens
+            .view([batch, side, side])
+            .one_hot(self.vocab())
+            .permute([0, 3, 1, 2]);
+        no_grad(|| self.decode(&codes))
+    }
+
+    /// Every tensor under its name.
+    pub fn named(&self) -> BTreeMap<String, Tensor> {
+        self.weights.named()
+    }
+}

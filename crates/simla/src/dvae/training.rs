@@ -1,0 +1,183 @@
+//! Training a tokenizer: Gumbel-softmax relaxation, temperature annealed 1 to 1/16, reconstruction by squared error, and a KL that
+//! keeps the codes in use (spec section 3).
+//!
+//! - The KL is that of the *batch's* distribution over codes to the uniform prior: it asks that all codes are used, not that
+//!   each place be undecided, and so never pulls against the reconstruction of a single patch.
+//! - Codes that fall out of use are restarted beside codes that are used much.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use simla_data::Batch;
+use tch::{Kind, Tensor, no_grad};
+
+use crate::dvae::{Dvae, TASK};
+use crate::inputs::tokenizer_pixels;
+use crate::train::{At, Scores, Task};
+use crate::weights::{Gradients, Weights, WeightsError, check};
+
+/// Temperature of the relaxation at the end of the annealing.
+const COLDEST: f64 = 1.0 / 16.0;
+/// Share of the run after which the temperature stays.
+const ANNEALED: f64 = 0.7;
+/// Weight of the KL against the squared error, which is in units of the pixels' variance.
+const KL_WEIGHT: f64 = 0.1;
+/// Share of itself that the running usage keeps each step.
+const USAGE_DECAY: f64 = 0.99;
+/// A code is dead below this share of the use that it would have if all were used alike.
+const DEAD: f64 = 0.05;
+/// Steps between restarts; none in the last part of a run, so that every code has time to settle.
+const RESTART_EVERY: u64 = 50;
+const LAST_RESTART: f64 = 0.8;
+/// How far from its model a restarted code begins, as a share of its size.
+const RESTART_NOISE: f64 = 0.1;
+
+/// A tokenizer that is being trained.
+#[derive(Debug)]
+pub struct Training {
+    pub dvae: Dvae,
+    steps: u64,
+    step: u64,
+    /// `[vocab]`: running share of places that took each code.
+    usage: Tensor,
+}
+
+impl Training {
+    /// For a run of `steps`.
+    pub fn new(dvae: Dvae, steps: u64) -> Self {
+        let vocab = dvae.vocab();
+        let usage = Tensor::full(
+            [vocab],
+            1.0 / vocab as f64,
+            (Kind::Float, dvae.weights.device()),
+        );
+        Self {
+            dvae,
+            steps,
+            step: 0,
+            usage,
+        }
+    }
+
+    fn temperature(&self, step: u64) -> f64 {
+        let progress = (step as f64 / (self.steps as f64 * ANNEALED).max(1.0)).min(1.0);
+        COLDEST.powf(progress)
+    }
+
+    /// Gives dead codes the weights of much used ones, slightly changed: encoder output rows, decoder input columns.
+    fn restart_dead_codes(&mut self) {
+        no_grad(|| {
+            let dead = self
+                .usage
+                .lt(DEAD / self.dvae.vocab() as f64)
+                .nonzero()
+                .flatten(0, 1);
+            let count = dead.numel() as i64;
+            if count == 0 {
+                return;
+            }
+            let models = self.usage.multinomial(count, true);
+            let named = self.dvae.named();
+            for (name, dim) in [
+                ("encoder.blocks.output.conv.w", 0),
+                ("encoder.blocks.output.conv.b", 0),
+                ("decoder.blocks.input.w", 1),
+            ] {
+                let mut tensor = named[name].shallow_clone();
+                let model = tensor.index_select(dim, &models);
+                let noise =
+                    model.randn_like() * (model.square().mean(Kind::Float).sqrt() * RESTART_NOISE);
+                let _ = tensor.index_copy_(dim, &dead, &(model + noise));
+            }
+            // Neither dead again before it has been tried, nor a model for others.
+            let _ = self
+                .usage
+                .index_fill_(0, &dead, 2.0 * DEAD / self.dvae.vocab() as f64);
+        });
+        self.dvae.weights.refresh();
+    }
+}
+
+impl Task for Training {
+    fn name(&self) -> &'static str {
+        TASK
+    }
+
+    fn config(&self) -> Value {
+        serde_json::to_value(self.dvae.config).expect("a configuration is JSON")
+    }
+
+    fn weights(&mut self) -> &mut Weights {
+        &mut self.dvae.weights
+    }
+
+    fn backward(&mut self, batch: &Batch, at: At, gradients: &mut Gradients) -> Scores {
+        let pixels = tokenizer_pixels(batch, self.dvae.weights.device());
+        let logits = self.dvae.logits(&pixels);
+        // Standard Gumbel noise by two logarithms; the clamp keeps both finite.
+        let noise = -(-logits.rand_like().clamp(1e-20, 1.0 - 1e-7).log()).log();
+        let codes = ((&logits + noise) / self.temperature(at.step)).softmax(1, Kind::Float);
+        let restored = self
+            .dvae
+            .decode(&codes)
+            .expect("a tokenizer in training has a decoder");
+        let variance = pixels.var(true).clamp_min(1e-4);
+        let error = (restored - &pixels).square().mean(Kind::Float) / variance;
+        let vocab = self.dvae.vocab() as f64;
+        let shares =
+            logits
+                .softmax(1, Kind::Float)
+                .mean_dim([0, 2, 3].as_slice(), false, Kind::Float);
+        let kl = (&shares * (&shares * vocab + 1e-9).log()).sum(Kind::Float);
+        let loss = &error + &kl * KL_WEIGHT;
+        gradients.backward(&loss, &self.dvae.weights);
+        self.step = at.step;
+        no_grad(|| {
+            let counts = logits
+                .argmax(1, false)
+                .flatten(0, -1)
+                .bincount::<Tensor>(None, self.dvae.vocab());
+            let share = counts.to_kind(Kind::Float) / (logits.numel() as f64 / vocab);
+            let _ = self.usage.lerp_(&share, 1.0 - USAGE_DECAY);
+            let entropy = -(&self.usage * (&self.usage + 1e-12).log()).sum(Kind::Float);
+            Scores {
+                losses: vec![
+                    ("reconstruction", error.detach()),
+                    ("kl", kl.detach() * KL_WEIGHT),
+                ],
+                others: vec![
+                    ("perplexity", entropy.exp()),
+                    (
+                        "codes_used",
+                        self.usage
+                            .gt(DEAD / vocab)
+                            .to_kind(Kind::Float)
+                            .mean(Kind::Float),
+                    ),
+                ],
+            }
+        })
+    }
+
+    fn end_step(&mut self, _applied: bool) {
+        let last = (self.steps as f64 * LAST_RESTART) as u64;
+        if self.step > 0 && self.step.is_multiple_of(RESTART_EVERY) && self.step < last {
+            self.restart_dead_codes();
+        }
+    }
+
+    fn tensors(&self) -> BTreeMap<String, Tensor> {
+        let mut tensors = self.dvae.named();
+        tensors.insert("usage".into(), self.usage.shallow_clone());
+        tensors
+    }
+
+    fn load(&mut self, tensors: &BTreeMap<String, Tensor>) -> Result<(), WeightsError> {
+        let usage = tensors
+            .get("usage")
+            .ok_or_else(|| WeightsError::Missing("usage".into()))?;
+        check("usage", usage, &self.usage.size())?;
+        no_grad(|| self.usage.copy_(usage));
+        self.dvae.weights.load(tensors, str::to_owned)
+    }
+}

@@ -1,0 +1,97 @@
+//! From a batch on the host to what a step reads on the device.
+
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use simla_data::Batch;
+use simla_image::{MEAN, STD};
+use tch::{Device, Kind, Tensor};
+
+use crate::objectives::negatives::Negatives;
+use crate::step::{Inputs, Masked};
+
+/// Pixels `[B, S, S, 3]` of the host as bytes `[B, 3, S, S]` on the device.
+fn bytes(pixels: &[u8], batch: usize, side: usize, device: Device) -> Tensor {
+    let (batch, side) = (batch as i64, side as i64);
+    Tensor::from_slice(pixels)
+        .view([batch, side, side, 3])
+        .to(device)
+        .permute([0, 3, 1, 2])
+}
+
+/// The views as E_v reads them: `[B, 3, S, S]`, normalised (spec section 3). Bytes travel to the device, floats are made there.
+pub fn normalized(pixels: &[u8], batch: usize, side: usize, device: Device) -> Tensor {
+    let channel = |values: [f32; 3]| Tensor::from_slice(&values).view([1, 3, 1, 1]).to(device);
+    let scale = channel(STD.map(|std| 1.0 / (255.0 * std)));
+    let shift = channel([0, 1, 2].map(|c| -MEAN[c] / STD[c]));
+    (bytes(pixels, batch, side, device).to_kind(Kind::Float) * scale + shift).contiguous()
+}
+
+/// The views as the visual tokenizer reads them: `[B, 3, S / 2, S / 2]`, pixels p in 0 to 1 mapped to 0.8 p + 0.1.
+pub fn tokenizer_pixels(batch: &Batch, device: Device) -> Tensor {
+    let x = bytes(&batch.halves, batch.size, batch.side / 2, device).to_kind(Kind::Float);
+    (x * (0.8 / 255.0) + 0.1).contiguous()
+}
+
+/// A seed for one purpose of one step: resuming needs no generator's state.
+pub fn step_seed(seed: u64, step: u64, purpose: u64) -> u64 {
+    // SplitMix64's finaliser over the three numbers.
+    let mix = |mut x: u64| {
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        x ^ (x >> 31)
+    };
+    mix(mix(mix(seed.wrapping_add(0x9e37_79b9_7f4a_7c15)).wrapping_add(step)).wrapping_add(purpose))
+}
+
+impl Inputs {
+    /// The batch on `device`; `tokens` `[B, P]` are the views' visual tokens, `noise` seeds the draw of negatives.
+    pub fn new(batch: &Batch, tokens: &Tensor, noise: u64, device: Device) -> Self {
+        let (size, length) = (batch.size as i64, batch.length as i64);
+        let ints = |values: &[i64]| Tensor::from_slice(values).view([size, length]).to(device);
+        let masked_words: Vec<bool> = batch.mlm_labels.iter().map(|&label| label >= 0).collect();
+        let words = Masked::new(&masked_words, batch.length, device);
+        let patches = Masked::new(&batch.masked_patches, batch.patches, device);
+        let ids = ints(&batch.ids);
+        Self {
+            image: normalized(&batch.images, batch.size, batch.side, device),
+            mask: ints(&batch.mask),
+            mlm_ids: ints(&batch.mlm_ids),
+            word_labels: words.pick(&ids),
+            patch_labels: patches.pick(tokens),
+            ids,
+            words,
+            patches,
+            negatives: Negatives::noise(size, &mut ChaCha8Rng::seed_from_u64(noise), device),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pixels_are_normalised_as_the_recipe_says() {
+        let pixels: Vec<u8> = (0..12).map(|i| i * 20).collect();
+        let x = normalized(&pixels, 1, 2, Device::Cpu);
+        for (row, column, channel) in [(0, 0, 0), (0, 1, 2), (1, 0, 1), (1, 1, 2)] {
+            let byte = f64::from(pixels[(row * 2 + column) * 3 + channel]);
+            let expected = (byte / 255.0 - f64::from(MEAN[channel])) / f64::from(STD[channel]);
+            let found = x.double_value(&[0, channel as i64, row as i64, column as i64]);
+            assert!(
+                (found - expected).abs() < 1e-5,
+                "{found} against {expected}"
+            );
+        }
+    }
+
+    #[test]
+    fn seeds_differ_by_step_and_purpose() {
+        let mut seeds: Vec<u64> = (0..50)
+            .flat_map(|step| (0..4).map(move |purpose| step_seed(1, step, purpose)))
+            .collect();
+        seeds.sort_unstable();
+        seeds.dedup();
+        assert_eq!(seeds.len(), 200);
+    }
+}

@@ -1,0 +1,26 @@
+//! SIMLA: the model, its objectives, its training and its tasks.
+//!
+//! The way of a pair (section numbers are the paper's): batches come from `simla-data`; [`vision`] and [`text`] embed them (2.1),
+//! [`objectives`] turn features into losses (2.2 to 2.4), [`step`] puts one pre-training step together.
+
+pub mod config;
+pub mod device;
+pub mod dvae;
+pub mod flops;
+pub mod guard;
+pub mod import;
+pub mod inputs;
+mod layers;
+pub mod memory;
+pub mod model;
+pub mod objectives;
+pub mod optim;
+pub mod queue;
+pub mod settings;
+pub mod step;
+pub mod tasks;
+pub mod tensors;
+pub mod text;
+pub mod train;
+pub mod vision;
+pub mod weights;

@@ -1,0 +1,18 @@
+//! How much memory the process takes.
+
+const GIB: f64 = (1u64 << 30) as f64;
+
+/// Memory of the host that the process holds now, in GiB; 0 where the system does not say.
+pub fn resident_gib() -> f64 {
+    memory_stats::memory_stats().map_or(0.0, |stats| stats.physical_mem as f64 / GIB)
+}
+
+/// The most host memory that the process has ever held, in GiB; none where the system does not say.
+pub fn peak_gib() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024.0 / GIB)
+}

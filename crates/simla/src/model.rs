@@ -1,0 +1,283 @@
+//! The whole model of 2.1: encoders, projections and heads, their momentum copy, and the queues.
+
+use std::collections::BTreeMap;
+
+use tch::{Device, Kind, Tensor, no_grad};
+
+use crate::config::ModelConfig;
+use crate::layers::Linear;
+use crate::queue::Queues;
+use crate::text::{KeysValues, Rows, TextEncoder};
+use crate::vision::VisionEncoder;
+use crate::weights::{Init, Layout, Leaf, Weights, WeightsError};
+
+/// What has a momentum copy: both encoders, both projections, the MIM and concept heads. The online and the momentum model are
+/// this one type, over different [`Weights`].
+#[derive(Debug)]
+pub struct Towers {
+    pub vision: VisionEncoder,
+    pub vision_proj: Linear,
+    pub text: TextEncoder,
+    pub text_proj: Linear,
+    pub mim_head: Linear,
+    pub concept_head: Linear,
+}
+
+impl Towers {
+    fn new(layout: &mut Layout, c: &ModelConfig) -> Self {
+        Self {
+            vision: VisionEncoder::new(layout, "visual_encoder", c),
+            vision_proj: Linear::new(layout, "vision_proj", c.vision_width, c.embed_dim),
+            text: TextEncoder::new(layout, "text_encoder", c),
+            text_proj: Linear::new(layout, "text_proj", c.text_width, c.embed_dim),
+            mim_head: Linear::new(layout, "mim_head", c.vision_width, c.visual_vocab),
+            concept_head: Linear::new(layout, "concept_head", c.embed_dim, c.vocab_size),
+        }
+    }
+
+    /// The contrastive feature of images, from E_v's output `[B, 1 + P, D]`: `[B, E]`, of length one, in f32.
+    pub fn image_feat(&self, w: &Weights, image_embeds: &Tensor) -> Tensor {
+        normalize(&self.vision_proj.forward(w, &image_embeds.select(1, 0)))
+    }
+
+    /// The contrastive feature of captions, from E_l's output, [CLS] first: `[B, E]`, of length one, in f32.
+    pub fn text_feat(&self, w: &Weights, text_embeds: &Tensor) -> Tensor {
+        normalize(&self.text_proj.forward(w, &text_embeds.select(1, 0)))
+    }
+
+    /// E_l over embedded words: the rows asked for, `[B, rows, D]`.
+    pub fn text_embeds(
+        &self,
+        w: &Weights,
+        words: &Tensor,
+        bias: &Tensor,
+        rows: Rows,
+        p: f64,
+    ) -> Tensor {
+        self.text.encode(w, words, rows, Some(bias), None, p)
+    }
+
+    /// Keys and values of images for E_mm, every layer.
+    pub fn image_context(&self, w: &Weights, image_embeds: &Tensor) -> KeysValues {
+        self.text.keys_values(w, image_embeds, None)
+    }
+
+    /// Logits of concepts from the normalised image feature `[B, E]`, in f32: `[B, vocab]`.
+    pub fn concept_logits(&self, w: &Weights, image_feat: &Tensor) -> Tensor {
+        self.concept_head
+            .forward(w, &image_feat.to_kind(w.kind()))
+            .to_kind(Kind::Float)
+    }
+}
+
+fn normalize(x: &Tensor) -> Tensor {
+    const EPS: f64 = 1e-12;
+    let x = x.to_kind(Kind::Float);
+    let norm = x
+        .norm_scalaropt_dim(2.0, [-1].as_slice(), true)
+        .clamp_min(EPS);
+    x / norm
+}
+
+/// SIMLA: the online model, the momentum model and the queues.
+#[derive(Debug)]
+pub struct Simla {
+    pub config: ModelConfig,
+    pub towers: Towers,
+    pub itm_head: Linear,
+    temp: Leaf,
+    pub online: Weights,
+    pub momentum: Weights,
+    pub queues: Queues,
+}
+
+/// The temperature is kept in here (2.1).
+const TEMPERATURES: (f64, f64) = (0.001, 0.5);
+
+impl Simla {
+    /// A fresh model that computes in `kind` (f32 or bf16). The start is a function of `seed` alone.
+    pub fn new(config: ModelConfig, kind: Kind, device: Device, seed: i64) -> Self {
+        tch::manual_seed(seed);
+        let mut layout = Layout::default();
+        let towers = Towers::new(&mut layout, &config);
+        let averaged = layout.clone();
+        let itm_head = Linear::new(&mut layout, "itm_head", config.text_width, 2);
+        let temp = layout.precise("temp", &[], Init::Constant(config.temperature));
+        let online = Weights::new(&layout, kind, device, true);
+        let mut momentum = Weights::zeros(&averaged, kind, device, false);
+        momentum.average(&online, 0.0);
+        let queues = Queues::new(config.embed_dim, config.queue_size, device);
+        Self {
+            config,
+            towers,
+            itm_head,
+            temp,
+            online,
+            momentum,
+            queues,
+        }
+    }
+
+    /// The temperature, as a scalar that learns.
+    pub fn temp(&self) -> &Tensor {
+        &self.online[self.temp]
+    }
+
+    /// Before a step: the temperature is brought into its range, the momentum model moves towards the online one.
+    pub fn begin_step(&mut self) {
+        no_grad(|| {
+            let _ = self
+                .online
+                .value(self.temp)
+                .clamp_(TEMPERATURES.0, TEMPERATURES.1);
+        });
+        self.momentum.average(&self.online, self.config.momentum);
+    }
+
+    /// Every tensor of a checkpoint under the authors' names (spec section 5), as views in f32.
+    pub fn named(&self) -> BTreeMap<String, Tensor> {
+        let mut named = self.online.named();
+        named.extend(
+            self.momentum
+                .named()
+                .into_iter()
+                .map(|(name, tensor)| (momentum_name(&name), tensor)),
+        );
+        named.extend(self.queues.named());
+        named
+    }
+
+    /// Takes all of [`Simla::named`] from `source`.
+    ///
+    /// # Errors
+    /// The first tensor that is missing, of another shape or not finite.
+    pub fn load(&mut self, source: &BTreeMap<String, Tensor>) -> Result<(), WeightsError> {
+        self.queues.load(source)?;
+        self.online.load(source, str::to_owned)?;
+        self.momentum.load(source, momentum_name)
+    }
+}
+
+/// `visual_encoder.norm.bias` to `visual_encoder_m.norm.bias`.
+pub fn momentum_name(name: &str) -> String {
+    match name.split_once('.') {
+        Some((top, rest)) => format!("{top}_m.{rest}"),
+        None => format!("{name}_m"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Preset, SpecialIds};
+
+    fn tiny(kind: Kind) -> Simla {
+        let special = SpecialIds {
+            pad: 0,
+            cls: 1,
+            sep: 2,
+            mask: 3,
+        };
+        let config = ModelConfig {
+            vision_depth: 1,
+            text_depth: 2,
+            queue_size: 8,
+            ..ModelConfig::preset(Preset::Tiny, 50, special)
+        };
+        Simla::new(config, kind, Device::Cpu, 3)
+    }
+
+    #[test]
+    fn the_momentum_model_starts_as_a_copy_and_moves_by_its_share() {
+        let mut model = tiny(Kind::Float);
+        let name = "visual_encoder.pos_embed";
+        let copy = |model: &Simla, name: &str| model.named()[name].copy();
+        assert!(copy(&model, name).equal(&copy(&model, "visual_encoder_m.pos_embed")));
+        let before = copy(&model, name);
+        no_grad(|| {
+            let _ = model
+                .online
+                .named()
+                .remove(name)
+                .unwrap()
+                .g_add_scalar_(1.0);
+        });
+        model.begin_step();
+        let moved = (copy(&model, "visual_encoder_m.pos_embed") - before)
+            .mean(Kind::Double)
+            .double_value(&[]);
+        assert!(
+            (moved - (1.0 - model.config.momentum)).abs() < 1e-6,
+            "{moved}"
+        );
+    }
+
+    #[test]
+    fn no_parameter_of_the_momentum_model_takes_a_gradient() {
+        let model = tiny(Kind::Float);
+        let image = Tensor::randn([2, 3, 64, 64], (Kind::Float, Device::Cpu));
+        assert!(
+            model
+                .towers
+                .vision
+                .forward(&model.online, &image, None)
+                .requires_grad()
+        );
+        assert!(
+            !model
+                .towers
+                .vision
+                .forward(&model.momentum, &image, None)
+                .requires_grad()
+        );
+    }
+
+    #[test]
+    fn the_temperature_is_brought_into_its_range() {
+        let mut model = tiny(Kind::BFloat16);
+        no_grad(|| {
+            let _ = model.online.named().remove("temp").unwrap().fill_(7.0);
+        });
+        model.begin_step();
+        assert_eq!(
+            (model.temp().double_value(&[]), model.temp().kind()),
+            (0.5, Kind::Float)
+        );
+    }
+
+    #[test]
+    fn what_was_named_is_loaded_and_another_shape_is_refused() {
+        let source = tiny(Kind::Float);
+        let mut named = source.named();
+        let mut target = tiny(Kind::Float);
+        no_grad(|| {
+            let _ = target.online.master().matrices.zero_();
+        });
+        target.load(&named).unwrap();
+        assert!(
+            target
+                .online
+                .master()
+                .matrices
+                .equal(&{ source }.online.master().matrices)
+        );
+        named.insert(
+            "itm_head.weight".into(),
+            Tensor::zeros([2, 5], (Kind::Float, Device::Cpu)),
+        );
+        let error = target.load(&named).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "tensor itm_head.weight has shape [2, 5], expected [2, 128]"
+        );
+        named.remove("temp");
+        named.remove("itm_head.weight");
+        assert!(
+            target
+                .load(&named)
+                .unwrap_err()
+                .to_string()
+                .contains("missing")
+        );
+    }
+}

@@ -1,0 +1,214 @@
+//! AdamW over flat parameters, and the schedules of 2.5.
+
+use std::collections::BTreeMap;
+use std::f64::consts::PI;
+
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor, no_grad};
+
+use crate::weights::{Flat, Gradients, Weights, WeightsError, check, pieces};
+
+/// AdamW's constants.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct AdamWConfig {
+    pub betas: (f64, f64),
+    pub eps: f64,
+    /// Of matrices; vectors are not decayed.
+    pub weight_decay: f64,
+}
+
+impl Default for AdamWConfig {
+    fn default() -> Self {
+        Self {
+            betas: (0.9, 0.999),
+            eps: 1e-8,
+            weight_decay: 0.02,
+        }
+    }
+}
+
+/// AdamW with decoupled weight decay.
+#[derive(Debug)]
+pub struct AdamW {
+    config: AdamWConfig,
+    exp_avg: Flat,
+    exp_avg_sq: Flat,
+    steps: i64,
+}
+
+impl AdamW {
+    pub fn new(config: AdamWConfig, weights: &Weights) -> Self {
+        let zeros = || Flat::zeros(weights.layout(), Kind::Float, weights.device());
+        Self {
+            config,
+            exp_avg: zeros(),
+            exp_avg_sq: zeros(),
+            steps: 0,
+        }
+    }
+
+    /// One step at learning rate `lr`, with every gradient scaled by `scale` (1, or what clipping asks for).
+    pub fn step(&mut self, weights: &mut Weights, gradients: &mut Gradients, lr: f64, scale: f64) {
+        self.steps += 1;
+        let AdamWConfig {
+            betas: (beta1, beta2),
+            eps,
+            weight_decay,
+        } = self.config;
+        let bias1 = 1.0 - beta1.powi(self.steps as i32);
+        let bias2 = 1.0 - beta2.powi(self.steps as i32);
+        let device = weights.device();
+        let buffers = weights
+            .master()
+            .buffers()
+            .into_iter()
+            .zip(gradients.flat().buffers());
+        let moments = self
+            .exp_avg
+            .buffers()
+            .into_iter()
+            .zip(self.exp_avg_sq.buffers());
+        no_grad(|| {
+            for (((parameter, gradient), (exp_avg, exp_avg_sq)), decay) in
+                buffers.zip(moments).zip([weight_decay, 0.0])
+            {
+                for range in pieces(parameter.size()[0], device) {
+                    let part = |x: &Tensor| x.narrow(0, range.start, range.end - range.start);
+                    let (mut parameter, mut gradient, mut m, mut v) = (
+                        part(parameter),
+                        part(gradient),
+                        part(exp_avg),
+                        part(exp_avg_sq),
+                    );
+                    if scale != 1.0 {
+                        let _ = gradient.g_mul_scalar_(scale);
+                    }
+                    let _ = m.lerp_(&gradient, 1.0 - beta1);
+                    let _ = v.lerp_(&gradient.square(), 1.0 - beta2);
+                    // parameter -= lr / bias1 x m / (sqrt(v / bias2) + eps), the factor folded into the denominator.
+                    let denominator = v
+                        .sqrt()
+                        .g_div_scalar_(bias2.sqrt())
+                        .g_add_scalar_(eps)
+                        .g_mul_scalar_(-bias1 / lr);
+                    let _ = parameter
+                        .g_mul_scalar_(1.0 - lr * decay)
+                        .addcdiv_(&m, &denominator);
+                }
+            }
+        });
+        weights.refresh();
+    }
+
+    /// The moments under their parameters' names, prefixed with `exp_avg.` and `exp_avg_sq.`, and `steps`.
+    pub fn named(&self, weights: &Weights) -> BTreeMap<String, Tensor> {
+        let mut named = BTreeMap::from([("steps".to_owned(), Tensor::from_slice(&[self.steps]))]);
+        for (kind, moments) in [("exp_avg", &self.exp_avg), ("exp_avg_sq", &self.exp_avg_sq)] {
+            let tensors = moments.named(weights.layout());
+            named.extend(
+                tensors
+                    .into_iter()
+                    .map(|(name, tensor)| (format!("{kind}.{name}"), tensor)),
+            );
+        }
+        named
+    }
+
+    /// Takes back what [`AdamW::named`] gave.
+    ///
+    /// # Errors
+    /// The first tensor that is missing, of another shape or not finite.
+    pub fn load(
+        &mut self,
+        weights: &Weights,
+        source: &BTreeMap<String, Tensor>,
+    ) -> Result<(), WeightsError> {
+        for (name, mut target) in self.named(weights) {
+            let value = source
+                .get(&name)
+                .ok_or_else(|| WeightsError::Missing(name.clone()))?;
+            check(&name, value, &target.size())?;
+            no_grad(|| target.copy_(value));
+            if name == "steps" {
+                self.steps = target.int64_value(&[0]);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Global norm of all gradients, as a scalar on their device. Not finite where any gradient is not.
+pub fn norm(gradients: &mut Gradients) -> Tensor {
+    let squares = gradients
+        .flat()
+        .buffers()
+        .map(|buffer| buffer.norm().square());
+    (&squares[0] + &squares[1]).sqrt()
+}
+
+/// Linear warm-up from `warmup_lr` to `lr` over `warmup_steps`, then a cosine down to `min_lr` at `steps` (2.5).
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Schedule {
+    pub lr: f64,
+    pub warmup_lr: f64,
+    pub min_lr: f64,
+    pub warmup_steps: u64,
+    pub steps: u64,
+}
+
+impl Schedule {
+    /// The learning rate of step `step`, counted from 0.
+    pub fn at(&self, step: u64) -> f64 {
+        if step < self.warmup_steps {
+            return self.warmup_lr
+                + (self.lr - self.warmup_lr) * step as f64 / self.warmup_steps as f64;
+        }
+        let length = self.steps.saturating_sub(self.warmup_steps).max(1);
+        let progress = ((step - self.warmup_steps) as f64 / length as f64).min(1.0);
+        self.min_lr + (self.lr - self.min_lr) * 0.5 * (1.0 + (PI * progress).cos())
+    }
+}
+
+/// The distillation weight: 0 to `alpha`, linear over the first epoch, then constant.
+pub fn alpha_at(alpha: f64, step: u64, steps_per_epoch: u64) -> f64 {
+    alpha * (step as f64 / steps_per_epoch.max(1) as f64).min(1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schedule_at_its_corners() {
+        let schedule = Schedule {
+            lr: 1e-4,
+            warmup_lr: 1e-5,
+            min_lr: 1e-5,
+            warmup_steps: 2000,
+            steps: 10_000,
+        };
+        let close = |step: u64, expected: f64| {
+            assert!((schedule.at(step) - expected).abs() < 1e-12, "step {step}")
+        };
+        close(0, 1e-5);
+        close(1000, 5.5e-5);
+        close(2000, 1e-4);
+        close(6000, 5.5e-5);
+        close(10_000, 1e-5);
+        close(20_000, 1e-5);
+        let none = Schedule {
+            warmup_steps: 0,
+            steps: 0,
+            ..schedule
+        };
+        assert_eq!(none.at(0), 1e-4);
+    }
+
+    #[test]
+    fn alpha_ramps_over_the_first_epoch() {
+        assert_eq!(alpha_at(0.4, 0, 100), 0.0);
+        assert_eq!(alpha_at(0.4, 50, 100), 0.2);
+        assert_eq!(alpha_at(0.4, 100, 100), 0.4);
+        assert_eq!(alpha_at(0.4, 5000, 100), 0.4);
+    }
+}

@@ -1,0 +1,524 @@
+//! Every setting of a pre-training run: one definition for the file, the command line and the help.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use tch::Kind;
+use thiserror::Error;
+use toml::{Table, Value};
+
+use crate::config::{ModelConfig, Preset, SpecialIds};
+use crate::objectives::Objectives;
+use crate::optim::{AdamWConfig, Schedule};
+
+/// The type in which products run; weights, losses and the optimiser are f32 in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    F32,
+    Bf16,
+}
+
+impl Dtype {
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::F32 => Kind::Float,
+            Self::Bf16 => Kind::BFloat16,
+        }
+    }
+}
+
+macro_rules! settings {
+    ($($field:ident : $kind:ty, $help:literal;)*) => {
+        /// The settings of a run, by name.
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct Settings {
+            $(#[doc = $help] pub $field: $kind,)*
+        }
+
+        /// Names and explanations, in the order of the help.
+        pub const HELP: &[(&str, &str)] = &[$((stringify!($field), $help)),*];
+    };
+}
+
+settings! {
+    preset: Preset, "sizes to start from: tiny, small or base (the paper's)";
+    epochs: u64, "times that every pair is seen";
+    steps: u64, "optimiser steps in all; 0 takes them from epochs";
+    batch_size: u64, "pairs in a micro-batch: negatives come from it";
+    accumulate: u64, "micro-batches that make one optimiser step";
+    seed: u64, "decides every random choice of the run";
+    dtype: Dtype, "type of the matrix products: f32 or bf16";
+    objectives: Objectives, "losses that take part, of itc, itm, mlm, mim, psl";
+
+    lr: f64, "learning rate at the top of the schedule";
+    warmup_lr: f64, "learning rate of the first step";
+    min_lr: f64, "learning rate of the last step";
+    warmup_steps: u64, "steps of linear warm-up (at most a tenth of the run)";
+    weight_decay: f64, "AdamW's decay, of matrices only";
+    clip_norm: f64, "gradients are scaled down to this global norm; 0 leaves them";
+    alpha: f64, "weight of the momentum model's targets, reached after the first epoch";
+    max_bad_steps: u64, "steps in a row with a loss or gradient that is not finite, before the run stops";
+
+    image_size: i64, "side of the view in pixels";
+    patch_size: i64, "side of a patch in pixels";
+    vision_width: i64, "features of a patch";
+    vision_depth: i64, "layers of the vision encoder";
+    vision_heads: i64, "attention heads of the vision encoder";
+    text_width: i64, "features of a word: the same as vision_width";
+    text_depth: i64, "layers of the language and multimodal encoder";
+    text_heads: i64, "attention heads of the language and multimodal encoder";
+    text_mlp: i64, "features of its feed-forward layers";
+    max_positions: i64, "position embeddings of words: at least 1 + patches";
+    embed_dim: i64, "features of the contrast";
+    visual_vocab: i64, "visual tokens: codes of the discrete VAE";
+    queue_size: i64, "momentum features of each modality kept as negatives";
+    momentum: f64, "share of itself that the momentum model keeps each step";
+    temperature: f64, "of the contrast at the start; it learns";
+    keywords: i64, "keywords chosen from each caption";
+    dropout: f64, "of BERT's hidden states and attention";
+    activation_checkpointing: bool, "computes layers again in the backward pass instead of keeping them: less memory, more time";
+
+    vocab_size: u64, "pieces of a vocabulary that is learned from the captions";
+    max_tokens: u64, "pieces of a caption at most, [CLS] and [SEP] included";
+    min_scale: f64, "smallest share of the picture that a random crop shows";
+    flip: bool, "mirrors half of the views: switch it off where captions say left and right";
+    augment: bool, "RandAugment without changes of colour";
+    masked_share: f64, "share of patches hidden for reconstruction (the paper's 75 of 256)";
+    max_bad_share: f64, "share of unusable records above which the run is refused";
+    workers: u64, "threads that prepare batches; 0 is one a core";
+
+    dvae_steps: u64, "steps of training a visual tokenizer, where none is given";
+    dvae_batch_size: u64, "pictures in a batch of it";
+    dvae_width: i64, "features of the tokenizer's first layer";
+    dvae_lr: f64, "its learning rate";
+
+    save_every_steps: u64, "steps between checkpoints; 0 for none but by time and the last";
+    save_every_minutes: f64, "minutes between checkpoints; 0 for none but by steps and the last";
+    keep: u64, "checkpoints that stay, newest first; the best stays too";
+    eval_every_steps: u64, "steps between retrievals on the held-out file; 0 for one at the end";
+    samples_every_steps: u64, "steps between samples of what the model would fill in; 0 for none";
+}
+
+/// A setting that cannot be used.
+#[derive(Debug, Error)]
+pub enum SettingsError {
+    #[error("unknown setting `{name}`{suggestion}; `simla pretrain --help` lists all")]
+    Unknown { name: String, suggestion: String },
+    #[error("setting `{name}` = {value}: {expected}")]
+    Value {
+        name: String,
+        value: String,
+        expected: String,
+    },
+    #[error("--set {0}: expected name=value")]
+    Assignment(String),
+    #[error("configuration file: {0}")]
+    File(String),
+}
+
+impl Settings {
+    /// A preset's defaults.
+    pub fn preset(preset: Preset) -> Self {
+        // The vocabulary comes with the data.
+        let special = SpecialIds {
+            pad: 0,
+            cls: 0,
+            sep: 0,
+            mask: 0,
+        };
+        let model = ModelConfig::preset(preset, 1, special);
+        let base = Self {
+            preset,
+            epochs: 30,
+            steps: 0,
+            batch_size: 64,
+            accumulate: 1,
+            seed: 0,
+            dtype: Dtype::F32,
+            objectives: Objectives::default(),
+            lr: 1e-4,
+            warmup_lr: 1e-5,
+            min_lr: 1e-5,
+            warmup_steps: 2000,
+            weight_decay: 0.02,
+            clip_norm: 0.0,
+            alpha: 0.4,
+            max_bad_steps: 20,
+            image_size: model.image_size,
+            patch_size: model.patch_size,
+            vision_width: model.vision_width,
+            vision_depth: model.vision_depth,
+            vision_heads: model.vision_heads,
+            text_width: model.text_width,
+            text_depth: model.text_depth,
+            text_heads: model.text_heads,
+            text_mlp: model.text_mlp,
+            max_positions: model.max_positions,
+            embed_dim: model.embed_dim,
+            visual_vocab: model.visual_vocab,
+            queue_size: model.queue_size,
+            momentum: model.momentum,
+            temperature: model.temperature,
+            keywords: model.keywords,
+            dropout: model.dropout,
+            activation_checkpointing: false,
+            vocab_size: 30_522,
+            max_tokens: 25,
+            min_scale: 0.2,
+            flip: true,
+            augment: true,
+            masked_share: 75.0 / 256.0,
+            max_bad_share: 0.1,
+            workers: 0,
+            dvae_steps: 20_000,
+            dvae_batch_size: 64,
+            dvae_width: 128,
+            dvae_lr: 1e-3,
+            save_every_steps: 0,
+            save_every_minutes: 15.0,
+            keep: 3,
+            eval_every_steps: 0,
+            samples_every_steps: 0,
+        };
+        match preset {
+            Preset::Base => base,
+            Preset::Small => Self {
+                lr: 3e-4,
+                vocab_size: 16_000,
+                dvae_steps: 8000,
+                dvae_width: 64,
+                ..base
+            },
+            Preset::Tiny => Self {
+                batch_size: 32,
+                lr: 1e-3,
+                warmup_lr: 1e-5,
+                clip_norm: 1.0,
+                vocab_size: 4000,
+                dvae_steps: 600,
+                dvae_batch_size: 32,
+                dvae_width: 16,
+                dvae_lr: 3e-3,
+                ..base
+            },
+        }
+    }
+
+    /// Defaults of the preset that is asked for, then the file's settings, then the assignments `name=value`.
+    ///
+    /// # Errors
+    /// An unknown name, a value of the wrong kind or out of range: with the name and the value.
+    pub fn resolve(file: Option<&str>, assignments: &[String]) -> Result<Self, SettingsError> {
+        let mut asked: BTreeMap<String, Value> = BTreeMap::new();
+        if let Some(file) = file {
+            let table: Table = file
+                .parse()
+                .map_err(|e: toml::de::Error| SettingsError::File(e.to_string()))?;
+            asked.extend(table);
+        }
+        for assignment in assignments {
+            let (name, value) = assignment
+                .split_once('=')
+                .ok_or_else(|| SettingsError::Assignment(assignment.clone()))?;
+            asked.insert(name.trim().to_owned(), literal(value.trim()));
+        }
+        let preset = match asked.get("preset") {
+            Some(value) => value
+                .clone()
+                .try_into()
+                .map_err(|_| bad_value("preset", value, "expected tiny, small or base"))?,
+            None => Preset::Tiny,
+        };
+        let mut table = Table::try_from(Self::preset(preset)).expect("settings are a table");
+        for (name, value) in asked {
+            let Some(default) = table.get(&name) else {
+                return Err(SettingsError::Unknown {
+                    suggestion: suggestion(&name),
+                    name,
+                });
+            };
+            // `lr = 1` is a number too.
+            let value = match (default, value) {
+                (Value::Float(_), Value::Integer(n)) => Value::Float(n as f64),
+                (_, value) => value,
+            };
+            let previous = table.insert(name.clone(), value.clone());
+            if let Err(error) = table.clone().try_into::<Self>() {
+                let default = previous.expect("a known name");
+                return Err(bad_value(
+                    &name,
+                    &value,
+                    &format!("{} (the default is {default})", error.message().trim()),
+                ));
+            }
+        }
+        let settings: Self = table
+            .try_into()
+            .map_err(|e| SettingsError::File(e.to_string()))?;
+        settings.validate()?;
+        Ok(settings)
+    }
+
+    /// The resolved settings as a commented file.
+    pub fn to_toml(&self) -> String {
+        let table = Table::try_from(self).expect("settings are a table");
+        let line = |(name, help): &(&str, &str)| format!("{name} = {} # {help}\n", table[*name]);
+        HELP.iter().map(line).collect()
+    }
+
+    fn validate(&self) -> Result<(), SettingsError> {
+        let share = |name: &str, value: f64| match (0.0..=1.0).contains(&value) {
+            true => Ok(()),
+            false => Err(bad_value(name, &value, "expected 0 to 1")),
+        };
+        let positive = |name: &str, value: f64| match value > 0.0 && value.is_finite() {
+            true => Ok(()),
+            false => Err(bad_value(name, &value, "expected more than 0")),
+        };
+        let not_negative = |name: &str, value: f64| match value >= 0.0 && value.is_finite() {
+            true => Ok(()),
+            false => Err(bad_value(name, &value, "expected 0 or more")),
+        };
+        if self.batch_size < 2 {
+            return Err(bad_value(
+                "batch_size",
+                &self.batch_size,
+                "expected at least 2: every pair needs another as its negative",
+            ));
+        }
+        if self.dvae_batch_size < 2 {
+            return Err(bad_value(
+                "dvae_batch_size",
+                &self.dvae_batch_size,
+                "expected at least 2",
+            ));
+        }
+        for (name, value) in [
+            ("accumulate", self.accumulate),
+            ("keep", self.keep),
+            ("max_bad_steps", self.max_bad_steps),
+        ] {
+            positive(name, value as f64)?;
+        }
+        if self.epochs == 0 && self.steps == 0 {
+            return Err(bad_value(
+                "epochs",
+                &self.epochs,
+                "expected at least 1, or steps",
+            ));
+        }
+        if self.max_tokens < 3 {
+            return Err(bad_value(
+                "max_tokens",
+                &self.max_tokens,
+                "expected at least 3: [CLS], a word and [SEP]",
+            ));
+        }
+        if self.vocab_size < 100 {
+            return Err(bad_value(
+                "vocab_size",
+                &self.vocab_size,
+                "expected at least 100",
+            ));
+        }
+        positive("lr", self.lr)?;
+        positive("dvae_lr", self.dvae_lr)?;
+        positive("min_scale", self.min_scale)?;
+        positive("masked_share", self.masked_share)?;
+        for (name, value) in [
+            ("warmup_lr", self.warmup_lr),
+            ("min_lr", self.min_lr),
+            ("weight_decay", self.weight_decay),
+            ("clip_norm", self.clip_norm),
+            ("save_every_minutes", self.save_every_minutes),
+        ] {
+            not_negative(name, value)?;
+        }
+        for (name, value) in [
+            ("alpha", self.alpha),
+            ("min_scale", self.min_scale),
+            ("masked_share", self.masked_share),
+            ("max_bad_share", self.max_bad_share),
+        ] {
+            share(name, value)?;
+        }
+        if !self.objectives.any() {
+            return Err(bad_value(
+                "objectives",
+                &"[]",
+                "expected at least one of itc, itm, mlm, mim, psl",
+            ));
+        }
+        let special = SpecialIds {
+            pad: 0,
+            cls: 0,
+            sep: 0,
+            mask: 0,
+        };
+        let model = self.model(self.vocab_size as i64, special).validate();
+        model.map_err(|e| bad_value(e.field, &e.value, &e.expected))?;
+        if self.max_tokens as i64 > self.max_positions {
+            return Err(bad_value(
+                "max_tokens",
+                &self.max_tokens,
+                &format!("expected at most max_positions = {}", self.max_positions),
+            ));
+        }
+        let reduction = self.patch_size / 2;
+        if self.patch_size % 2 != 0 || ![1, 2, 4, 8].contains(&reduction) {
+            return Err(bad_value(
+                "patch_size",
+                &self.patch_size,
+                "expected 2, 4, 8 or 16: a patch is one visual token at half the side",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The model's sizes, for a vocabulary.
+    pub fn model(&self, vocab_size: i64, special: SpecialIds) -> ModelConfig {
+        ModelConfig {
+            image_size: self.image_size,
+            patch_size: self.patch_size,
+            vision_width: self.vision_width,
+            vision_depth: self.vision_depth,
+            vision_heads: self.vision_heads,
+            text_width: self.text_width,
+            text_depth: self.text_depth,
+            text_heads: self.text_heads,
+            text_mlp: self.text_mlp,
+            vocab_size,
+            max_positions: self.max_positions,
+            embed_dim: self.embed_dim,
+            visual_vocab: self.visual_vocab,
+            queue_size: self.queue_size,
+            momentum: self.momentum,
+            temperature: self.temperature,
+            keywords: self.keywords,
+            dropout: self.dropout,
+            special,
+        }
+    }
+
+    /// Patches hidden of each image.
+    pub fn masked_patches(&self) -> usize {
+        let grid = self.image_size / self.patch_size;
+        ((grid * grid) as f64 * self.masked_share).round().max(1.0) as usize
+    }
+
+    /// Pairs of one optimiser step.
+    pub fn pairs_per_step(&self) -> u64 {
+        self.batch_size * self.accumulate
+    }
+
+    /// Optimiser steps of the run, for an epoch of so many.
+    pub fn total_steps(&self, steps_per_epoch: u64) -> u64 {
+        if self.steps > 0 {
+            self.steps
+        } else {
+            self.epochs * steps_per_epoch
+        }
+    }
+
+    pub fn schedule(&self, steps: u64) -> Schedule {
+        Schedule {
+            lr: self.lr,
+            warmup_lr: self.warmup_lr.min(self.lr),
+            min_lr: self.min_lr.min(self.lr),
+            // A short run would otherwise end before it is warm.
+            warmup_steps: self.warmup_steps.min(steps / 10),
+            steps,
+        }
+    }
+
+    pub fn optimizer(&self) -> AdamWConfig {
+        AdamWConfig {
+            weight_decay: self.weight_decay,
+            ..AdamWConfig::default()
+        }
+    }
+}
+
+/// What was typed, as the kind of value that it looks like; else a string.
+fn literal(text: &str) -> Value {
+    let parsed: Option<Table> = format!("value = {text}").parse().ok();
+    parsed
+        .and_then(|mut table| table.remove("value"))
+        .unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
+fn bad_value(name: &str, value: &dyn std::fmt::Display, expected: &str) -> SettingsError {
+    SettingsError::Value {
+        name: name.into(),
+        value: value.to_string(),
+        expected: expected.into(),
+    }
+}
+
+fn suggestion(name: &str) -> String {
+    let near = HELP
+        .iter()
+        .map(|(known, _)| (strsim::jaro_winkler(name, known), known))
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    match near {
+        Some((likeness, known)) if likeness > 0.8 => format!(" (did you mean `{known}`?)"),
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(file: Option<&str>, assignments: &[&str]) -> Result<Settings, String> {
+        let assignments: Vec<String> = assignments.iter().map(|&s| s.to_owned()).collect();
+        Settings::resolve(file, &assignments).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn assignments_override_the_file_which_overrides_the_preset() {
+        let settings = resolve(
+            Some("preset = \"small\"\nlr = 1\nepochs = 7"),
+            &["epochs=2", "dtype=bf16"],
+        )
+        .unwrap();
+        assert_eq!(
+            (settings.preset, settings.vision_width),
+            (Preset::Small, 384)
+        );
+        assert_eq!(
+            (settings.lr, settings.epochs, settings.dtype),
+            (1.0, 2, Dtype::Bf16)
+        );
+    }
+
+    #[test]
+    fn what_is_saved_is_read_back() {
+        for preset in [Preset::Tiny, Preset::Small, Preset::Base] {
+            let settings = Settings::preset(preset);
+            settings.validate().unwrap();
+            assert_eq!(resolve(Some(&settings.to_toml()), &[]).unwrap(), settings);
+        }
+    }
+
+    #[test]
+    fn refusals_name_the_setting_and_the_value() {
+        let refused = |assignment: &str, words: &[&str]| {
+            let message = resolve(None, &[assignment]).unwrap_err();
+            assert!(words.iter().all(|word| message.contains(word)), "{message}");
+        };
+        refused("batchsize=4", &["batchsize", "did you mean `batch_size`?"]);
+        refused("batch_size=1", &["batch_size", "1", "at least 2"]);
+        refused("batch_size=many", &["batch_size", "many", "default is 32"]);
+        refused("epochs=-1", &["epochs", "-1"]);
+        refused("dtype=f16", &["dtype", "f16"]);
+        refused("preset=huge", &["preset", "huge", "tiny, small or base"]);
+        refused("image_size=65", &["image_size", "65", "multiple"]);
+        refused("lr=0", &["lr", "0", "more than 0"]);
+        refused("lr=nan", &["lr", "NaN", "more than 0"]);
+        refused("objectives=[]", &["objectives", "at least one"]);
+        refused("alpha", &["alpha", "name=value"]);
+    }
+}

@@ -1,0 +1,239 @@
+//! Pre-training (2.2 to 2.5) as a task of the trainer.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::Value;
+use simla_data::{Batch, Vocabulary};
+use tch::{Device, Kind, Tensor, no_grad};
+use thiserror::Error;
+
+use crate::config::{ConfigError, ModelConfig, SpecialIds};
+use crate::dvae::Dvae;
+use crate::inputs::{step_seed, tokenizer_pixels};
+use crate::model::Simla;
+use crate::objectives::{Objectives, itm};
+use crate::optim::alpha_at;
+use crate::step::{Alignment, Inputs};
+use crate::train::checkpoint::{Checkpoint, CheckpointError};
+use crate::train::{At, Scores, Task};
+use crate::weights::{Gradients, Weights, WeightsError};
+
+/// What a checkpoint of pre-training calls its task.
+pub const TASK: &str = "pretrain";
+/// The vocabulary's file in a checkpoint.
+pub const VOCABULARY: &str = "vocabulary.json";
+
+/// Why a checkpoint is not a usable model.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error("{path}: a checkpoint of task `{task}`, expected a model (`simla pretrain` makes one)")]
+    Task { path: String, task: String },
+    #[error("{path}: configuration: {reason}")]
+    Config { path: String, reason: String },
+    #[error(transparent)]
+    Size(#[from] ConfigError),
+    #[error("{path}: vocabulary: {reason}")]
+    Vocabulary { path: String, reason: String },
+}
+
+/// The special tokens of a vocabulary, as the model knows them.
+pub fn special_ids(vocabulary: &Vocabulary) -> SpecialIds {
+    let special = vocabulary.special();
+    SpecialIds {
+        pad: special.pad,
+        cls: special.cls,
+        sep: special.sep,
+        mask: special.mask,
+    }
+}
+
+/// A trained model with its vocabulary.
+#[derive(Debug)]
+pub struct Model {
+    pub simla: Simla,
+    pub vocabulary: Vocabulary,
+    pub checkpoint: Checkpoint,
+}
+
+impl Model {
+    /// The model in a run's folder or a checkpoint's, to be used.
+    ///
+    /// # Errors
+    /// If there is none, or it is damaged, or of another kind.
+    pub fn open(path: &Path, kind: Kind, device: Device) -> Result<Self, OpenError> {
+        let checkpoint = Checkpoint::open(path)?;
+        let shown = checkpoint.path.display().to_string();
+        if checkpoint.state.task == crate::dvae::TASK {
+            return Err(OpenError::Task {
+                path: shown,
+                task: checkpoint.state.task,
+            });
+        }
+        let config: ModelConfig =
+            serde_json::from_value(checkpoint.state.config.clone()).map_err(|e| {
+                OpenError::Config {
+                    path: shown.clone(),
+                    reason: e.to_string(),
+                }
+            })?;
+        config.validate()?;
+        let vocabulary =
+            Vocabulary::open(&checkpoint.extra(VOCABULARY)).map_err(|e| OpenError::Vocabulary {
+                path: shown.clone(),
+                reason: e.to_string(),
+            })?;
+        if vocabulary.len() as i64 != config.vocab_size
+            || special_ids(&vocabulary) != config.special
+        {
+            let reason = format!(
+                "{} pieces, the model has {}",
+                vocabulary.len(),
+                config.vocab_size
+            );
+            return Err(OpenError::Vocabulary {
+                path: shown,
+                reason,
+            });
+        }
+        let mut simla = Simla::new(config, kind, device, 0);
+        simla
+            .load(&checkpoint.model()?)
+            .map_err(|e| checkpoint.blame(e))?;
+        Ok(Self {
+            simla,
+            vocabulary,
+            checkpoint,
+        })
+    }
+}
+
+/// A model in pre-training, with the tokenizer that labels its patches.
+#[derive(Debug)]
+pub struct Pretraining {
+    pub simla: Simla,
+    pub dvae: Dvae,
+    objectives: Objectives,
+    alpha: f64,
+    /// The vocabulary as it goes into checkpoints.
+    vocabulary: Vec<u8>,
+    /// Momentum features of the step's batches so far.
+    features: Vec<(Tensor, Tensor)>,
+}
+
+impl Pretraining {
+    pub fn new(
+        simla: Simla,
+        dvae: Dvae,
+        objectives: Objectives,
+        alpha: f64,
+        vocabulary: Vec<u8>,
+    ) -> Self {
+        Self {
+            simla,
+            dvae,
+            objectives,
+            alpha,
+            vocabulary,
+            features: Vec::new(),
+        }
+    }
+}
+
+impl Task for Pretraining {
+    fn name(&self) -> &'static str {
+        TASK
+    }
+
+    fn config(&self) -> Value {
+        serde_json::to_value(&self.simla.config).expect("a configuration is JSON")
+    }
+
+    fn weights(&mut self) -> &mut Weights {
+        &mut self.simla.online
+    }
+
+    fn begin_step(&mut self) {
+        self.simla.begin_step();
+    }
+
+    fn backward(&mut self, batch: &Batch, at: At, gradients: &mut Gradients) -> Scores {
+        let device = self.simla.online.device();
+        let alpha = alpha_at(self.alpha, at.step, at.steps_per_epoch);
+        let tokens = self.dvae.tokens(&tokenizer_pixels(batch, device));
+        const NEGATIVES: u64 = 1;
+        let inputs = Inputs::new(
+            batch,
+            &tokens,
+            step_seed(at.seed, at.step, NEGATIVES),
+            device,
+        );
+        let (losses, seen) = self.simla.step(&inputs, alpha, self.objectives, gradients);
+        let mut others = no_grad(|| observations(&seen, batch.size as i64));
+        others.push(("codes_in_batch", codes_used(&tokens, self.dvae.vocab())));
+        others.push(("temperature", self.simla.temp().detach()));
+        others.push(("alpha", Tensor::from(alpha).to(device)));
+        self.features.push((seen.image_feat_m, seen.text_feat_m));
+        Scores {
+            losses: losses.named(),
+            others,
+        }
+    }
+
+    fn end_step(&mut self, applied: bool) {
+        for (image, text) in self.features.drain(..) {
+            // Features of a skipped step may not be finite: they must not stay for 65,536 pairs.
+            if applied {
+                self.simla.queues.push(&image, &text);
+            }
+        }
+    }
+
+    fn tensors(&self) -> BTreeMap<String, Tensor> {
+        self.simla.named()
+    }
+
+    fn load(&mut self, tensors: &BTreeMap<String, Tensor>) -> Result<(), WeightsError> {
+        self.simla.load(tensors)
+    }
+
+    fn extra(&self) -> BTreeMap<String, Vec<u8>> {
+        BTreeMap::from([(VOCABULARY.to_owned(), self.vocabulary.clone())])
+    }
+}
+
+/// ITM accuracy and in-batch retrieval: shares of right answers.
+fn observations(seen: &Alignment, batch: i64) -> Vec<(&'static str, Tensor)> {
+    let right = |answers: Tensor, truth: &Tensor| {
+        answers
+            .eq_tensor(truth)
+            .to_kind(Kind::Float)
+            .mean(Kind::Float)
+    };
+    let own = Tensor::arange(batch, (Kind::Int64, seen.image_feat.device()));
+    let first = |similarity: &Tensor| similarity.narrow(1, 0, batch).argmax(1, false);
+    let mut observed = vec![
+        ("batch_txt_r1", right(first(&seen.similarities.i2t), &own)),
+        ("batch_img_r1", right(first(&seen.similarities.t2i), &own)),
+    ];
+    if let Some(logits) = &seen.itm_logits {
+        let matched = Tensor::arange(3 * batch, (Kind::Int64, logits.device()))
+            .lt(batch)
+            .to_kind(Kind::Int64)
+            * itm::MATCH;
+        observed.push(("itm_accuracy", right(logits.argmax(1, false), &matched)));
+    }
+    observed
+}
+
+/// Share of the codes that occur in `tokens`.
+fn codes_used(tokens: &Tensor, vocab: i64) -> Tensor {
+    tokens
+        .flatten(0, -1)
+        .bincount::<Tensor>(None, vocab)
+        .gt(0)
+        .to_kind(Kind::Float)
+        .mean(Kind::Float)
+}

@@ -1,0 +1,412 @@
+//! One BERT, two encoders (2.1): the language encoder E_l skips the cross-attention of every layer, the multimodal encoder E_mm
+//! reads a context with it. E_mm takes words as queries, or image patches (appendix 1.2).
+//!
+//! - The keys and values of a context are projected once, for all layers in one product ([`TextEncoder::keys_values`]), and
+//!   shared by every pass that reads that context ([`Reading`]).
+//! - The last layer runs for the rows that are read, no others ([`Rows`]).
+
+use tch::{Kind, Tensor};
+
+use crate::config::ModelConfig;
+use crate::layers::{
+    INITIAL_STD, LayerNorm, Linear, attend, dropout, key_bias, merge_heads, split_heads, take_rows,
+};
+use crate::weights::{Init, Layout, Leaf, Weights};
+
+const EPS: f64 = 1e-12;
+
+/// Keys and values of a context for every layer: `[B, H, M, D / H]` each, and what to add to the scores of padding.
+#[derive(Debug)]
+pub struct KeysValues {
+    layers: Vec<(Tensor, Tensor)>,
+    bias: Option<Tensor>,
+}
+
+impl KeysValues {
+    /// The context of one batch from that of one item.
+    pub fn repeat(&self, batch: i64) -> Self {
+        let expand = |x: &Tensor| x.expand([batch, -1, -1, -1], true);
+        Self {
+            layers: self
+                .layers
+                .iter()
+                .map(|(k, v)| (expand(k), expand(v)))
+                .collect(),
+            bias: self.bias.as_ref().map(expand),
+        }
+    }
+}
+
+/// What the queries of a pass read. Queries `[G x B, L, D]` are G groups of the context's B items, one group after the other;
+/// group by group, item i reads context i.
+#[derive(Debug, Clone, Copy)]
+pub struct Reading<'a> {
+    pub context: &'a KeysValues,
+    /// `[B]`: item i of the *last* group reads context `swapped[i]` instead (the hard negative images of ITM).
+    pub swapped: Option<&'a Tensor>,
+}
+
+impl<'a> Reading<'a> {
+    pub fn own(context: &'a KeysValues) -> Self {
+        Self {
+            context,
+            swapped: None,
+        }
+    }
+
+    /// Cross-attention of `q` `[G x B, H, L, D / H]` in `layer`.
+    fn attend(&self, layer: usize, q: &Tensor, p: f64) -> Tensor {
+        let (k, v) = &self.context.layers[layer];
+        let bias = self.context.bias.as_ref();
+        let Some(swapped) = self.swapped else {
+            return attend_groups(q, k, v, bias, p);
+        };
+        let batch = k.size()[0];
+        let own = q.size()[0] - batch;
+        let pick = |x: &Tensor| x.index_select(0, swapped);
+        let last = attend(
+            &q.narrow(0, own, batch),
+            &pick(k),
+            &pick(v),
+            bias.map(pick).as_ref(),
+            p,
+        );
+        if own == 0 {
+            return last;
+        }
+        Tensor::cat(
+            &[attend_groups(&q.narrow(0, 0, own), k, v, bias, p), last],
+            0,
+        )
+    }
+}
+
+/// Groups that read the same context become more queries of it, instead of copies of its keys and values.
+fn attend_groups(q: &Tensor, k: &Tensor, v: &Tensor, bias: Option<&Tensor>, p: f64) -> Tensor {
+    let (rows, heads, tokens, width) = q.size4().expect("[G x B, H, L, D / H]");
+    let batch = k.size()[0];
+    let groups = rows / batch;
+    if groups == 1 {
+        return attend(q, k, v, bias, p);
+    }
+    let side_by_side = q
+        .view([groups, batch, heads, tokens, width])
+        .permute([1, 2, 0, 3, 4])
+        .reshape([batch, heads, -1, width]);
+    let out = attend(&side_by_side, k, v, bias, p);
+    out.view([batch, heads, groups, tokens, width])
+        .permute([2, 0, 1, 3, 4])
+        .reshape([rows, heads, tokens, width])
+}
+
+/// Which rows of a sequence the last layer computes.
+#[derive(Debug, Clone, Copy)]
+pub enum Rows<'a> {
+    All,
+    /// The first.
+    Cls,
+    /// `[batch, rows]` positions.
+    At(&'a Tensor),
+}
+
+impl Rows<'_> {
+    fn of(self, x: &Tensor) -> Tensor {
+        match self {
+            Self::All => x.shallow_clone(),
+            Self::Cls => x.narrow(1, 0, 1),
+            Self::At(rows) => take_rows(x, rows),
+        }
+    }
+}
+
+/// The residual, dropout and norm that end every sub-layer of BERT.
+#[derive(Debug)]
+struct Output {
+    dense: Linear,
+    norm: LayerNorm,
+}
+
+impl Output {
+    fn new(layout: &mut Layout, name: &str, inputs: i64, width: i64) -> Self {
+        Self {
+            dense: Linear::new(layout, &format!("{name}.dense"), inputs, width),
+            norm: LayerNorm::new(layout, &format!("{name}.LayerNorm"), width, EPS),
+        }
+    }
+
+    fn forward(&self, w: &Weights, hidden: &Tensor, residual: &Tensor, p: f64) -> Tensor {
+        self.norm
+            .forward(w, &(residual + dropout(self.dense.forward(w, hidden), p)))
+    }
+}
+
+#[derive(Debug)]
+struct Layer {
+    index: usize,
+    heads: i64,
+    width: i64,
+    qkv: Linear,
+    attention: Output,
+    cross_query: Linear,
+    crossattention: Output,
+    intermediate: Linear,
+    output: Output,
+}
+
+impl Layer {
+    fn new(layout: &mut Layout, name: &str, index: usize, c: &ModelConfig) -> Self {
+        let width = c.text_width;
+        let qkv = ["query", "key", "value"].map(|part| format!("{name}.attention.self.{part}"));
+        Self {
+            index,
+            heads: c.text_heads,
+            width,
+            qkv: Linear::fused(layout, &qkv, width, width),
+            attention: Output::new(layout, &format!("{name}.attention.output"), width, width),
+            cross_query: Linear::new(
+                layout,
+                &format!("{name}.crossattention.self.query"),
+                width,
+                width,
+            ),
+            crossattention: Output::new(
+                layout,
+                &format!("{name}.crossattention.output"),
+                width,
+                width,
+            ),
+            intermediate: Linear::new(
+                layout,
+                &format!("{name}.intermediate.dense"),
+                width,
+                c.text_mlp,
+            ),
+            output: Output::new(layout, &format!("{name}.output"), c.text_mlp, width),
+        }
+    }
+
+    /// Queries of `rows`, keys and values of all rows.
+    fn heads_of(&self, w: &Weights, x: &Tensor, rows: Rows) -> (Tensor, Tensor, Tensor) {
+        let heads = |x: &Tensor| split_heads(x, self.heads);
+        match rows {
+            Rows::All => {
+                let (batch, tokens, width) = x.size3().expect("[batch, tokens, width]");
+                let qkv =
+                    self.qkv
+                        .forward(w, x)
+                        .view([batch, tokens, 3, self.heads, width / self.heads]);
+                let qkv = qkv.permute([2, 0, 3, 1, 4]).unbind(0);
+                (
+                    qkv[0].shallow_clone(),
+                    qkv[1].shallow_clone(),
+                    qkv[2].shallow_clone(),
+                )
+            }
+            _ => {
+                let parts = self
+                    .qkv
+                    .split(w, &[&rows.of(x), x], &[self.width, 2 * self.width]);
+                let kv = parts[1].chunk(2, -1);
+                (heads(&parts[0]), heads(&kv[0]), heads(&kv[1]))
+            }
+        }
+    }
+
+    fn forward(
+        &self,
+        w: &Weights,
+        x: &Tensor,
+        rows: Rows,
+        bias: Option<&Tensor>,
+        reading: Option<Reading>,
+        p: f64,
+    ) -> Tensor {
+        let (q, k, v) = self.heads_of(w, x, rows);
+        let seen = merge_heads(&attend(&q, &k, &v, bias, p));
+        let mut x = self.attention.forward(w, &seen, &rows.of(x), p);
+        if let Some(reading) = reading {
+            let q = split_heads(&self.cross_query.forward(w, &x), self.heads);
+            x = self.crossattention.forward(
+                w,
+                &merge_heads(&reading.attend(self.index, &q, p)),
+                &x,
+                p,
+            );
+        }
+        self.output
+            .forward(w, &self.intermediate.forward(w, &x).gelu("none"), &x, p)
+    }
+
+    /// Self-attention probabilities of `rows`, in f32: `[batch, H, rows, tokens]`.
+    fn attention(&self, w: &Weights, x: &Tensor, rows: Rows, bias: Option<&Tensor>) -> Tensor {
+        let (q, k, _) = self.heads_of(w, x, rows);
+        let scores = q.matmul(&k.transpose(-1, -2)) / ((self.width / self.heads) as f64).sqrt();
+        let scores = bias.map_or_else(|| scores.shallow_clone(), |bias| &scores + bias);
+        scores.softmax(-1, Kind::Float)
+    }
+}
+
+/// BERT with cross-attention in every layer: E_l and E_mm in one.
+#[derive(Debug)]
+pub struct TextEncoder {
+    pad_id: i64,
+    heads: i64,
+    word_embeddings: Leaf,
+    position_embeddings: Leaf,
+    embedding_norm: LayerNorm,
+    layers: Vec<Layer>,
+    cross_keys_values: Linear,
+    transform: Linear,
+    transform_norm: LayerNorm,
+    decoder_bias: Leaf,
+}
+
+impl TextEncoder {
+    pub fn new(layout: &mut Layout, name: &str, c: &ModelConfig) -> Self {
+        let width = c.text_width;
+        let layer_name = |i: i64| format!("{name}.bert.encoder.layer.{i}");
+        let cross: Vec<String> = (0..c.text_depth)
+            .flat_map(|i| {
+                ["key", "value"].map(|part| format!("{}.crossattention.self.{part}", layer_name(i)))
+            })
+            .collect();
+        let embeddings = format!("{name}.bert.embeddings");
+        let head = format!("{name}.cls.predictions");
+        Self {
+            pad_id: c.special.pad,
+            heads: c.text_heads,
+            word_embeddings: layout.leaf(
+                format!("{embeddings}.word_embeddings.weight"),
+                &[c.vocab_size, width],
+                Init::Normal(INITIAL_STD),
+            ),
+            position_embeddings: layout.leaf(
+                format!("{embeddings}.position_embeddings.weight"),
+                &[c.max_positions, width],
+                Init::Normal(INITIAL_STD),
+            ),
+            embedding_norm: LayerNorm::new(layout, &format!("{embeddings}.LayerNorm"), width, EPS),
+            layers: (0..c.text_depth)
+                .map(|i| Layer::new(layout, &layer_name(i), i as usize, c))
+                .collect(),
+            cross_keys_values: Linear::fused(layout, &cross, width, width),
+            transform: Linear::new(layout, &format!("{head}.transform.dense"), width, width),
+            transform_norm: LayerNorm::new(
+                layout,
+                &format!("{head}.transform.LayerNorm"),
+                width,
+                EPS,
+            ),
+            decoder_bias: layout.leaf(format!("{head}.bias"), &[c.vocab_size], Init::Constant(0.0)),
+        }
+    }
+
+    /// Raw word embeddings of ids `[B, L]`: `[B, L, D]`.
+    pub fn embed_words(&self, w: &Weights, ids: &Tensor, p: f64) -> Tensor {
+        let words = Tensor::embedding(&w[self.word_embeddings], ids, self.pad_id, false, false);
+        self.embed(w, words, p)
+    }
+
+    /// Patch embeddings `[B, N, D]` as queries: BERT's positions, norm and dropout are applied to them (appendix 1.2).
+    pub fn embed_patches(&self, w: &Weights, image_embeds: &Tensor, p: f64) -> Tensor {
+        self.embed(w, image_embeds.shallow_clone(), p)
+    }
+
+    fn embed(&self, w: &Weights, x: Tensor, p: f64) -> Tensor {
+        let positions = w[self.position_embeddings].narrow(0, 0, x.size()[1]);
+        dropout(self.embedding_norm.forward(w, &(x + positions)), p)
+    }
+
+    /// Keys and values of a context `[B, M, D]` for the cross-attention of every layer, in one product; `mask` `[B, M]` is 1
+    /// where the context counts.
+    pub fn keys_values(&self, w: &Weights, context: &Tensor, mask: Option<&Tensor>) -> KeysValues {
+        let (batch, tokens, width) = context.size3().expect("[B, M, D]");
+        let projected = self.cross_keys_values.forward(w, context);
+        let parts = projected
+            .view([
+                batch,
+                tokens,
+                2 * self.layers.len() as i64,
+                self.heads,
+                width / self.heads,
+            ])
+            .permute([2, 0, 3, 1, 4])
+            .unbind(0);
+        let layers = parts
+            .chunks_exact(2)
+            .map(|kv| (kv[0].shallow_clone(), kv[1].shallow_clone()))
+            .collect();
+        KeysValues {
+            layers,
+            bias: mask.map(|mask| key_bias(mask, context.kind())),
+        }
+    }
+
+    /// All layers but the last, over embedded queries `[batch, L, D]`.
+    pub fn lower(
+        &self,
+        w: &Weights,
+        x: &Tensor,
+        bias: Option<&Tensor>,
+        reading: Option<Reading>,
+        p: f64,
+    ) -> Tensor {
+        let layers = &self.layers[..self.layers.len() - 1];
+        layers.iter().fold(x.shallow_clone(), |x, layer| {
+            layer.forward(w, &x, Rows::All, bias, reading, p)
+        })
+    }
+
+    /// The last layer, for `rows`: `[batch, rows, D]`.
+    pub fn last(
+        &self,
+        w: &Weights,
+        x: &Tensor,
+        rows: Rows,
+        bias: Option<&Tensor>,
+        reading: Option<Reading>,
+        p: f64,
+    ) -> Tensor {
+        self.layers[self.layers.len() - 1].forward(w, x, rows, bias, reading, p)
+    }
+
+    /// All layers, the last for `rows`.
+    pub fn encode(
+        &self,
+        w: &Weights,
+        x: &Tensor,
+        rows: Rows,
+        bias: Option<&Tensor>,
+        reading: Option<Reading>,
+        p: f64,
+    ) -> Tensor {
+        self.last(
+            w,
+            &self.lower(w, x, bias, reading, p),
+            rows,
+            bias,
+            reading,
+            p,
+        )
+    }
+
+    /// The last layer's self-attention, given what [`TextEncoder::lower`] returned: `[batch, H, rows, L]` in f32.
+    pub fn last_attention(
+        &self,
+        w: &Weights,
+        x: &Tensor,
+        rows: Rows,
+        bias: Option<&Tensor>,
+    ) -> Tensor {
+        self.layers[self.layers.len() - 1].attention(w, x, rows, bias)
+    }
+
+    /// Logits over the vocabulary for hidden states `[n, D]`, in f32; the decoder is the word embeddings.
+    pub fn word_logits(&self, w: &Weights, hidden: &Tensor) -> Tensor {
+        let x = self
+            .transform_norm
+            .forward(w, &self.transform.forward(w, hidden).gelu("none"));
+        x.linear(&w[self.word_embeddings], Some(&w[self.decoder_bias]))
+            .to_kind(Kind::Float)
+    }
+}

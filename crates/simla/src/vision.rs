@@ -1,0 +1,157 @@
+//! The vision encoder E_v: ViT, pre-norm, [CLS] first (2.1).
+
+use tch::Tensor;
+
+use crate::config::ModelConfig;
+use crate::layers::{INITIAL_STD, LayerNorm, Linear, attend, merge_heads};
+use crate::weights::{Init, Layout, Leaf, Weights};
+
+const EPS: f64 = 1e-6;
+
+#[derive(Debug)]
+struct Block {
+    norm1: LayerNorm,
+    qkv: Linear,
+    proj: Linear,
+    norm2: LayerNorm,
+    fc1: Linear,
+    fc2: Linear,
+}
+
+impl Block {
+    fn new(layout: &mut Layout, name: &str, width: i64) -> Self {
+        let linear = |layout: &mut Layout, part: &str, inputs, outputs| {
+            Linear::new(layout, &format!("{name}.{part}"), inputs, outputs)
+        };
+        Self {
+            norm1: LayerNorm::new(layout, &format!("{name}.norm1"), width, EPS),
+            qkv: linear(layout, "attn.qkv", width, 3 * width),
+            proj: linear(layout, "attn.proj", width, width),
+            norm2: LayerNorm::new(layout, &format!("{name}.norm2"), width, EPS),
+            fc1: linear(layout, "mlp.fc1", width, 4 * width),
+            fc2: linear(layout, "mlp.fc2", 4 * width, width),
+        }
+    }
+
+    /// `[B, N, 3 D]` to queries, keys and values `[B, H, N, D / H]`.
+    fn heads_of(&self, w: &Weights, x: &Tensor, heads: i64) -> Vec<Tensor> {
+        let (batch, tokens, width) = x.size3().expect("[batch, tokens, width]");
+        let qkv = self.qkv.forward(w, &self.norm1.forward(w, x));
+        qkv.view([batch, tokens, 3, heads, width / heads])
+            .permute([2, 0, 3, 1, 4])
+            .unbind(0)
+    }
+
+    fn forward(&self, w: &Weights, x: &Tensor, heads: i64) -> Tensor {
+        let qkv = self.heads_of(w, x, heads);
+        let seen = attend(&qkv[0], &qkv[1], &qkv[2], None, 0.0);
+        let x = x + self.proj.forward(w, &merge_heads(&seen));
+        &x + self.fc2.forward(
+            w,
+            &self.fc1.forward(w, &self.norm2.forward(w, &x)).gelu("none"),
+        )
+    }
+}
+
+/// E_v: images to one embedding a patch, with [CLS] before them.
+#[derive(Debug)]
+pub struct VisionEncoder {
+    patch_size: i64,
+    heads: i64,
+    patch_weight: Leaf,
+    patch_bias: Leaf,
+    cls_token: Leaf,
+    pos_embed: Leaf,
+    mask_token: Leaf,
+    blocks: Vec<Block>,
+    norm: LayerNorm,
+}
+
+impl VisionEncoder {
+    pub fn new(layout: &mut Layout, name: &str, c: &ModelConfig) -> Self {
+        let width = c.vision_width;
+        let fan_in = 3 * c.patch_size * c.patch_size;
+        let bound = (fan_in as f64).sqrt().recip();
+        Self {
+            patch_size: c.patch_size,
+            heads: c.vision_heads,
+            patch_weight: layout.leaf(
+                format!("{name}.patch_embed.proj.weight"),
+                &[width, 3, c.patch_size, c.patch_size],
+                Init::Uniform(bound),
+            ),
+            patch_bias: layout.leaf(
+                format!("{name}.patch_embed.proj.bias"),
+                &[width],
+                Init::Uniform(bound),
+            ),
+            cls_token: layout.leaf(
+                format!("{name}.cls_token"),
+                &[1, 1, width],
+                Init::TruncatedNormal(INITIAL_STD),
+            ),
+            pos_embed: layout.leaf(
+                format!("{name}.pos_embed"),
+                &[1, 1 + c.patches(), width],
+                Init::TruncatedNormal(INITIAL_STD),
+            ),
+            mask_token: layout.leaf(
+                format!("{name}.mask_token"),
+                &[1, 1, width],
+                Init::Constant(0.0),
+            ),
+            blocks: (0..c.vision_depth)
+                .map(|i| Block::new(layout, &format!("{name}.blocks.{i}"), width))
+                .collect(),
+            norm: LayerNorm::new(layout, &format!("{name}.norm"), width, EPS),
+        }
+    }
+
+    /// Embeds images `[B, 3, S, S]`; `hidden` `[B, P]` is true where a patch is replaced by the mask token.
+    /// Returns `[B, 1 + P, D]`.
+    pub fn forward(&self, w: &Weights, image: &Tensor, hidden: Option<&Tensor>) -> Tensor {
+        let x = self.embed(w, image, hidden);
+        self.norm.forward(
+            w,
+            &self
+                .blocks
+                .iter()
+                .fold(x, |x, block| block.forward(w, &x, self.heads)),
+        )
+    }
+
+    /// Attention of the last block's [CLS] over the patches: `[B, H, P]` (figure 2).
+    pub fn cls_attention(&self, w: &Weights, image: &Tensor) -> Tensor {
+        let (last, before) = self.blocks.split_last().expect("at least one block");
+        let x = before.iter().fold(self.embed(w, image, None), |x, block| {
+            block.forward(w, &x, self.heads)
+        });
+        let qkv = last.heads_of(w, &x, self.heads);
+        let scale = (qkv[0].size()[3] as f64).sqrt();
+        let scores = qkv[0].narrow(2, 0, 1).matmul(&qkv[1].transpose(-1, -2)) / scale;
+        scores
+            .softmax(-1, tch::Kind::Float)
+            .squeeze_dim(2)
+            .slice(2, 1, None, 1)
+    }
+
+    fn embed(&self, w: &Weights, image: &Tensor, hidden: Option<&Tensor>) -> Tensor {
+        // A convolution whose stride is its kernel is one product over the pixels of each patch.
+        let (batch, _, height, _) = image.size4().expect("[B, 3, S, S]");
+        let (grid, side) = (height / self.patch_size, self.patch_size);
+        let pixels = image
+            .view([batch, 3, grid, side, grid, side])
+            .permute([0, 2, 4, 1, 3, 5])
+            .flatten(1, 2)
+            .flatten(2, 4);
+        let mut x = pixels.linear(
+            &w[self.patch_weight].flatten(1, 3),
+            Some(&w[self.patch_bias]),
+        );
+        if let Some(hidden) = hidden {
+            x = w[self.mask_token].where_self(&hidden.unsqueeze(-1), &x);
+        }
+        let cls = w[self.cls_token].expand([batch, -1, -1], true);
+        Tensor::cat(&[cls, x], 1) + &w[self.pos_embed]
+    }
+}
