@@ -1,0 +1,2 @@
+// The program needs the same as the tests of the library: cargo passes these arguments on to no other package.
+include!("../simla/build.rs");

@@ -1,0 +1,287 @@
+//! `simla bench`.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use clap::{Args, Subcommand};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde_json::json;
+use simla::config::{ModelConfig, Preset, SpecialIds};
+use simla::flops;
+use simla::guard::guarded;
+use simla::memory::peak_gib;
+use simla::model::Simla;
+use simla::objectives::Objectives;
+use simla::objectives::negatives::Negatives;
+use simla::optim::{AdamW, AdamWConfig};
+use simla::settings::Dtype;
+use simla::step::{Inputs, Masked};
+use simla::weights::Gradients;
+use tch::{Device, Kind, Tensor, no_grad};
+
+/// Measures speed and memory
+#[derive(Subcommand)]
+pub enum Command {
+    Step(StepArguments),
+}
+
+/// Times the pre-training step on random pairs, without the visual tokenizer
+#[derive(Args)]
+pub struct StepArguments {
+    /// Sizes of the model
+    #[arg(long, default_value = "base", value_parser = preset)]
+    preset: Preset,
+    /// Pairs of a step
+    #[arg(long, default_value_t = 4)]
+    batch: i64,
+    /// Where to compute: cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// Type of the matrix products: f32 or bf16
+    #[arg(long, default_value = "f32", value_parser = dtype)]
+    dtype: Dtype,
+    /// Steps that count; the median is reported
+    #[arg(long, default_value_t = 3)]
+    steps: usize,
+    /// Steps before them
+    #[arg(long, default_value_t = 1)]
+    warmup: usize,
+    /// Also where the time goes
+    #[arg(long)]
+    profile: bool,
+}
+
+fn preset(text: &str) -> Result<Preset, String> {
+    serde_json::from_value(json!(text)).map_err(|_| "expected tiny, small or base".into())
+}
+
+fn dtype(text: &str) -> Result<Dtype, String> {
+    serde_json::from_value(json!(text)).map_err(|_| "expected f32 or bf16".into())
+}
+
+/// Word pieces of a caption, as in the peer's benchmark.
+const TOKENS: i64 = 25;
+/// Share of the words that are masked there.
+const MASKED_WORDS: f64 = 0.3;
+const ALPHA: f64 = 0.4;
+
+pub fn run(command: Command) -> Result<ExitCode> {
+    let Command::Step(arguments) = command;
+    if arguments.batch < 2 || arguments.steps == 0 {
+        bail!(
+            "--batch {}, --steps {}: expected at least 2 pairs and 1 step",
+            arguments.batch,
+            arguments.steps
+        );
+    }
+    let device = simla::device::open(&arguments.device)?;
+    let special = SpecialIds {
+        pad: 0,
+        cls: 101,
+        sep: 102,
+        mask: 103,
+    };
+    let config = ModelConfig {
+        dropout: 0.1,
+        ..ModelConfig::preset(arguments.preset, 30_522, special)
+    };
+    println!("{}", guarded(|| measure(&arguments, config, device))?);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn measure(arguments: &StepArguments, config: ModelConfig, device: Device) -> serde_json::Value {
+    let kind = arguments.dtype.kind();
+    let peak = matrix_peak(kind, device);
+    let mut model = Simla::new(config.clone(), kind, device, 0);
+    let mut optimizer = AdamW::new(AdamWConfig::default(), &model.online);
+    let mut gradients = Gradients::new(&model.online);
+    let mut rng = ChaCha8Rng::seed_from_u64(0);
+    let mut times = Vec::new();
+    let mut words = 0;
+    for i in 0..arguments.warmup + arguments.steps {
+        let (b, masked) = random_inputs(&config, arguments.batch, &mut rng, device);
+        words += masked;
+        synchronize(device);
+        let start = Instant::now();
+        gradients.clear();
+        model.begin_step();
+        let (_, seen) = model.step(&b, ALPHA, Objectives::default(), &mut gradients);
+        optimizer.step(&mut model.online, &mut gradients, 1e-4, 1.0);
+        model.queues.push(&seen.image_feat_m, &seen.text_feat_m);
+        synchronize(device);
+        if i >= arguments.warmup {
+            times.push(start.elapsed().as_secs_f64());
+        }
+    }
+    times.sort_by(f64::total_cmp);
+    let step_s = times[times.len() / 2];
+    let pairs = arguments.batch as f64;
+    let words_a_pair = words as f64 / ((arguments.warmup + arguments.steps) as f64 * pairs);
+    let masked_patches = (config.patches() as f64 * 75.0 / 256.0) as i64;
+    let flop_per_s = flops::per_pair(&config, TOKENS, words_a_pair.round() as i64, masked_patches)
+        * pairs
+        / step_s;
+    let mut report = json!({
+        "what": format!("pretrain step, simla {}", env!("CARGO_PKG_VERSION")),
+        "device": arguments.device,
+        "dtype": arguments.dtype,
+        "batch": arguments.batch,
+        "step_s": step_s,
+        "pairs_per_s": pairs / step_s,
+        "peak_gib": peak_gib(),
+        "model_gflop_per_s": flop_per_s / 1e9,
+        "matrix_peak_gflop_per_s": peak / 1e9,
+        "share_of_peak": flop_per_s / peak,
+    });
+    if arguments.profile {
+        let (b, _) = random_inputs(&config, arguments.batch, &mut rng, device);
+        report["profile_s"] = profile(&mut model, &mut optimizer, &mut gradients, &b, device);
+    }
+    report
+}
+
+/// Seconds of each part, on its own.
+fn profile(
+    model: &mut Simla,
+    optimizer: &mut AdamW,
+    gradients: &mut Gradients,
+    b: &Inputs,
+    device: Device,
+) -> serde_json::Value {
+    let mut parts = serde_json::Map::new();
+    let mut timed = |name: &str, f: &mut dyn FnMut()| {
+        synchronize(device);
+        let start = Instant::now();
+        f();
+        synchronize(device);
+        parts.insert(name.into(), json!(start.elapsed().as_secs_f64()));
+    };
+    timed("moving average", &mut || model.begin_step());
+    let (towers, online) = (&model.towers, &model.online);
+    let image = b.image.to_kind(online.kind());
+    timed("E_v forward, no gradient", &mut || {
+        let _ = no_grad(|| towers.vision.forward(online, &image, None));
+    });
+    let one =
+        |objective: &str| Objectives::try_from(vec![objective.to_owned()]).expect("a known name");
+    for objective in ["itc", "itm", "mlm", "psl"] {
+        timed(
+            &format!("{objective} alone, forward, with E_v and teacher"),
+            &mut || {
+                model.align(b, ALPHA, one(objective));
+            },
+        );
+    }
+    gradients.clear();
+    let aligned = Objectives {
+        mim: false,
+        ..Objectives::default()
+    };
+    let mut losses = None;
+    timed(
+        "alignment forward (itc, itm, mlm, psl, teacher)",
+        &mut || losses = Some(model.align(b, ALPHA, aligned).0),
+    );
+    let sum = losses
+        .take()
+        .and_then(|losses| losses.alignment())
+        .expect("losses");
+    timed("alignment backward", &mut || {
+        gradients.backward(&sum, &model.online)
+    });
+    let mut mim = Tensor::new();
+    timed("mim forward, with teacher", &mut || {
+        mim = model.reconstruct(b, ALPHA).0
+    });
+    timed("mim backward", &mut || {
+        gradients.backward(&mim, &model.online)
+    });
+    timed("optimiser", &mut || {
+        optimizer.step(&mut model.online, gradients, 1e-4, 1.0)
+    });
+    parts.into()
+}
+
+fn synchronize(device: Device) {
+    if let Device::Cuda(index) = device {
+        tch::Cuda::synchronize(index as i64);
+    }
+}
+
+/// Operations a second of the largest square products that this device does quickly.
+fn matrix_peak(kind: Kind, device: Device) -> f64 {
+    let n: i64 = if device == Device::Cpu { 2048 } else { 8192 };
+    let a = Tensor::randn([n, n], (Kind::Float, device)).to_kind(kind);
+    let best = (0..5)
+        .map(|_| {
+            synchronize(device);
+            let start = Instant::now();
+            let _ = a.matmul(&a);
+            synchronize(device);
+            start.elapsed().as_secs_f64()
+        })
+        .fold(f64::INFINITY, f64::min);
+    2.0 * (n as f64).powi(3) / best
+}
+
+/// Random pairs, and how many words are masked in all.
+fn random_inputs(
+    c: &ModelConfig,
+    batch: i64,
+    rng: &mut ChaCha8Rng,
+    device: Device,
+) -> (Inputs, i64) {
+    let (first, size) = (c.special.mask + 1, (batch * TOKENS) as usize);
+    let at = |i: usize| i as i64 % TOKENS;
+    let ids: Vec<i64> = (0..size)
+        .map(|i| match at(i) {
+            0 => c.special.cls,
+            last if last == TOKENS - 1 => c.special.sep,
+            _ => rng.random_range(first..c.vocab_size),
+        })
+        .collect();
+    let hidden: Vec<bool> = (0..size)
+        .map(|i| at(i) == 1 || at(i) > 0 && rng.random_bool(MASKED_WORDS))
+        .collect();
+    let masked: Vec<i64> = ids
+        .iter()
+        .zip(&hidden)
+        .map(|(&id, &hidden)| if hidden { c.special.mask } else { id })
+        .collect();
+    let patches = c.patches() as usize;
+    let hidden_patches: Vec<bool> = (0..batch)
+        .flat_map(|_| {
+            let mut row = vec![false; patches];
+            let count = (patches as f64 * 75.0 / 256.0) as usize;
+            rand::seq::index::sample(rng, patches, count.max(1))
+                .iter()
+                .for_each(|i| row[i] = true);
+            row
+        })
+        .collect();
+    let tensor = |values: &[i64]| Tensor::from_slice(values).view([batch, TOKENS]).to(device);
+    let words = Masked::new(&hidden, TOKENS as usize, device);
+    let visual = Tensor::randint(c.visual_vocab, [batch, c.patches()], (Kind::Int64, device));
+    let patches = Masked::new(&hidden_patches, patches, device);
+    let ids = tensor(&ids);
+    let inputs = Inputs {
+        image: Tensor::randn(
+            [batch, 3, c.image_size, c.image_size],
+            (Kind::Float, device),
+        ),
+        mask: ids.ones_like(),
+        mlm_ids: tensor(&masked),
+        word_labels: words.pick(&ids),
+        patch_labels: patches.pick(&visual),
+        words,
+        patches,
+        negatives: Negatives::noise(batch, rng, device),
+        ids,
+    };
+    (
+        inputs,
+        hidden.iter().filter(|&&hidden| hidden).count() as i64,
+    )
+}

@@ -1,0 +1,7 @@
+//! One file a command.
+
+pub mod bench;
+pub mod demo;
+pub mod dvae;
+pub mod eval;
+pub mod pretrain;

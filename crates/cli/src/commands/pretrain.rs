@@ -1,0 +1,158 @@
+//! `simla pretrain`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use simla::config::Preset;
+use simla::settings::{HELP, Settings};
+use simla::train::Ending;
+use simla::train::checkpoint::Checkpoint;
+
+use crate::run::{Inputs, Run};
+use crate::stop;
+
+/// Pre-trains a model on image-caption pairs
+///
+/// The data are JSON files in the layout `[{"image": "path", "caption": "text" or ["text", ...]}]`, paths relative to the file.
+/// Everything that the run makes goes into the output folder. Interrupted (Ctrl-C), it finishes its step, saves, and exits with
+/// status 75; `--resume` goes on from there.
+#[derive(Args)]
+#[command(after_long_help = settings_help())]
+pub struct Arguments {
+    /// Files of image-caption pairs
+    #[arg(long, required_unless_present = "resume", num_args = 1.., value_name = "FILE")]
+    data: Vec<String>,
+    /// Folder for the run
+    #[arg(long, required_unless_present = "resume", value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Go on with the run in this folder, from its last checkpoint
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["data", "output", "config"])]
+    resume: Option<PathBuf>,
+    /// With --resume: take the newest checkpoint that is whole, where the last one is damaged
+    #[arg(long, requires = "resume")]
+    allow_older: bool,
+    /// Settings in a TOML file, as name = value
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A setting, over the file's; all are listed below (--help)
+    #[arg(long, value_name = "NAME=VALUE")]
+    set: Vec<String>,
+    /// Folder that image paths are relative to, in place of the file's own
+    #[arg(long, value_name = "DIR")]
+    image_root: Option<PathBuf>,
+    /// A vocab.txt or tokenizer.json to use; without, word pieces are learned from the captions
+    #[arg(long, value_name = "FILE")]
+    vocabulary: Option<PathBuf>,
+    /// A visual tokenizer to use; without, one is trained on the same images first
+    #[arg(long, value_name = "DIR")]
+    dvae: Option<PathBuf>,
+    /// Held-out pairs: retrieval is measured on them while the run goes on (eval_every_steps)
+    #[arg(long, value_name = "FILE")]
+    eval_data: Option<PathBuf>,
+    /// Where to compute: cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu")]
+    device: String,
+}
+
+/// Every setting with its default and meaning, for `--help`.
+pub fn settings_help() -> String {
+    let [tiny, small, base] = [Preset::Tiny, Preset::Small, Preset::Base].map(|preset| {
+        let file: Vec<String> = Settings::preset(preset)
+            .to_toml()
+            .lines()
+            .map(str::to_owned)
+            .collect();
+        file.into_iter()
+            .map(|line| value_of(&line))
+            .collect::<Vec<_>>()
+    });
+    let mut help = String::from(
+        "Settings (--set NAME=VALUE, or a line of --config); [defaults of preset tiny, small, base]:\n",
+    );
+    for (i, (name, what)) in HELP.iter().enumerate() {
+        let defaults = if tiny[i] == small[i] && small[i] == base[i] {
+            tiny[i].clone()
+        } else {
+            format!("{}, {}, {}", tiny[i], small[i], base[i])
+        };
+        help.push_str(&format!("  {name:<22} {what} [{defaults}]\n"));
+    }
+    help
+}
+
+/// `a` of `name = a # help`.
+fn value_of(line: &str) -> String {
+    let value = line.split_once(" = ").map_or(line, |(_, rest)| rest);
+    value.split(" # ").next().unwrap_or(value).to_owned()
+}
+
+pub fn run(arguments: Arguments) -> Result<ExitCode> {
+    let device = simla::device::open(&arguments.device)?;
+    let read =
+        |path: &Path| fs::read_to_string(path).with_context(|| format!("{}", path.display()));
+    let (folder, settings, inputs, resume) = match &arguments.resume {
+        Some(folder) => {
+            let saved =
+                read(&folder.join("config.toml")).context("--resume: not the folder of a run")?;
+            let settings = Settings::resolve(Some(&saved), &arguments.set)?;
+            let mut inputs: Inputs =
+                serde_json::from_str(&read(&folder.join("run.json"))?).context("run.json")?;
+            inputs.held_out = arguments.eval_data.or(inputs.held_out);
+            inputs.image_root = arguments.image_root.or(inputs.image_root);
+            inputs.dvae = arguments.dvae.or(inputs.dvae);
+            let checkpoint = match Checkpoint::open(folder) {
+                Err(simla::train::checkpoint::CheckpointError::None(_)) => None,
+                found if arguments.allow_older => {
+                    let whole = found.and_then(|found| found.verify().map(|()| found));
+                    Some(whole.or_else(|_| Checkpoint::newest_whole(folder))?)
+                }
+                found => Some(found.context(
+                    "pass --allow-older to go on from the newest checkpoint that is whole",
+                )?),
+            };
+            (folder.clone(), settings, inputs, checkpoint)
+        }
+        None => {
+            let file = arguments.config.as_deref().map(read).transpose()?;
+            let settings = Settings::resolve(file.as_deref(), &arguments.set)?;
+            let folder = arguments.output.expect("clap asks for it");
+            if folder.join("run.json").exists() {
+                bail!(
+                    "{0}: there is a run in here; go on with --resume {0}, or choose another --output",
+                    folder.display()
+                );
+            }
+            let inputs = Inputs {
+                data: arguments.data,
+                image_root: arguments.image_root,
+                vocabulary: arguments.vocabulary,
+                dvae: arguments.dvae,
+                held_out: arguments.eval_data,
+            };
+            (folder, settings, inputs, None)
+        }
+    };
+    let stop = stop::on_signal()?;
+    let run = Run::prepare(&folder, settings, inputs, device)?;
+    let ending = match run.tokenizer(&stop)? {
+        Some(dvae) => run.pretrain(run.model()?, dvae, resume.as_ref(), &stop)?.1,
+        None => Ending::Stopped,
+    };
+    match ending {
+        Ending::Finished => {
+            eprintln!("done: the model is in {}", folder.display());
+            eprintln!(
+                "next: simla eval retrieval --checkpoint {} --data HELD_OUT.json",
+                folder.display()
+            );
+        }
+        Ending::Stopped => eprintln!(
+            "stopped: go on with simla pretrain --resume {}",
+            folder.display()
+        ),
+    }
+    Ok(stop::code(ending))
+}

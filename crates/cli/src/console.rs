@@ -1,0 +1,89 @@
+//! Progress: a bar on a terminal, plain lines elsewhere.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+
+/// Between two plain lines.
+const PLAIN_EVERY: Duration = Duration::from_secs(10);
+
+/// Progress of something that has a known length.
+pub struct Progress {
+    bar: Option<ProgressBar>,
+    what: String,
+    all: u64,
+    first: u64,
+    start: Instant,
+    printed: Option<Instant>,
+}
+
+impl Progress {
+    /// `all` units, of which `first` were done before.
+    pub fn new(what: &str, first: u64, all: u64) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::new(all)
+                .with_position(first)
+                .with_prefix(what.to_owned());
+            let style = ProgressStyle::with_template(
+                "{prefix} {bar:24} {pos}/{len}, {eta} left  {wide_msg}",
+            );
+            bar.set_style(style.expect("a valid template"));
+            bar.reset_eta();
+            bar
+        });
+        Self {
+            bar,
+            what: what.into(),
+            all,
+            first,
+            start: Instant::now(),
+            printed: None,
+        }
+    }
+
+    /// `done` units, with a message about the last.
+    pub fn set(&mut self, done: u64, message: impl FnOnce() -> String) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(done);
+            bar.set_message(message());
+            return;
+        }
+        if self.printed.is_some_and(|at| at.elapsed() < PLAIN_EVERY) && done < self.all {
+            return;
+        }
+        self.printed = Some(Instant::now());
+        let (ours, left) = (
+            done.saturating_sub(self.first),
+            self.all.saturating_sub(done),
+        );
+        let left = self
+            .start
+            .elapsed()
+            .mul_f64(left as f64 / ours.max(1) as f64);
+        let message = message();
+        let separator = if message.is_empty() { "" } else { "  " };
+        eprintln!(
+            "{} {done}/{}, {} left{separator}{message}",
+            self.what,
+            self.all,
+            HumanDuration(left)
+        );
+    }
+
+    /// A line that stays.
+    pub fn say(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("{line}")),
+            None => eprintln!("{line}"),
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

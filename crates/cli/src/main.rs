@@ -1,0 +1,73 @@
+//! The command line of SIMLA.
+
+mod commands;
+mod console;
+mod run;
+mod stop;
+
+use std::panic;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::{bench, demo, dvae, eval, pretrain};
+
+/// Learns from photographs with captions, and nothing else, to align images with sentences, patches with words, and images
+/// with concepts (SIMLA, ECCV 2022).
+#[derive(Parser)]
+#[command(
+    name = "simla",
+    version,
+    arg_required_else_help = true,
+    max_term_width = 120
+)]
+#[command(after_help = "\
+The way through: `simla pretrain` learns a model from your pictures, `simla eval` says how good it is.
+`simla demo` does all of it on drawn scenes in about ten minutes.")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Pretrain(pretrain::Arguments),
+    #[command(subcommand)]
+    Dvae(dvae::Command),
+    #[command(subcommand)]
+    Eval(eval::Command),
+    Demo(demo::Arguments),
+    #[command(subcommand)]
+    Bench(bench::Command),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // libtorch's exceptions reach us as panics: they are caught and reported as errors, without a Rust backtrace before.
+    panic::set_hook(Box::new(|_| {}));
+    let outcome = panic::catch_unwind(|| match arguments.command {
+        Command::Pretrain(arguments) => pretrain::run(arguments),
+        Command::Dvae(command) => dvae::run(command),
+        Command::Eval(command) => eval::run(command),
+        Command::Demo(arguments) => demo::run(arguments),
+        Command::Bench(command) => bench::run(command),
+    });
+    match outcome {
+        Ok(Ok(code)) => code,
+        Ok(Err(error)) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+        Err(panic) => {
+            let message = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| panic.downcast_ref::<&str>().copied());
+            eprintln!(
+                "error: this is a defect of simla, please report it: {}",
+                message.unwrap_or("no message")
+            );
+            ExitCode::from(101)
+        }
+    }
+}
