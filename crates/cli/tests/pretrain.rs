@@ -1,0 +1,323 @@
+//! The main road through the program: pre-train, evaluate, and be told clearly what is wrong.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A model that trains in seconds.
+const MICRO: &[&str] = &[
+    "image_size=32",
+    "vision_width=32",
+    "vision_depth=2",
+    "vision_heads=2",
+    "text_width=32",
+    "text_depth=2",
+    "text_heads=2",
+    "text_mlp=64",
+    "embed_dim=16",
+    "visual_vocab=32",
+    "queue_size=40",
+    "batch_size=8",
+    "vocab_size=200",
+    "dvae_steps=4",
+    "dvae_batch_size=8",
+    "dvae_width=4",
+    "workers=2",
+];
+
+/// Drawn scenes, written once for a test.
+struct Scenes {
+    folder: TempDir,
+    train: PathBuf,
+    test: PathBuf,
+}
+
+impl Scenes {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let files =
+            simla_scenes::write(&folder.path().join("scenes"), 48, 12, 5, 32, |_| ()).unwrap();
+        Self {
+            train: files.train,
+            test: files.test,
+            folder,
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn pretrain(&self, output: &str, more: &[&str]) -> Output {
+        pretrain(&self.train, &self.path(output), more)
+    }
+
+    /// A file of records that is not the drawn one; images are relative to the scenes' folder.
+    fn records(&self, name: &str, records: &Value) -> PathBuf {
+        let path = self.train.with_file_name(name);
+        fs::write(&path, records.to_string()).unwrap();
+        path
+    }
+}
+
+fn pretrain(data: &Path, output: &Path, more: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_simla"));
+    command.arg("pretrain").arg("--data").arg(data);
+    command.arg("--output").arg(output);
+    for setting in MICRO {
+        command.args(["--set", setting]);
+    }
+    command.args(more).output().unwrap()
+}
+
+fn simla(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_simla"))
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn metrics(run: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+/// The run was refused before anything was computed, with all these words in one line.
+fn assert_refused(output: &Output, words: &[&str]) {
+    let said = said(output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let line = said
+        .lines()
+        .find(|line| line.starts_with("error: "))
+        .unwrap_or_else(|| panic!("no line of error in: {said}"));
+    assert!(
+        words.iter().all(|word| said.contains(word)),
+        "{words:?}: {line}"
+    );
+    assert!(!said.contains("panicked"), "{said}");
+}
+
+#[test]
+fn a_run_trains_evaluates_and_repeats_bit_for_bit() {
+    let scenes = Scenes::new();
+    let test = scenes.test.display().to_string();
+    let more = [
+        "--set",
+        "steps=12",
+        "--set",
+        "dropout=0.1",
+        "--eval-data",
+        &test,
+    ];
+    let first = scenes.pretrain("first", &more);
+    assert!(first.status.success(), "{}", said(&first));
+    // One worker draws what two drew.
+    let second = scenes.pretrain("second", &[&more[..], &["--set", "workers=1"]].concat());
+    assert!(second.status.success(), "{}", said(&second));
+
+    let (first, second) = (scenes.path("first"), scenes.path("second"));
+    let rows = metrics(&first);
+    assert_eq!(rows.len(), 12);
+    for (a, b) in rows.iter().zip(metrics(&second)) {
+        for name in [
+            "step",
+            "loss",
+            "itc",
+            "itm",
+            "mlm",
+            "mim",
+            "psl",
+            "grad_norm",
+        ] {
+            assert!(a[name].is_number(), "{name} in {a}");
+            assert_eq!(a[name], b[name], "{name} at step {}", a["step"]);
+        }
+    }
+    let weights = |run: &Path| {
+        let folder = run.join("checkpoints/step-00000012");
+        fs::read(folder.join("model.safetensors")).unwrap()
+    };
+    assert!(
+        weights(&first) == weights(&second),
+        "the models differ in some bit"
+    );
+
+    let model = first.display().to_string();
+    let eval = |more: &[&str]| {
+        let arguments = [
+            "eval",
+            "retrieval",
+            "--checkpoint",
+            &model,
+            "--data",
+            &test,
+            "--top-k",
+            "4",
+        ];
+        let output = simla(&[&arguments[..], more].concat());
+        assert!(output.status.success(), "{}", said(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let found: Value = serde_json::from_str(&eval(&["--json"])).unwrap();
+    for name in ["txt_r1", "txt_r5", "txt_r10", "img_r1", "img_r5", "img_r10"] {
+        let share = found[name].as_f64().unwrap();
+        assert!((0.0..=100.0).contains(&share), "{name} = {share}");
+    }
+    assert_eq!(found["images"], 12);
+    let table = eval(&[]);
+    assert!(
+        table.contains("contrast (ITC)") && table.contains("re-ranked top 4 (ITM)"),
+        "{table}"
+    );
+
+    let again = scenes.pretrain("first", &[]);
+    assert_refused(&again, &["there is a run in here", "--resume"]);
+}
+
+#[test]
+fn plain_lines_tell_the_five_losses_the_speed_and_the_time_left() {
+    let scenes = Scenes::new();
+    let output = scenes.pretrain("run", &["--set", "steps=2"]);
+    let said = said(&output);
+    let last = said
+        .lines()
+        .rfind(|line| line.starts_with("pre-training 2/2"))
+        .unwrap_or_else(|| panic!("{said}"));
+    for part in ["left", "loss", "itc", "itm", "mlm", "mim", "psl", "pairs/s"] {
+        assert!(last.contains(part), "{part} in {last}");
+    }
+    let saved = fs::read_to_string(scenes.path("run/config.toml")).unwrap();
+    assert!(
+        saved.contains("steps = 2") && saved.contains("lr = "),
+        "{saved}"
+    );
+}
+
+#[test]
+fn broken_records_are_counted_named_and_survived() {
+    let scenes = Scenes::new();
+    let mut records: Vec<Value> =
+        serde_json::from_str(&fs::read_to_string(&scenes.train).unwrap()).unwrap();
+    fs::write(
+        scenes.train.with_file_name("torn.png"),
+        b"\x89PNG\r\n\x1a\n",
+    )
+    .unwrap();
+    records[3]["image"] = "torn.png".into();
+    records[7]["image"] = "nowhere.png".into();
+    records[11]["caption"] = " ".into();
+    let data = scenes.records("broken.json", &records.into());
+    let output = pretrain(&data, &scenes.path("run"), &["--set", "steps=12"]);
+    let said = said(&output);
+    assert!(output.status.success(), "{said}");
+    for name in ["torn.png", "nowhere.png", "caption"] {
+        assert!(said.contains(name), "{name} in: {said}");
+    }
+    assert_eq!(metrics(&scenes.path("run")).len(), 12);
+}
+
+#[test]
+fn too_many_broken_records_are_refused_before_hours_are_spent() {
+    let scenes = Scenes::new();
+    let mut records: Vec<Value> =
+        serde_json::from_str(&fs::read_to_string(&scenes.train).unwrap()).unwrap();
+    for record in &mut records[..16] {
+        record["image"] = "nowhere.png".into();
+    }
+    let data = scenes.records("broken.json", &records.into());
+    let refused = pretrain(&data, &scenes.path("run"), &["--set", "steps=12"]);
+    assert_refused(&refused, &["nowhere.png", "max_bad_share"]);
+    let allowed = ["--set", "steps=2", "--set", "max_bad_share=0.5"];
+    let output = pretrain(&data, &scenes.path("allowed"), &allowed);
+    assert!(output.status.success(), "{}", said(&output));
+}
+
+#[test]
+fn what_cannot_be_trained_on_is_refused_with_its_name() {
+    let scenes = Scenes::new();
+    let run = scenes.path("run");
+    let refused = |data: &Path, more: &[&str], words: &[&str]| {
+        assert_refused(&pretrain(data, &run, more), words);
+        assert!(!run.join("checkpoints").exists(), "{words:?}");
+    };
+    let train = &scenes.train;
+    refused(&scenes.path("nowhere.json"), &[], &["nowhere.json"]);
+    let empty = scenes.records("empty.json", &Value::Array(vec![]));
+    refused(&empty, &[], &["empty.json", "no record"]);
+    let wrong = scenes.records("wrong.json", &serde_json::json!([{"picture": "a.png"}]));
+    refused(&wrong, &[], &["wrong.json", "image"]);
+    refused(
+        train,
+        &["--set", "batch_size=1"],
+        &["batch_size", "1", "at least 2"],
+    );
+    refused(
+        train,
+        &["--set", "batch_size=49"],
+        &["batch_size", "49", "48"],
+    );
+    refused(
+        train,
+        &["--set", "dvae_batch_size=49"],
+        &["dvae_batch_size", "49", "48"],
+    );
+    refused(
+        train,
+        &["--set", "learning_rate=1"],
+        &["learning_rate", "unknown setting"],
+    );
+    refused(train, &["--set", "lr=fast"], &["lr", "fast"]);
+    refused(train, &["--config", "nowhere.toml"], &["nowhere.toml"]);
+    refused(train, &["--dvae", "nowhere"], &["nowhere"]);
+    refused(train, &["--vocabulary", "nowhere.txt"], &["nowhere.txt"]);
+    refused(train, &["--eval-data", "nowhere.json"], &["nowhere.json"]);
+    refused(train, &["--device", "tpu"], &["tpu", "cpu", "cuda"]);
+}
+
+#[test]
+fn a_given_vocabulary_and_tokenizer_are_used() {
+    let scenes = Scenes::new();
+    assert!(
+        scenes
+            .pretrain("first", &["--set", "steps=2"])
+            .status
+            .success()
+    );
+    let pieces = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\nred\nblue\ncircle\nsquare\nthe\n";
+    let vocabulary = scenes.path("vocab.txt");
+    fs::write(&vocabulary, pieces).unwrap();
+    let (vocabulary, dvae) = (
+        vocabulary.display().to_string(),
+        scenes.path("first/dvae").display().to_string(),
+    );
+    let more = [
+        "--set",
+        "steps=2",
+        "--vocabulary",
+        &vocabulary,
+        "--dvae",
+        &dvae,
+    ];
+    let output = scenes.pretrain("second", &more);
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(
+        said(&output).contains("11 word pieces"),
+        "{}",
+        said(&output)
+    );
+    assert!(!scenes.path("second/dvae").exists());
+    let other = scenes.pretrain(
+        "third",
+        &[&more[..], &["--set", "visual_vocab=16"]].concat(),
+    );
+    assert_refused(&other, &["32 codes", "visual_vocab = 16"]);
+}
