@@ -50,6 +50,7 @@ pub struct Run {
     pub device: Device,
     pub dataset: Arc<Dataset>,
     pub vocabulary: Arc<Vocabulary>,
+    pub held_out: Option<HeldOut>,
 }
 
 /// Opens sources given as on the command line.
@@ -71,7 +72,8 @@ pub fn open_data(
 }
 
 impl Run {
-    /// Opens the data, learns or reads the vocabulary, and writes down what the run is made of.
+    /// Opens everything that is given, learns the vocabulary where none is, and only then writes down what the run is made of:
+    /// what is wrong is found before anything is computed or left behind.
     pub fn prepare(
         folder: &Path,
         settings: Settings,
@@ -83,19 +85,26 @@ impl Run {
             inputs.image_root.as_deref(),
             settings.max_bad_share,
         )?;
-        fs::create_dir_all(folder)
-            .with_context(|| format!("{}: cannot be made", folder.display()))?;
+        check_batches(&settings, &inputs, dataset.len())?;
+        if let Some(dvae) = &inputs.dvae {
+            Checkpoint::open(dvae)?;
+        }
         let saved = folder.join("vocabulary.json");
         let vocabulary = if saved.exists() {
             Vocabulary::open(&saved)?
         } else {
-            let vocabulary = match &inputs.vocabulary {
+            match &inputs.vocabulary {
                 Some(path) => Vocabulary::open(path)?,
                 None => Vocabulary::learn(dataset.captions(), settings.vocab_size as usize)?,
-            };
-            vocabulary.save(&saved)?;
-            vocabulary
+            }
         };
+        let held_out = match &inputs.held_out {
+            Some(path) => Some(HeldOut::open(path, &vocabulary, &settings)?),
+            None => None,
+        };
+        fs::create_dir_all(folder)
+            .with_context(|| format!("{}: cannot be made", folder.display()))?;
+        vocabulary.save(&saved)?;
         let write = |name: &str, text: &str| {
             let path = folder.join(name);
             write_atomically(&path, text.as_bytes()).with_context(|| format!("{}", path.display()))
@@ -114,6 +123,7 @@ impl Run {
             device,
             dataset: Arc::new(dataset),
             vocabulary: Arc::new(vocabulary),
+            held_out,
         })
     }
 
@@ -285,22 +295,10 @@ impl Run {
         stop: &AtomicBool,
     ) -> Result<(Simla, Ending)> {
         let s = &self.settings;
-        let held_out = match &self.inputs.held_out {
-            Some(path) => Some(HeldOut::open(path, &self.vocabulary, s)?),
-            None => None,
-        };
         let per_epoch = self
             .loading(s.batch_size, 0, 0)
             .steps_per_epoch(self.dataset.len())
             / s.accumulate;
-        if per_epoch == 0 {
-            bail!(
-                "batch_size = {} x accumulate = {}: expected at most the {} records of the data set",
-                s.batch_size,
-                s.accumulate,
-                self.dataset.len()
-            );
-        }
         let steps = s.total_steps(per_epoch);
         let first = resume.map_or(0, |checkpoint| checkpoint.state.step);
         let mut loader =
@@ -322,7 +320,7 @@ impl Run {
         );
         let mut watch = Evaluating {
             watch,
-            held_out,
+            held_out: self.held_out.as_ref(),
             every: s.eval_every_steps,
             steps,
         };
@@ -330,6 +328,21 @@ impl Run {
         watch.watch.report(&loader);
         Ok((task.simla, ending))
     }
+}
+
+/// Refuses batches that the data set cannot fill.
+fn check_batches(settings: &Settings, inputs: &Inputs, records: u64) -> Result<()> {
+    let (batch, accumulate) = (settings.batch_size, settings.accumulate);
+    if batch * accumulate > records {
+        bail!(
+            "batch_size = {batch} x accumulate = {accumulate}: expected at most the {records} records of the data set"
+        );
+    }
+    let batch = settings.dvae_batch_size;
+    if inputs.dvae.is_none() && batch > records {
+        bail!("dvae_batch_size = {batch}: expected at most the {records} records of the data set");
+    }
+    Ok(())
 }
 
 /// Held-out pairs with what is needed to rank them.
@@ -430,14 +443,14 @@ impl<T: Task> Observer<T> for Watch {
 }
 
 /// A watch that also ranks held-out pairs now and then.
-struct Evaluating {
+struct Evaluating<'a> {
     watch: Watch,
-    held_out: Option<HeldOut>,
+    held_out: Option<&'a HeldOut>,
     every: u64,
     steps: u64,
 }
 
-impl Observer<Pretraining> for Evaluating {
+impl Observer<Pretraining> for Evaluating<'_> {
     fn stepped(
         &mut self,
         task: &mut Pretraining,
@@ -446,7 +459,7 @@ impl Observer<Pretraining> for Evaluating {
         Observer::<Pretraining>::stepped(&mut self.watch, task, record)?;
         let due =
             record.step == self.steps || self.every > 0 && record.step.is_multiple_of(self.every);
-        let Some(held_out) = self.held_out.as_ref().filter(|_| due) else {
+        let Some(held_out) = self.held_out.filter(|_| due) else {
             return Ok(None);
         };
         let found = held_out

@@ -12,7 +12,7 @@ use simla::train::Ending;
 
 use crate::commands::eval::table;
 use crate::console::Progress;
-use crate::run::{HeldOut, Inputs, Run};
+use crate::run::{Inputs, Run};
 use crate::stop;
 
 /// Size and schedule of the demo: what learns clearly in about ten minutes on two cores.
@@ -105,7 +105,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     };
     let stop = stop::on_signal()?;
     let run = Run::prepare(&folder, settings, inputs, device)?;
-    let held_out = HeldOut::open(&files.test, &run.vocabulary, &run.settings)?;
+    let held_out = run.held_out.as_ref().expect("the demo holds scenes out");
     let Some(dvae) = run.tokenizer(&stop)? else {
         return Ok(stop::code(Ending::Stopped));
     };
