@@ -70,6 +70,8 @@ fn pretrain(data: &Path, output: &Path, more: &[&str]) -> Output {
     for setting in MICRO {
         command.args(["--set", setting]);
     }
+    // Tests run side by side: a thread each.
+    command.env("OMP_NUM_THREADS", "1");
     command.args(more).output().unwrap()
 }
 
