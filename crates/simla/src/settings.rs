@@ -343,6 +343,7 @@ impl Settings {
             ("accumulate", self.accumulate),
             ("keep", self.keep),
             ("max_bad_steps", self.max_bad_steps),
+            ("dvae_steps", self.dvae_steps),
         ] {
             positive(name, value as f64)?;
         }
