@@ -4,13 +4,14 @@ mod commands;
 mod console;
 mod run;
 mod stop;
+mod watch;
 
 use std::panic;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{bench, demo, dvae, eval, pretrain};
+use crate::commands::{bench, demo, dvae, eval, pretrain, report};
 
 /// Overrides malloc for libtorch too: the system's leaves holes between tensors, a sixth of a step's memory at base size.
 #[global_allocator]
@@ -26,7 +27,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
     max_term_width = 120
 )]
 #[command(after_help = "\
-The way through: `simla pretrain` learns a model from your pictures, `simla eval` says how good it is.
+The way through: `simla pretrain` learns a model from your pictures, `simla eval` says how good it is,
+`simla report` shows how the run goes.
 `simla demo` does all of it on drawn scenes in about ten minutes.")]
 struct Arguments {
     #[command(subcommand)]
@@ -43,6 +45,7 @@ enum Command {
     Demo(demo::Arguments),
     #[command(subcommand)]
     Bench(bench::Command),
+    Report(report::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -55,6 +58,7 @@ fn main() -> ExitCode {
         Command::Eval(command) => eval::run(command),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Bench(command) => bench::run(command),
+        Command::Report(arguments) => report::run(arguments),
     });
     match outcome {
         Ok(Ok(code)) => code,

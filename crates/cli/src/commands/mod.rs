@@ -6,3 +6,4 @@ pub mod demo;
 pub mod dvae;
 pub mod eval;
 pub mod pretrain;
+pub mod report;
