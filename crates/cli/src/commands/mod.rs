@@ -1,6 +1,7 @@
 //! One file a command.
 
 pub mod bench;
+pub mod bench_memory;
 pub mod demo;
 pub mod dvae;
 pub mod eval;
