@@ -3,6 +3,7 @@
 mod commands;
 mod console;
 mod run;
+mod start;
 mod stop;
 
 use std::panic;
@@ -10,7 +11,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{bench, demo, dvae, eval, pretrain};
+use crate::commands::{bench, data, demo, dvae, eval, import, pretrain};
 
 /// Learns from photographs with captions, and nothing else, to align images with sentences, patches with words, and images
 /// with concepts (SIMLA, ECCV 2022).
@@ -33,6 +34,10 @@ struct Arguments {
 enum Command {
     Pretrain(pretrain::Arguments),
     #[command(subcommand)]
+    Data(data::Command),
+    #[command(subcommand)]
+    Import(import::Command),
+    #[command(subcommand)]
     Dvae(dvae::Command),
     #[command(subcommand)]
     Eval(eval::Command),
@@ -47,6 +52,8 @@ fn main() -> ExitCode {
     panic::set_hook(Box::new(|_| {}));
     let outcome = panic::catch_unwind(|| match arguments.command {
         Command::Pretrain(arguments) => pretrain::run(arguments),
+        Command::Data(command) => data::run(command),
+        Command::Import(command) => import::run(command),
         Command::Dvae(command) => dvae::run(command),
         Command::Eval(command) => eval::run(command),
         Command::Demo(arguments) => demo::run(arguments),

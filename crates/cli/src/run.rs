@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
-use simla::dvae::encoder::EncoderConfig;
+use simla::dvae::Dvae;
+use simla::dvae::evaluation::{self, Outcome, Reconstruction};
 use simla::dvae::training::Training;
-use simla::dvae::{Dvae, DvaeConfig};
 use simla::model::Simla;
 use simla::optim::AdamWConfig;
 use simla::settings::Settings;
@@ -27,17 +27,23 @@ use simla::train::metrics::StepRecord;
 use simla::train::{Ending, Observer, Plan, Task, Trainer};
 use simla_data::{Dataset, Loader, Options, Source, Vocabulary};
 use simla_image::Recipe;
+use simla_pictures::canvas::{RgbImage, save_png};
+use simla_pictures::sheet::{Cell, Sheet};
 use tch::Device;
 
 use crate::console::Progress;
+use crate::start;
 
 /// Where a run's data come from.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Inputs {
     pub data: Vec<String>,
     pub image_root: Option<PathBuf>,
     pub vocabulary: Option<PathBuf>,
     pub dvae: Option<PathBuf>,
+    /// Folders of weights to start from, the later ones over the earlier ones.
+    #[serde(default)]
+    pub init: Vec<PathBuf>,
     /// Held-out pairs, for retrieval while the run goes on.
     pub held_out: Option<PathBuf>,
 }
@@ -59,16 +65,21 @@ pub fn open_data(
     image_root: Option<&Path>,
     max_bad_share: f64,
 ) -> Result<Dataset> {
-    let sources: Vec<Source> = data
-        .iter()
-        .map(|text| text.parse().expect("any text is a source"))
-        .collect();
     let options = Options {
         image_root: image_root.map(Path::to_owned),
         max_bad_share,
         ..Options::default()
     };
-    Ok(Dataset::open(&sources, &options)?)
+    open_sources(data, &options)
+}
+
+/// As [`open_data`], with every option.
+pub fn open_sources(data: &[String], options: &Options) -> Result<Dataset> {
+    let sources: Vec<Source> = data
+        .iter()
+        .map(|text| text.parse().expect("any text is a source"))
+        .collect();
+    Ok(Dataset::open(&sources, options)?)
 }
 
 impl Run {
@@ -80,20 +91,44 @@ impl Run {
         inputs: Inputs,
         device: Device,
     ) -> Result<Self> {
-        let dataset = open_data(
-            &inputs.data,
-            inputs.image_root.as_deref(),
-            settings.max_bad_share,
-        )?;
-        check_batches(&settings, &inputs, dataset.len())?;
+        Self::set_up(folder, settings, inputs, device, true)
+    }
+
+    /// As [`Run::prepare`], for a tokenizer alone.
+    pub fn prepare_tokenizer(
+        folder: &Path,
+        settings: Settings,
+        inputs: Inputs,
+        device: Device,
+    ) -> Result<Self> {
+        Self::set_up(folder, settings, inputs, device, false)
+    }
+
+    fn set_up(
+        folder: &Path,
+        settings: Settings,
+        inputs: Inputs,
+        device: Device,
+        has_model: bool,
+    ) -> Result<Self> {
+        let options = Options {
+            image_root: inputs.image_root.clone(),
+            image_column: settings.image_column.clone(),
+            caption_column: settings.caption_column.clone(),
+            max_bad_share: settings.max_bad_share,
+            ..Options::default()
+        };
+        let dataset = open_sources(&inputs.data, &options)?;
+        check_batches(&settings, &inputs, dataset.len(), has_model)?;
         if let Some(dvae) = &inputs.dvae {
             Checkpoint::open(dvae)?;
         }
+        let start = start::vocabulary(&inputs.init, inputs.vocabulary.as_deref())?;
         let saved = folder.join("vocabulary.json");
         let vocabulary = if saved.exists() {
             Vocabulary::open(&saved)?
         } else {
-            match &inputs.vocabulary {
+            match inputs.vocabulary.as_ref().or(start.as_ref()) {
                 Some(path) => Vocabulary::open(path)?,
                 None => Vocabulary::learn(dataset.captions(), settings.vocab_size as usize)?,
             }
@@ -200,12 +235,6 @@ impl Run {
     /// Trains a tokenizer in `folder`, from where it is.
     pub fn train_tokenizer(&self, folder: &Path, stop: &AtomicBool) -> Result<Ending> {
         let s = &self.settings;
-        let encoder = EncoderConfig {
-            width: s.dvae_width,
-            groups: i64::from((s.patch_size / 2).ilog2()) + 1,
-            blocks_per_group: 2,
-            vocab: s.visual_vocab,
-        };
         let resume = Checkpoint::newest_whole(folder).ok();
         let first = resume
             .as_ref()
@@ -215,10 +244,7 @@ impl Run {
         }
         let mut loader = self.load(self.loading(s.dvae_batch_size, first, s.dvae_steps))?;
         let dvae = Dvae::new(
-            DvaeConfig {
-                encoder,
-                decoder: true,
-            },
+            s.tokenizer(),
             s.dtype.kind(),
             self.device,
             true,
@@ -245,14 +271,21 @@ impl Run {
             ..s.optimizer()
         };
         let mut trainer = Trainer::new(&mut task, config, plan, folder, resume.as_ref())?;
-        let mut watch = Watch::new(
+        let watch = Watch::new(
             "tokenizer",
             first,
             s.dvae_steps,
             &["reconstruction", "codes_used"],
         );
+        let mut watch = Reconstructing {
+            watch,
+            held_out: self.held_out.as_ref(),
+            every: s.eval_every_steps,
+            steps: s.dvae_steps,
+            folder,
+        };
         let ending = trainer.run(&mut task, &mut loader, &mut watch, stop)?;
-        watch.report(&loader);
+        watch.watch.report(&loader);
         Ok(ending)
     }
 
@@ -272,18 +305,20 @@ impl Run {
         }
     }
 
-    /// A fresh model for the run's vocabulary.
+    /// A fresh model for the run's vocabulary, with the weights that it is to start from.
     pub fn model(&self) -> Result<Simla> {
         let config = self
             .settings
             .model(self.vocabulary.len() as i64, special_ids(&self.vocabulary));
         config.validate()?;
-        Ok(Simla::new(
+        let mut simla = Simla::new(
             config,
             self.settings.dtype.kind(),
             self.device,
             self.settings.seed as i64,
-        ))
+        );
+        start::weights(&mut simla, &self.inputs.init)?;
+        Ok(simla)
     }
 
     /// Pre-trains `model`, from `resume` where there is one.
@@ -331,9 +366,14 @@ impl Run {
 }
 
 /// Refuses batches that the data set cannot fill.
-fn check_batches(settings: &Settings, inputs: &Inputs, records: u64) -> Result<()> {
+fn check_batches(
+    settings: &Settings,
+    inputs: &Inputs,
+    records: u64,
+    has_model: bool,
+) -> Result<()> {
     let (batch, accumulate) = (settings.batch_size, settings.accumulate);
-    if batch * accumulate > records {
+    if has_model && batch * accumulate > records {
         bail!(
             "batch_size = {batch} x accumulate = {accumulate}: expected at most the {records} records of the data set"
         );
@@ -440,6 +480,96 @@ impl<T: Task> Observer<T> for Watch {
         self.progress
             .say(&format!("step {step} saved in {}", path.display()));
     }
+}
+
+/// A watch over a tokenizer that also measures it on held-out pictures now and then.
+struct Reconstructing<'a> {
+    watch: Watch,
+    held_out: Option<&'a HeldOut>,
+    every: u64,
+    steps: u64,
+    folder: &'a Path,
+}
+
+impl Observer<Training> for Reconstructing<'_> {
+    fn stepped(
+        &mut self,
+        task: &mut Training,
+        record: &mut StepRecord,
+    ) -> Result<Option<f64>, String> {
+        Observer::<Training>::stepped(&mut self.watch, task, record)?;
+        let due =
+            record.step == self.steps || self.every > 0 && record.step.is_multiple_of(self.every);
+        let Some(held_out) = self.held_out.filter(|_| due) else {
+            return Ok(None);
+        };
+        let found = evaluation::evaluate(&task.dvae, &held_out.dataset, PICTURES, &mut |_, _| ())
+            .map_err(|e| e.to_string())?;
+        let path = self.folder.join("reconstructions.png");
+        save_reconstructions(&found, &path).map_err(|e| format!("{e:#}"))?;
+        let measured = &found.evaluation;
+        let error = measured
+            .error
+            .expect("a tokenizer in training has a decoder");
+        for (name, value) in [
+            ("eval_error", error),
+            ("eval_codes_used", measured.codes_used),
+            ("eval_perplexity", measured.perplexity),
+        ] {
+            record.scores.insert(name.into(), value);
+        }
+        self.watch.progress.say(&format!(
+            "step {}: held out: error {error:.3} of the variance, {:.0} % of the codes used, perplexity {:.0}; {}",
+            record.step,
+            100.0 * measured.codes_used,
+            measured.perplexity,
+            path.display()
+        ));
+        Ok(Some(-error))
+    }
+
+    fn skipped(&mut self, step: u64, reason: &str, records: &[String]) {
+        Observer::<Training>::skipped(&mut self.watch, step, reason, records);
+    }
+
+    fn saved(&mut self, step: u64, path: &Path) {
+        Observer::<Training>::saved(&mut self.watch, step, path);
+    }
+}
+
+/// Pictures of a sheet of reconstructions.
+pub const PICTURES: usize = 16;
+
+/// A sheet of originals, as the tokenizer sees them, beside what comes back.
+pub fn save_reconstructions(found: &Outcome, path: &Path) -> Result<()> {
+    let measured = &found.evaluation;
+    let picture = |bytes: &[u8], side: usize| {
+        RgbImage::from_raw(side as u32, side as u32, bytes.to_vec())
+            .expect("a square of RGB pixels")
+    };
+    let cell = |one: &Reconstruction| Cell {
+        pictures: vec![
+            picture(&one.original, one.side),
+            picture(&one.restored, one.side),
+        ],
+        ..Cell::default()
+    };
+    let sheet = Sheet {
+        title: "Visual tokenizer".into(),
+        note: format!(
+            "Original (left) and reconstruction from one code a patch (right). {} of {} codes occur in {} pictures; perplexity {:.0}; \
+             error {:.3} of the variance.",
+            (measured.codes_used * measured.codes as f64).round(),
+            measured.codes,
+            measured.images,
+            measured.perplexity,
+            measured.error.unwrap_or(f64::NAN),
+        ),
+        cells: found.reconstructions.iter().map(cell).collect(),
+        side: 128,
+        ..Sheet::default()
+    };
+    Ok(save_png(&sheet.draw(), path)?)
 }
 
 /// A watch that also ranks held-out pairs now and then.

@@ -1,7 +1,9 @@
 //! One file a command.
 
 pub mod bench;
+pub mod data;
 pub mod demo;
 pub mod dvae;
 pub mod eval;
+pub mod import;
 pub mod pretrain;
