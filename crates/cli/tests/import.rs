@@ -23,6 +23,9 @@ const SIZES: &[&str] = &[
     "visual_vocab=512",
     "queue_size=20",
     "batch_size=4",
+    "dvae_batch_size=4",
+    "dvae_width=4",
+    "dvae_steps=1",
     "steps=1",
     "workers=1",
 ];
@@ -226,9 +229,8 @@ fn the_authors_model_is_used_and_started_from() {
     assert_done(&simla(&["import", "authors", &file, "--output", &bare]));
     assert_refused(&eval(&bare), &["task `import`", "expected a model"]);
     let more = ["--init", &bare, "--vocabulary", &words];
-    let sizes = ["--set", "visual_vocab=48", "--set", "dvae_steps=1"];
-    let small = ["--set", "dvae_width=4", "--set", "dvae_batch_size=4"];
-    assert_done(&place.pretrain("run", &[&more[..], &sizes, &small].concat()));
+    let more = [&more[..], &["--set", "visual_vocab=48"]].concat();
+    assert_done(&place.pretrain("run", &more));
 }
 
 #[test]

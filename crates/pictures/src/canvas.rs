@@ -3,9 +3,8 @@
 //! Everything clips at the border of the canvas, so callers need no checks of their own.
 
 use crate::error::PicturesError;
-pub use image::RgbImage;
 use image::imageops::{self, FilterType};
-use image::{ExtendedColorType, ImageEncoder, Rgb, codecs::png::PngEncoder};
+use image::{ExtendedColorType, ImageEncoder, Rgb, RgbImage, codecs::png::PngEncoder};
 use std::io::Write;
 use std::path::Path;
 

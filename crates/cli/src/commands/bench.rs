@@ -28,6 +28,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 pub enum Command {
     Step(StepArguments),
     Loader(LoaderArguments),
+    Memory(super::bench_memory::Arguments),
 }
 
 /// Times the way from a JPEG's bytes to its two views
@@ -94,6 +95,7 @@ pub fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Step(arguments) => step(&arguments),
         Command::Loader(arguments) => loader(arguments),
+        Command::Memory(arguments) => super::bench_memory::run(arguments),
     }
 }
 

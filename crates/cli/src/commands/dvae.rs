@@ -12,7 +12,8 @@ use simla::settings::{Dtype, Settings};
 use simla::train::Ending;
 
 use crate::console::{Progress, say_broken};
-use crate::run::{Inputs, PICTURES, Run, open_data, save_reconstructions};
+use crate::reconstructions::{self, PICTURES};
+use crate::run::{Inputs, Run, open_data};
 use crate::stop;
 
 /// The visual tokenizer: a discrete VAE that turns patches into codes
@@ -102,7 +103,7 @@ fn eval(arguments: &EvalArguments) -> Result<ExitCode> {
         bail!("{}: no usable record", arguments.data.join(", "));
     }
     if let Some(path) = &arguments.sheet {
-        save_reconstructions(&found, path)?;
+        reconstructions::save(&found, path)?;
     }
     match arguments.json {
         true => println!("{}", serde_json::to_string(&found.evaluation)?),

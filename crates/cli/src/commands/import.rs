@@ -209,7 +209,9 @@ fn save(imported: Imported, output: &Path) -> Result<()> {
     let contents = Contents {
         step: 0,
         epoch: imported.epoch,
+        steps_per_epoch: 0,
         seed: 0,
+        best: None,
         task: imported.task.into(),
         config: imported.config,
         model: imported.weights,
