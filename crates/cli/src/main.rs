@@ -2,7 +2,9 @@
 
 mod commands;
 mod console;
+mod reconstructions;
 mod run;
+mod start;
 mod stop;
 mod watch;
 
@@ -11,7 +13,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{bench, demo, dvae, eval, pretrain, report};
+use crate::commands::{bench, data, demo, dvae, eval, import, pretrain, report};
 
 /// Overrides malloc for libtorch too: the system's leaves holes between tensors, a sixth of a step's memory at base size.
 #[global_allocator]
@@ -39,6 +41,10 @@ struct Arguments {
 enum Command {
     Pretrain(pretrain::Arguments),
     #[command(subcommand)]
+    Data(data::Command),
+    #[command(subcommand)]
+    Import(import::Command),
+    #[command(subcommand)]
     Dvae(dvae::Command),
     #[command(subcommand)]
     Eval(eval::Command),
@@ -54,6 +60,8 @@ fn main() -> ExitCode {
     panic::set_hook(Box::new(|_| {}));
     let outcome = panic::catch_unwind(|| match arguments.command {
         Command::Pretrain(arguments) => pretrain::run(arguments),
+        Command::Data(command) => data::run(command),
+        Command::Import(command) => import::run(command),
         Command::Dvae(command) => dvae::run(command),
         Command::Eval(command) => eval::run(command),
         Command::Demo(arguments) => demo::run(arguments),

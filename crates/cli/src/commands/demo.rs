@@ -101,10 +101,8 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let path = |file: &std::path::Path| file.display().to_string();
     let inputs = Inputs {
         data: vec![path(&files.train)],
-        image_root: None,
-        vocabulary: None,
-        dvae: None,
         held_out: Some(files.test.clone()),
+        ..Inputs::default()
     };
     let stop = stop::on_signal()?;
     let run = Run::prepare(&folder, settings, inputs, device)?;

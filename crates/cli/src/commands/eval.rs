@@ -10,7 +10,7 @@ use simla::settings::Dtype;
 use simla::tasks::pretrain::Model;
 use simla::tasks::retrieval::{Gallery, Recalls, Retrieval, evaluate};
 
-use crate::console::Progress;
+use crate::console::{Progress, say_broken};
 use crate::run::open_data;
 
 /// Measures what a model has learned
@@ -65,19 +65,7 @@ pub fn run(command: Command) -> Result<ExitCode> {
         );
     }
     let gallery = Gallery::read(&dataset, &model.vocabulary, arguments.max_tokens);
-    const NAMED: usize = 5;
-    if !gallery.broken.is_empty() {
-        eprintln!(
-            "{} of {} records cannot be used:",
-            gallery.broken.len(),
-            dataset.len()
-        );
-        gallery
-            .broken
-            .iter()
-            .take(NAMED)
-            .for_each(|error| eprintln!("  {error}"));
-    }
+    say_broken(&gallery.broken, dataset.len());
     if gallery.images.is_empty() {
         bail!("{}: no usable record", arguments.data);
     }
