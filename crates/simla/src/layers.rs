@@ -1,6 +1,6 @@
 //! The layers that both encoders are made of.
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use crate::weights::{Init, Layout, Leaf, Weights};
 
@@ -101,9 +101,19 @@ pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, bias: Option<&Tensor>, dropout
     Tensor::scaled_dot_product_attention(q, k, v, bias, dropout, false, None, false)
 }
 
+/// The probabilities themselves that [`attend`] weighs values with, in f32: `[batch, heads, queries, keys]`.
+pub fn attention(q: &Tensor, k: &Tensor, bias: Option<&Tensor>) -> Tensor {
+    let scores = q.matmul(&k.transpose(-1, -2)) / (q.size()[3] as f64).sqrt();
+    let scores = match bias {
+        Some(bias) => scores + bias,
+        None => scores,
+    };
+    scores.softmax(-1, Kind::Float)
+}
+
 /// What [`attend`] adds to scores so that padding is not looked at: `[batch, 1, 1, keys]` from a mask `[batch, keys]` that is 1
 /// where a key counts.
-pub fn key_bias(mask: &Tensor, kind: tch::Kind) -> Tensor {
+pub fn key_bias(mask: &Tensor, kind: Kind) -> Tensor {
     let bias = Tensor::zeros(mask.size(), (kind, mask.device()));
     bias.masked_fill(&mask.eq(0), f64::NEG_INFINITY)
         .unsqueeze(1)
