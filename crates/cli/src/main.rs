@@ -3,6 +3,7 @@
 mod commands;
 mod console;
 mod run;
+mod see;
 mod stop;
 
 use std::panic;
@@ -10,6 +11,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::commands::{attention, ground, keywords};
 use crate::commands::{bench, demo, dvae, eval, pretrain};
 
 /// Learns from photographs with captions, and nothing else, to align images with sentences, patches with words, and images
@@ -36,6 +38,9 @@ enum Command {
     Dvae(dvae::Command),
     #[command(subcommand)]
     Eval(eval::Command),
+    Ground(ground::Arguments),
+    Keywords(keywords::Arguments),
+    Attention(attention::Arguments),
     Demo(demo::Arguments),
     #[command(subcommand)]
     Bench(bench::Command),
@@ -49,6 +54,9 @@ fn main() -> ExitCode {
         Command::Pretrain(arguments) => pretrain::run(arguments),
         Command::Dvae(command) => dvae::run(command),
         Command::Eval(command) => eval::run(command),
+        Command::Ground(arguments) => ground::run(arguments),
+        Command::Keywords(arguments) => keywords::run(arguments),
+        Command::Attention(arguments) => attention::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Bench(command) => bench::run(command),
     });

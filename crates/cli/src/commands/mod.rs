@@ -1,7 +1,12 @@
 //! One file a command.
 
+pub mod attention;
 pub mod bench;
 pub mod demo;
+pub mod demo_report;
 pub mod dvae;
 pub mod eval;
+pub mod ground;
+pub mod grounding;
+pub mod keywords;
 pub mod pretrain;
