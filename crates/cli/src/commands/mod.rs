@@ -2,6 +2,7 @@
 
 pub mod attention;
 pub mod bench;
+pub mod bench_memory;
 pub mod demo;
 pub mod demo_report;
 pub mod dvae;
@@ -10,3 +11,4 @@ pub mod ground;
 pub mod grounding;
 pub mod keywords;
 pub mod pretrain;
+pub mod report;
