@@ -4,6 +4,7 @@ mod commands;
 mod console;
 mod reconstructions;
 mod run;
+mod see;
 mod start;
 mod stop;
 mod watch;
@@ -13,7 +14,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{bench, data, demo, dvae, eval, import, pretrain, report};
+use crate::commands::{
+    attention, bench, data, demo, dvae, eval, ground, import, keywords, pretrain, report,
+};
 
 /// Overrides malloc for libtorch too: the system's leaves holes between tensors, a sixth of a step's memory at base size.
 #[global_allocator]
@@ -48,6 +51,9 @@ enum Command {
     Dvae(dvae::Command),
     #[command(subcommand)]
     Eval(eval::Command),
+    Ground(ground::Arguments),
+    Keywords(keywords::Arguments),
+    Attention(attention::Arguments),
     Demo(demo::Arguments),
     #[command(subcommand)]
     Bench(bench::Command),
@@ -64,6 +70,9 @@ fn main() -> ExitCode {
         Command::Import(command) => import::run(command),
         Command::Dvae(command) => dvae::run(command),
         Command::Eval(command) => eval::run(command),
+        Command::Ground(arguments) => ground::run(arguments),
+        Command::Keywords(arguments) => keywords::run(arguments),
+        Command::Attention(arguments) => attention::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Bench(command) => bench::run(command),
         Command::Report(arguments) => report::run(arguments),

@@ -10,6 +10,7 @@ use simla::settings::Dtype;
 use simla::tasks::pretrain::Model;
 use simla::tasks::retrieval::{Gallery, Recalls, Retrieval, evaluate};
 
+use crate::commands::grounding;
 use crate::console::{Progress, say_broken};
 use crate::run::open_data;
 
@@ -17,6 +18,7 @@ use crate::run::open_data;
 #[derive(Subcommand)]
 pub enum Command {
     Retrieval(RetrievalArguments),
+    Grounding(grounding::Arguments),
 }
 
 /// Finds captions for images and images for captions
@@ -49,7 +51,13 @@ pub struct RetrievalArguments {
 }
 
 pub fn run(command: Command) -> Result<ExitCode> {
-    let Command::Retrieval(arguments) = command;
+    match command {
+        Command::Retrieval(arguments) => retrieval(arguments),
+        Command::Grounding(arguments) => grounding::run(arguments),
+    }
+}
+
+fn retrieval(arguments: RetrievalArguments) -> Result<ExitCode> {
     let device = simla::device::open(&arguments.device)?;
     let model = Model::open(&arguments.checkpoint, Dtype::F32.kind(), device)?;
     let dataset = open_data(
