@@ -60,9 +60,15 @@ const GROUPS: &[(&str, &[&str])] = &[
     ("machine", &["pairs_per_s", "waited_s", "memory_gib"]),
 ];
 
+/// The name under which TensorBoard shows a number: `loss/itc`, `batch/txt_r1`.
 fn tag(name: &str) -> String {
     let group = GROUPS.iter().find(|(_, names)| names.contains(&name));
-    format!("{}/{name}", group.map_or("other", |(group, _)| group))
+    let group = group.map_or("other", |(group, _)| group);
+    let short = match name {
+        "loss" => "total",
+        _ => name.strip_prefix("batch_").unwrap_or(name),
+    };
+    format!("{group}/{short}")
 }
 
 /// Shows how training goes.

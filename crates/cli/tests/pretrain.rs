@@ -255,3 +255,101 @@ fn a_given_vocabulary_and_tokenizer_are_used() {
     );
     assert_refused(&other, &["32 codes", "visual_vocab = 16"]);
 }
+
+#[test]
+fn a_run_leaves_what_people_look_at_and_a_page_of_it() {
+    let scenes = Scenes::new();
+    let test = scenes.test.display().to_string();
+    let mut more = vec!["--eval-data", &test];
+    for setting in ["steps=4", "eval_every_steps=2", "samples_every_steps=3"] {
+        more.extend(["--set", setting]);
+    }
+    let output = scenes.pretrain("run", &more);
+    assert!(output.status.success(), "{}", said(&output));
+    let run = scenes.path("run");
+    let json = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+    let read = |name: &str| fs::read_to_string(run.join(name)).unwrap();
+
+    let evaluations: Vec<Value> = read("evaluation.jsonl").lines().map(json).collect();
+    assert_eq!(
+        evaluations
+            .iter()
+            .map(|row| &row["step"])
+            .collect::<Vec<_>>(),
+        [2, 4]
+    );
+    let status = json(&read("status.json"));
+    assert_eq!(
+        (&status["state"], &status["step"]),
+        (&"finished".into(), &4.into())
+    );
+    for step in [3, 4] {
+        let set = json(&read(&format!("samples/step-{step:08}.json")));
+        let samples = set["samples"].as_array().unwrap();
+        assert_eq!(samples.len(), 6);
+        for sample in samples {
+            assert!(
+                sample["masked"].as_str().unwrap().contains("___"),
+                "{sample}"
+            );
+            assert!(!sample["words"].as_array().unwrap().is_empty(), "{sample}");
+            assert_eq!(sample["keywords"].as_array().unwrap().len(), 6, "{sample}");
+        }
+    }
+    let names = |step: u32| {
+        let set = json(&read(&format!("samples/step-{step:08}.json")));
+        set["samples"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|s| s["masked"].clone())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(names(3), names(4), "the same pairs and masks every time");
+
+    let events = fs::read_dir(run.join("tensorboard")).unwrap();
+    let events = fs::read(events.map(|entry| entry.unwrap().path()).next().unwrap()).unwrap();
+    for tag in [
+        "loss/total",
+        "loss/itc",
+        "loss/psl",
+        "schedule/lr",
+        "schedule/temperature",
+        "schedule/alpha",
+        "schedule/grad_norm",
+        "batch/txt_r1",
+        "batch/itm_accuracy",
+        "batch/codes_in_batch",
+        "machine/pairs_per_s",
+        "machine/memory_gib",
+        "held_out/img_r10",
+        "samples",
+    ] {
+        assert!(
+            events
+                .windows(tag.len())
+                .any(|bytes| bytes == tag.as_bytes()),
+            "{tag}"
+        );
+    }
+
+    let output = simla().arg("report").arg(&run).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let page = read("report.html");
+    for part in [
+        "finished",
+        "<svg",
+        "ITM accuracy",
+        "TR@1",
+        "data:image/png",
+        "batch_size = 8",
+    ] {
+        assert!(page.contains(part), "{part}");
+    }
+    let nothing = simla()
+        .arg("report")
+        .arg(scenes.path("."))
+        .output()
+        .unwrap();
+    assert_refused(&nothing, &["is not a run folder"]);
+}

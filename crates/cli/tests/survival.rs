@@ -1,12 +1,17 @@
 //! Nothing is lost: runs that are killed, stopped, damaged, poisoned or starved.
+//!
+//! The soak runs for minutes and is asked for: `cargo test --test survival -- --ignored --nocapture`.
 #![cfg(unix)]
 
 mod common;
 
 use std::fs;
-use std::path::Path;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::thread::sleep;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread::{JoinHandle, sleep, spawn};
 use std::time::{Duration, Instant};
 
 use rand::Rng;
@@ -395,4 +400,149 @@ fn memory_that_is_not_there_is_an_error_that_says_what_to_change() {
     let command = pretraining(&scenes.train, &scenes.path("run"), &more);
     let output = limited("ulimit -v 32000000", &command);
     assert_refused(&output, &["out of memory", "batch_size"]);
+}
+
+/// Writes and syncs until it is dropped: every sync of the run waits for these.
+struct SlowDisk(Arc<AtomicBool>, Option<JoinHandle<()>>);
+
+impl SlowDisk {
+    fn new(file: PathBuf) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let write = move || {
+            const CHUNK: usize = 8 << 20;
+            while !stopped.load(Relaxed) {
+                let mut file = fs::File::create(&file).unwrap();
+                file.write_all(&vec![1; CHUNK]).unwrap();
+                file.sync_all().unwrap();
+            }
+        };
+        Self(stop, Some(spawn(write)))
+    }
+}
+
+impl Drop for SlowDisk {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+        self.1.take().unwrap().join().unwrap();
+    }
+}
+
+fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
+    let count = values.len() as f64;
+    values.sum::<f64>() / count
+}
+
+#[test]
+#[ignore = "minutes"]
+fn soak() {
+    const STEPS: usize = 2000;
+    let steps = format!("steps={STEPS}");
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let scenes =
+        simla_scenes::write(&folder.path().join("scenes"), 120, 12, 5, 32, |_| ()).unwrap();
+    // One record in ten cannot be used: torn, missing, without words.
+    let mut records: Vec<Value> =
+        serde_json::from_slice(&fs::read(&scenes.train).unwrap()).unwrap();
+    let torn = scenes.train.with_file_name("torn.png");
+    fs::write(torn, b"\x89PNG\r\n\x1a\n").unwrap();
+    for (i, record) in records.iter_mut().step_by(10).enumerate() {
+        match i % 3 {
+            0 => record["image"] = "torn.png".into(),
+            1 => record["image"] = "nowhere.png".into(),
+            _ => record["caption"] = " ".into(),
+        }
+    }
+    fs::write(&scenes.train, Value::from(records).to_string()).unwrap();
+    let test = scenes.test.display().to_string();
+    let mut more = vec!["--eval-data", &test];
+    for setting in [
+        &steps,
+        "save_every_steps=25",
+        "eval_every_steps=200",
+        "samples_every_steps=400",
+        "keep=2",
+        "dropout=0.1",
+        "max_bad_share=0.15",
+    ] {
+        more.extend(["--set", setting]);
+    }
+    let [quiet, soaked] = ["quiet", "soaked"].map(|name| folder.path().join(name));
+    let start = Instant::now();
+    assert_done(&pretraining(&scenes.train, &quiet, &more).output().unwrap());
+    let duration = start.elapsed();
+    println!(
+        "undisturbed: {STEPS} steps in {:.0} s",
+        duration.as_secs_f64()
+    );
+
+    let slow_disk = SlowDisk::new(folder.path().join("noise"));
+    let mut lives = 0;
+    loop {
+        let command = match soaked.join("run.json").exists() {
+            true => resuming(&soaked, &[]),
+            false => pretraining(&scenes.train, &soaked, &more),
+        };
+        let mut child = quietly(command);
+        let life = duration.mul_f64(rand::rng().random_range(0.05..0.25));
+        let born = Instant::now();
+        let ended = loop {
+            match child.try_wait().unwrap() {
+                Some(status) => break Some(status),
+                None if born.elapsed() > life => break None,
+                None => sleep(Duration::from_millis(20)),
+            }
+        };
+        lives += 1;
+        if let Some(status) = ended {
+            assert!(status.success(), "life {lives} ended with {status}");
+            break;
+        }
+        let sent = if lives % 4 == 0 {
+            Signal::TERM
+        } else {
+            Signal::KILL
+        };
+        signal(&child, sent);
+        let status = child.wait().unwrap();
+        println!(
+            "life {lives}: {:.1} s, at step {}, {status}",
+            life.as_secs_f64(),
+            lines(&soaked)
+        );
+    }
+    drop(slow_disk);
+    println!(
+        "life {lives}: to the end, {:.0} s in all",
+        start.elapsed().as_secs_f64() - duration.as_secs_f64()
+    );
+
+    assert_eq!(
+        computed(&soaked),
+        computed(&quiet),
+        "nothing lost, nothing twice, every bit the same"
+    );
+    let last = format!("checkpoints/step-{STEPS:08}/model.safetensors");
+    assert!(fs::read(quiet.join(&last)).unwrap() == fs::read(soaked.join(&last)).unwrap());
+    println!(
+        "{STEPS} of {STEPS} steps have the same numbers in both runs, bit for bit, and the last weights are the same"
+    );
+    let memory: Vec<f64> = metrics(&quiet)
+        .iter()
+        .map(|row| row["memory_gib"].as_f64().unwrap())
+        .collect();
+    let quarters = memory
+        .chunks(STEPS / 4)
+        .map(|quarter| mean(quarter.iter().copied()))
+        .collect::<Vec<_>>();
+    println!("memory of the undisturbed run, mean of each quarter in GiB: {quarters:.4?}");
+    assert!(
+        quarters[3] < 1.03 * quarters[1],
+        "memory grows: {quarters:?}"
+    );
+    let status: Value =
+        serde_json::from_slice(&fs::read(soaked.join("status.json")).unwrap()).unwrap();
+    println!("bad records replaced: {} of 120", status["bad_records"]);
+    assert_eq!(status["bad_records"], 12);
+    assert_eq!(checkpoints(&soaked), checkpoints(&quiet));
 }

@@ -11,6 +11,9 @@ use image::RgbImage;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
+/// Side of a picture in pixels: two samples of four pictures stand side by side.
+const SIDE: u32 = 140;
+
 /// A masked word and the model's word for it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WordGuess {
@@ -108,6 +111,7 @@ impl SampleSet {
                    could show at best. Bars: recommended keywords, green where the caption has them."
                 .into(),
             cells: cells.collect(),
+            side: SIDE,
             caption_lines: 12,
             ..Sheet::default()
         };
@@ -207,7 +211,7 @@ mod tests {
         let canvas = set().draw(&[pictures()]);
         for color in [10, 20, 30, 40].map(|shade| Rgb([shade; 3])) {
             let count = canvas.pixels().filter(|pixel| **pixel == color).count();
-            assert!(count >= 180 * 180, "{color:?}: {count}");
+            assert!(count as u32 >= SIDE * SIDE, "{color:?}: {count}");
         }
         for color in [SERIES[0], SERIES[2]] {
             assert!(canvas.pixels().any(|pixel| *pixel == color));
