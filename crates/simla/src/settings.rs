@@ -227,7 +227,7 @@ impl Settings {
                 warmup_lr: 1e-5,
                 clip_norm: 1.0,
                 vocab_size: 4000,
-                dvae_steps: 600,
+                dvae_steps: 1200,
                 dvae_batch_size: 32,
                 dvae_width: 16,
                 dvae_lr: 3e-3,
