@@ -117,7 +117,7 @@ pub fn write(run: &Path, files: &Files, before: &Retrieval, after: &Retrieval) -
 fn verdict(found: &Grounding) -> String {
     let (better, worse): (Vec<_>, Vec<_>) = rows(found)
         .into_iter()
-        .partition(|(_, shares)| shares.margin() > 0.0);
+        .partition(|(_, shares)| shares.beats_guesses());
     if worse.is_empty() {
         return "Grounding beats the centre and random guesses on every question.".into();
     }

@@ -199,7 +199,7 @@ pub fn table(found: &Grounding) -> String {
             shares.centre,
             shares.random,
             shares.phrases,
-            if shares.margin() > 0.0 {
+            if shares.beats_guesses() {
                 ""
             } else {
                 "  no better than a guess"

@@ -112,6 +112,13 @@ impl Shares {
     pub fn margin(&self) -> f64 {
         self.model - self.centre.max(self.random)
     }
+
+    /// Whether it is better by more than chance explains: twice the standard error of a share of so many phrases.
+    pub fn beats_guesses(&self) -> bool {
+        let share = self.model / 100.0;
+        let error = 100.0 * (share * (1.0 - share) / self.phrases as f64).sqrt();
+        self.margin() > 2.0 * error
+    }
 }
 
 /// What an evaluation found.
@@ -255,6 +262,13 @@ mod tests {
             (75.0, 50.0, 25.0)
         );
         assert_eq!(shares.margin(), 25.0);
+        // Of four phrases the standard error is 22 points, of 400 it is 2.
+        assert!(!shares.beats_guesses());
+        let many = Shares {
+            phrases: 400,
+            ..shares
+        };
+        assert!(many.beats_guesses());
         assert_eq!(Shares::of(&[]), None);
     }
 
