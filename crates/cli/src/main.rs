@@ -1,5 +1,6 @@
 //! The command line of SIMLA.
 
+mod collection;
 mod commands;
 mod console;
 mod run;
@@ -10,7 +11,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{bench, demo, dvae, eval, pretrain};
+use crate::commands::{bench, demo, dvae, eval, pretrain, search};
 
 /// Learns from photographs with captions, and nothing else, to align images with sentences, patches with words, and images
 /// with concepts (SIMLA, ECCV 2022).
@@ -36,6 +37,7 @@ enum Command {
     Dvae(dvae::Command),
     #[command(subcommand)]
     Eval(eval::Command),
+    Search(search::Arguments),
     Demo(demo::Arguments),
     #[command(subcommand)]
     Bench(bench::Command),
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Command::Pretrain(arguments) => pretrain::run(arguments),
         Command::Dvae(command) => dvae::run(command),
         Command::Eval(command) => eval::run(command),
+        Command::Search(arguments) => search::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Bench(command) => bench::run(command),
     });

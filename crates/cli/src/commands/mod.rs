@@ -5,3 +5,4 @@ pub mod demo;
 pub mod dvae;
 pub mod eval;
 pub mod pretrain;
+pub mod search;

@@ -3,3 +3,4 @@
 pub mod pretrain;
 pub mod retrieval;
 pub mod samples;
+pub mod search;
