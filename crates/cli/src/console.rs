@@ -53,14 +53,7 @@ impl Progress {
             return;
         }
         self.printed = Some(Instant::now());
-        let (ours, left) = (
-            done.saturating_sub(self.first),
-            self.all.saturating_sub(done),
-        );
-        let left = self
-            .start
-            .elapsed()
-            .mul_f64(left as f64 / ours.max(1) as f64);
+        let left = self.left(done);
         let message = message();
         let separator = if message.is_empty() { "" } else { "  " };
         eprintln!(
@@ -69,6 +62,17 @@ impl Progress {
             self.all,
             HumanDuration(left)
         );
+    }
+
+    /// The time that is left after `done` units, at the speed so far.
+    pub fn left(&self, done: u64) -> Duration {
+        let (ours, left) = (
+            done.saturating_sub(self.first),
+            self.all.saturating_sub(done),
+        );
+        self.start
+            .elapsed()
+            .mul_f64(left as f64 / ours.max(1) as f64)
     }
 
     /// A line that stays.

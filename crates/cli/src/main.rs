@@ -5,13 +5,18 @@ mod commands;
 mod console;
 mod run;
 mod stop;
+mod watch;
 
 use std::panic;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{bench, demo, dvae, eval, pretrain, search};
+use crate::commands::{bench, demo, dvae, eval, pretrain, report, search};
+
+/// Overrides malloc for libtorch too: the system's leaves holes between tensors, a sixth of a step's memory at base size.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Learns from photographs with captions, and nothing else, to align images with sentences, patches with words, and images
 /// with concepts (SIMLA, ECCV 2022).
@@ -23,7 +28,8 @@ use crate::commands::{bench, demo, dvae, eval, pretrain, search};
     max_term_width = 120
 )]
 #[command(after_help = "\
-The way through: `simla pretrain` learns a model from your pictures, `simla eval` says how good it is.
+The way through: `simla pretrain` learns a model from your pictures, `simla eval` says how good it is,
+`simla report` shows how the run goes.
 `simla demo` does all of it on drawn scenes in about ten minutes.")]
 struct Arguments {
     #[command(subcommand)]
@@ -41,6 +47,7 @@ enum Command {
     Demo(demo::Arguments),
     #[command(subcommand)]
     Bench(bench::Command),
+    Report(report::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -54,6 +61,7 @@ fn main() -> ExitCode {
         Command::Search(arguments) => search::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Bench(command) => bench::run(command),
+        Command::Report(arguments) => report::run(arguments),
     });
     match outcome {
         Ok(Ok(code)) => code,

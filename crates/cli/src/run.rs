@@ -5,6 +5,7 @@
 //! RUN/vocabulary.json     the word pieces
 //! RUN/dvae/               the visual tokenizer's own run, where none was given
 //! RUN/checkpoints/, RUN/metrics.jsonl
+//! and what `watch` leaves for people to see
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,19 +18,20 @@ use serde::{Deserialize, Serialize};
 use simla::dvae::encoder::EncoderConfig;
 use simla::dvae::training::Training;
 use simla::dvae::{Dvae, DvaeConfig};
+use simla::guard::guarded;
 use simla::model::Simla;
 use simla::optim::AdamWConfig;
 use simla::settings::Settings;
 use simla::tasks::pretrain::{Pretraining, special_ids};
 use simla::tasks::retrieval::{Gallery, Retrieval, evaluate};
 use simla::train::checkpoint::{Checkpoint, write_atomically};
-use simla::train::metrics::StepRecord;
-use simla::train::{Ending, Observer, Plan, Task, Trainer};
-use simla_data::{Dataset, Loader, Options, Source, Vocabulary};
+use simla::train::{Ending, Plan, Trainer};
+use simla_data::{Batch, Dataset, Loader, Options, Source, Vocabulary};
 use simla_image::Recipe;
 use tch::Device;
 
 use crate::console::Progress;
+use crate::watch::{Evaluating, Looking, Watch};
 
 /// Where a run's data come from.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -109,8 +111,9 @@ impl Run {
             let path = folder.join(name);
             write_atomically(&path, text.as_bytes()).with_context(|| format!("{}", path.display()))
         };
-        write("run.json", &serde_json::to_string_pretty(&inputs)?)?;
         write("config.toml", &settings.to_toml())?;
+        // Last: what makes the folder a run that can be resumed.
+        write("run.json", &serde_json::to_string_pretty(&inputs)?)?;
         eprintln!(
             "{} records, {} word pieces",
             dataset.len(),
@@ -206,7 +209,10 @@ impl Run {
             blocks_per_group: 2,
             vocab: s.visual_vocab,
         };
-        let resume = Checkpoint::newest_whole(folder).ok();
+        let resume = match Checkpoint::open(folder).and_then(|last| last.verify().map(|()| last)) {
+            Ok(last) => Some(last),
+            Err(_) => Checkpoint::newest(folder, |_| true).ok(),
+        };
         let first = resume
             .as_ref()
             .map_or(0, |checkpoint| checkpoint.state.step);
@@ -214,16 +220,12 @@ impl Run {
             return Ok(Ending::Finished);
         }
         let mut loader = self.load(self.loading(s.dvae_batch_size, first, s.dvae_steps))?;
-        let dvae = Dvae::new(
-            DvaeConfig {
-                encoder,
-                decoder: true,
-            },
-            s.dtype.kind(),
-            self.device,
-            true,
-            s.seed as i64,
-        );
+        let config = DvaeConfig {
+            encoder,
+            decoder: true,
+        };
+        let fresh = || Dvae::new(config, s.dtype.kind(), self.device, true, s.seed as i64);
+        let dvae = guarded(fresh)?;
         let mut task = Training::new(dvae, s.dvae_steps);
         let plan = Plan {
             seed: s.seed,
@@ -245,15 +247,11 @@ impl Run {
             ..s.optimizer()
         };
         let mut trainer = Trainer::new(&mut task, config, plan, folder, resume.as_ref())?;
-        let mut watch = Watch::new(
-            "tokenizer",
-            first,
-            s.dvae_steps,
-            &["reconstruction", "codes_used"],
-        );
-        let ending = trainer.run(&mut task, &mut loader, &mut watch, stop)?;
-        watch.report(&loader);
-        Ok(ending)
+        let shown = &["reconstruction", "codes_used"];
+        let mut watch = Watch::start("tokenizer", folder, first, s.dvae_steps, shown)?;
+        let ending = trainer.run(&mut task, &mut loader, &mut watch, stop);
+        watch.end(&ending, &loader.report())?;
+        Ok(ending?)
     }
 
     fn plan(&self, steps: u64, steps_per_epoch: u64) -> Plan {
@@ -274,16 +272,30 @@ impl Run {
 
     /// A fresh model for the run's vocabulary.
     pub fn model(&self) -> Result<Simla> {
-        let config = self
-            .settings
-            .model(self.vocabulary.len() as i64, special_ids(&self.vocabulary));
+        let s = &self.settings;
+        let config = s.model(self.vocabulary.len() as i64, special_ids(&self.vocabulary));
         config.validate()?;
-        Ok(Simla::new(
-            config,
-            self.settings.dtype.kind(),
-            self.device,
-            self.settings.seed as i64,
-        ))
+        let fresh = || Simla::new(config, s.dtype.kind(), self.device, s.seed as i64);
+        Ok(guarded(fresh)?)
+    }
+
+    /// A few held-out pairs, always the same, whole and with the same masks.
+    fn fixed_pairs(&self, held_out: &HeldOut) -> Result<Batch> {
+        const PAIRS: u64 = 6;
+        let size = PAIRS.min(held_out.dataset.len());
+        let recipe = Recipe {
+            scale: (1.0, 1.0),
+            flip: false,
+            augment: false,
+            ..self.recipe()
+        };
+        let plan = simla_data::Plan {
+            preflight: 0,
+            ..self.loading(size, 0, 1)
+        };
+        let (dataset, vocabulary) = (&held_out.dataset, &self.vocabulary);
+        let mut loader = Loader::start(Arc::clone(dataset), Arc::clone(vocabulary), recipe, plan)?;
+        Ok(loader.next().expect("a plan of one batch")?)
     }
 
     /// Pre-trains `model`, from `resume` where there is one.
@@ -301,6 +313,13 @@ impl Run {
             / s.accumulate;
         let steps = s.total_steps(per_epoch);
         let first = resume.map_or(0, |checkpoint| checkpoint.state.step);
+        if let Some(before) = resume.map(|checkpoint| checkpoint.state.steps_per_epoch)
+            && before != per_epoch
+        {
+            eprintln!(
+                "the data have changed: an epoch has {per_epoch} steps, not {before}; pairs come in another order from here on"
+            );
+        }
         let mut loader =
             self.load(self.loading(s.batch_size, first * s.accumulate, steps * s.accumulate))?;
         let vocabulary = fs::read(self.folder.join("vocabulary.json"))?;
@@ -312,21 +331,24 @@ impl Run {
             &self.folder,
             resume,
         )?;
-        let watch = Watch::new(
-            "pre-training",
-            trainer.step(),
-            steps,
-            &["itc", "itm", "mlm", "mim", "psl"],
-        );
-        let mut watch = Evaluating {
-            watch,
-            held_out: self.held_out.as_ref(),
-            every: s.eval_every_steps,
-            steps,
+        let first = trainer.step();
+        let shown = &["itc", "itm", "mlm", "mim", "psl"];
+        let watch = Watch::start("pre-training", &self.folder, first, steps, shown)?;
+        let looking = match &self.held_out {
+            Some(held_out) => Some(Looking::at(
+                &self.folder,
+                first,
+                held_out,
+                self.fixed_pairs(held_out)?,
+                &self.vocabulary,
+                (s.eval_every_steps, s.samples_every_steps),
+            )?),
+            None => None,
         };
-        let ending = trainer.run(&mut task, &mut loader, &mut watch, stop)?;
-        watch.watch.report(&loader);
-        Ok((task.simla, ending))
+        let mut watch = Evaluating { watch, looking };
+        let ending = trainer.run(&mut task, &mut loader, &mut watch, stop);
+        watch.watch.end(&ending, &loader.report())?;
+        Ok((task.simla, ending?))
     }
 }
 
@@ -347,7 +369,7 @@ fn check_batches(settings: &Settings, inputs: &Inputs, records: u64) -> Result<(
 
 /// Held-out pairs with what is needed to rank them.
 pub struct HeldOut {
-    dataset: Dataset,
+    dataset: Arc<Dataset>,
     gallery: Gallery,
 }
 
@@ -355,9 +377,14 @@ impl HeldOut {
     pub fn open(path: &Path, vocabulary: &Vocabulary, settings: &Settings) -> Result<Self> {
         let dataset = open_data(&[path.display().to_string()], None, settings.max_bad_share)?;
         let gallery = Gallery::read(&dataset, vocabulary, settings.max_tokens as usize);
-        if gallery.images.is_empty() {
-            bail!("{}: no usable record for evaluation", path.display());
+        let usable = gallery.images.len();
+        if usable < 2 {
+            bail!(
+                "{}: {usable} usable records for evaluation, expected at least 2",
+                path.display()
+            );
         }
+        let dataset = Arc::new(dataset);
         Ok(Self { dataset, gallery })
     }
 
@@ -375,115 +402,5 @@ impl HeldOut {
             top_k,
             &mut show,
         )?)
-    }
-}
-
-/// Shows how training goes.
-struct Watch {
-    progress: Progress,
-    /// Scores that the line shows.
-    shown: &'static [&'static str],
-}
-
-impl Watch {
-    fn new(what: &str, first: u64, steps: u64, shown: &'static [&'static str]) -> Self {
-        Self {
-            progress: Progress::new(what, first, steps),
-            shown,
-        }
-    }
-
-    fn line(&self, record: &StepRecord) -> String {
-        let scores = self
-            .shown
-            .iter()
-            .filter_map(|name| Some(format!("{name} {:.3}", record.scores.get(*name)?)));
-        let scores: Vec<String> = scores.collect();
-        format!(
-            "loss {:.3} ({})  {:.1} pairs/s",
-            record.loss,
-            scores.join(", "),
-            record.pairs_per_s
-        )
-    }
-
-    /// What was wrong with the data, if anything was.
-    fn report(&self, loader: &Loader) {
-        let report = loader.report();
-        if report.bad > 0 {
-            self.progress.say(&report.to_string());
-        }
-    }
-}
-
-impl<T: Task> Observer<T> for Watch {
-    fn stepped(&mut self, _task: &mut T, record: &mut StepRecord) -> Result<Option<f64>, String> {
-        let line = self.line(record);
-        self.progress.set(record.step, || line);
-        Ok(None)
-    }
-
-    fn skipped(&mut self, step: u64, reason: &str, records: &[String]) {
-        const NAMED: usize = 3;
-        let named = records
-            .iter()
-            .take(NAMED)
-            .cloned()
-            .collect::<Vec<_>>()
-            .join(", ");
-        self.progress.say(&format!(
-            "step {step} skipped: {reason}; its records: {named}, ... (all in metrics.jsonl)"
-        ));
-    }
-
-    fn saved(&mut self, step: u64, path: &Path) {
-        self.progress
-            .say(&format!("step {step} saved in {}", path.display()));
-    }
-}
-
-/// A watch that also ranks held-out pairs now and then.
-struct Evaluating<'a> {
-    watch: Watch,
-    held_out: Option<&'a HeldOut>,
-    every: u64,
-    steps: u64,
-}
-
-impl Observer<Pretraining> for Evaluating<'_> {
-    fn stepped(
-        &mut self,
-        task: &mut Pretraining,
-        record: &mut StepRecord,
-    ) -> Result<Option<f64>, String> {
-        Observer::<Pretraining>::stepped(&mut self.watch, task, record)?;
-        let due =
-            record.step == self.steps || self.every > 0 && record.step.is_multiple_of(self.every);
-        let Some(held_out) = self.held_out.filter(|_| due) else {
-            return Ok(None);
-        };
-        let found = held_out
-            .evaluate(&task.simla, 0, "evaluation")
-            .map_err(|e| e.to_string())?;
-        for (name, value) in [
-            ("eval_txt_r1", found.itc.txt_r1),
-            ("eval_img_r1", found.itc.img_r1),
-            ("eval_mean", found.itc.mean()),
-        ] {
-            record.scores.insert(name.into(), value);
-        }
-        self.watch.progress.say(&format!(
-            "step {}: held-out R@1 by contrast: text {:.1} %, image {:.1} %",
-            record.step, found.itc.txt_r1, found.itc.img_r1
-        ));
-        Ok(Some(found.itc.mean()))
-    }
-
-    fn skipped(&mut self, step: u64, reason: &str, records: &[String]) {
-        Observer::<Pretraining>::skipped(&mut self.watch, step, reason, records);
-    }
-
-    fn saved(&mut self, step: u64, path: &Path) {
-        Observer::<Pretraining>::saved(&mut self.watch, step, path);
     }
 }

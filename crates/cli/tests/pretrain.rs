@@ -1,96 +1,24 @@
 //! The main road through the program: pre-train, evaluate, and be told clearly what is wrong.
 
+mod common;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 use serde_json::Value;
-use tempfile::TempDir;
 
-/// A model that trains in seconds.
-const MICRO: &[&str] = &[
-    "image_size=32",
-    "vision_width=32",
-    "vision_depth=2",
-    "vision_heads=2",
-    "text_width=32",
-    "text_depth=2",
-    "text_heads=2",
-    "text_mlp=64",
-    "embed_dim=16",
-    "visual_vocab=32",
-    "queue_size=40",
-    "batch_size=8",
-    "vocab_size=200",
-    "dvae_steps=4",
-    "dvae_batch_size=8",
-    "dvae_width=4",
-    "workers=2",
-];
+use crate::common::{Scenes, metrics, pretraining, said, simla};
 
-/// Drawn scenes, written once for a test.
-struct Scenes {
-    folder: TempDir,
-    train: PathBuf,
-    test: PathBuf,
-}
-
-impl Scenes {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let files =
-            simla_scenes::write(&folder.path().join("scenes"), 48, 12, 5, 32, |_| ()).unwrap();
-        Self {
-            train: files.train,
-            test: files.test,
-            folder,
-        }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn pretrain(&self, output: &str, more: &[&str]) -> Output {
-        pretrain(&self.train, &self.path(output), more)
-    }
-
-    /// A file of records that is not the drawn one; images are relative to the scenes' folder.
-    fn records(&self, name: &str, records: &Value) -> PathBuf {
-        let path = self.train.with_file_name(name);
-        fs::write(&path, records.to_string()).unwrap();
-        path
-    }
+/// A file of records that is not the drawn one; images are relative to the scenes' folder.
+fn file_of(scenes: &Scenes, name: &str, records: &Value) -> PathBuf {
+    let path = scenes.train.with_file_name(name);
+    fs::write(&path, records.to_string()).unwrap();
+    path
 }
 
 fn pretrain(data: &Path, output: &Path, more: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_simla"));
-    command.arg("pretrain").arg("--data").arg(data);
-    command.arg("--output").arg(output);
-    for setting in MICRO {
-        command.args(["--set", setting]);
-    }
-    // Tests run side by side: a thread each.
-    command.env("OMP_NUM_THREADS", "1");
-    command.args(more).output().unwrap()
-}
-
-fn simla(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_simla"))
-        .args(arguments)
-        .output()
-        .unwrap()
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-fn metrics(run: &Path) -> Vec<Value> {
-    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-    text.lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect()
+    pretraining(data, output, more).output().unwrap()
 }
 
 /// The run was refused before anything was computed, with all these words in one line.
@@ -165,7 +93,7 @@ fn a_run_trains_evaluates_and_repeats_bit_for_bit() {
             "--top-k",
             "4",
         ];
-        let output = simla(&[&arguments[..], more].concat());
+        let output = simla().args(arguments).args(more).output().unwrap();
         assert!(output.status.success(), "{}", said(&output));
         String::from_utf8(output.stdout).unwrap()
     };
@@ -217,7 +145,7 @@ fn broken_records_are_counted_named_and_survived() {
     records[3]["image"] = "torn.png".into();
     records[7]["image"] = "nowhere.png".into();
     records[11]["caption"] = " ".into();
-    let data = scenes.records("broken.json", &records.into());
+    let data = file_of(&scenes, "broken.json", &records.into());
     let output = pretrain(&data, &scenes.path("run"), &["--set", "steps=12"]);
     let said = said(&output);
     assert!(output.status.success(), "{said}");
@@ -235,7 +163,7 @@ fn too_many_broken_records_are_refused_before_hours_are_spent() {
     for record in &mut records[..16] {
         record["image"] = "nowhere.png".into();
     }
-    let data = scenes.records("broken.json", &records.into());
+    let data = file_of(&scenes, "broken.json", &records.into());
     let refused = pretrain(&data, &scenes.path("run"), &["--set", "steps=12"]);
     assert_refused(&refused, &["nowhere.png", "max_bad_share"]);
     let allowed = ["--set", "steps=2", "--set", "max_bad_share=0.5"];
@@ -253,9 +181,13 @@ fn what_cannot_be_trained_on_is_refused_with_its_name() {
     };
     let train = &scenes.train;
     refused(&scenes.path("nowhere.json"), &[], &["nowhere.json"]);
-    let empty = scenes.records("empty.json", &Value::Array(vec![]));
+    let empty = file_of(&scenes, "empty.json", &Value::Array(vec![]));
     refused(&empty, &[], &["empty.json", "no record"]);
-    let wrong = scenes.records("wrong.json", &serde_json::json!([{"picture": "a.png"}]));
+    let wrong = file_of(
+        &scenes,
+        "wrong.json",
+        &serde_json::json!([{"picture": "a.png"}]),
+    );
     refused(&wrong, &[], &["wrong.json", "image"]);
     refused(
         train,

@@ -52,16 +52,6 @@ pub enum State {
     Failed,
 }
 
-/// A record that could not be used.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct BadRecord {
-    /// File and record.
-    pub place: String,
-    /// What is wrong with it.
-    pub reason: String,
-}
-
 /// `status.json`: how a run stands, written by it from time to time.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -82,8 +72,8 @@ pub struct Status {
     pub message: String,
     /// Records that could not be used, in all.
     pub bad_records: u64,
-    /// The first few of them.
-    pub first_bad_records: Vec<BadRecord>,
+    /// The first few of them: file, record and reason.
+    pub first_bad_records: Vec<String>,
     /// Seconds since 1970 when this was written.
     pub updated: u64,
 }

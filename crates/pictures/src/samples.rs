@@ -56,8 +56,17 @@ pub struct SamplePictures {
     pub original: RgbImage,
     /// The same with masked patches greyed.
     pub masked: RgbImage,
+    /// Through the dVAE's decoder, where there is one.
+    pub decoded: Option<Decoded>,
+}
+
+/// A picture through the dVAE's decoder.
+#[derive(Debug, Clone)]
+pub struct Decoded {
     /// Masked patches filled in by the model.
     pub filled: RgbImage,
+    /// No patch masked: the best that filling in could give.
+    pub whole: RgbImage,
 }
 
 /// All samples of one moment; the file beside a picture in `samples/`.
@@ -82,11 +91,7 @@ impl SampleSet {
             .iter()
             .zip(pictures)
             .map(|(sample, pictures)| Cell {
-                pictures: vec![
-                    pictures.original.clone(),
-                    pictures.masked.clone(),
-                    pictures.filled.clone(),
-                ],
+                pictures: pictures.in_order(),
                 caption: sample.words_as_text(),
                 bars: sample.bars(),
                 ..Cell::default()
@@ -99,8 +104,8 @@ impl SampleSet {
         };
         let sheet = Sheet {
             title,
-            note: "Original, masked patches, what the model makes of them. Bars: recommended \
-                   keywords, green where the caption has them."
+            note: "Original, masked patches, what the model puts in for them, and what the visual tokens \
+                   could show at best. Bars: recommended keywords, green where the caption has them."
                 .into(),
             cells: cells.collect(),
             caption_lines: 12,
@@ -118,6 +123,14 @@ impl SampleSet {
         let text = serde_json::to_vec_pretty(self).expect("plain words and numbers are JSON");
         save_bytes(&text, &folder.join(format!("{name}.json")))?;
         save_png(picture, &folder.join(format!("{name}.png")))
+    }
+}
+
+impl SamplePictures {
+    fn in_order(&self) -> Vec<RgbImage> {
+        let decoded = self.decoded.iter().flat_map(|d| [&d.filled, &d.whole]);
+        let pictures = [&self.original, &self.masked].into_iter().chain(decoded);
+        pictures.cloned().collect()
     }
 }
 
@@ -182,14 +195,17 @@ mod tests {
         SamplePictures {
             original: plain(10),
             masked: plain(20),
-            filled: plain(30),
+            decoded: Some(Decoded {
+                filled: plain(30),
+                whole: plain(40),
+            }),
         }
     }
 
     #[test]
-    fn a_sample_shows_three_pictures_and_both_kinds_of_keywords() {
+    fn a_sample_shows_its_pictures_and_both_kinds_of_keywords() {
         let canvas = set().draw(&[pictures()]);
-        for color in [Rgb([10; 3]), Rgb([20; 3]), Rgb([30; 3])] {
+        for color in [10, 20, 30, 40].map(|shade| Rgb([shade; 3])) {
             let count = canvas.pixels().filter(|pixel| **pixel == color).count();
             assert!(count >= 180 * 180, "{color:?}: {count}");
         }

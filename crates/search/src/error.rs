@@ -26,9 +26,9 @@ pub enum SearchError {
         /// The index's folder.
         path: PathBuf,
         /// What it is of.
-        found: Contents,
+        found: Box<Contents>,
         /// What was asked for.
-        expected: Contents,
+        expected: Box<Contents>,
     },
     /// A folder with other files is not taken for an index.
     #[error(

@@ -477,8 +477,8 @@ fn read(path: &Path, expected: &Contents) -> Result<Manifest, SearchError> {
     if manifest.contents != *expected {
         return Err(SearchError::Other {
             path: path.parent().unwrap_or(path).into(),
-            found: manifest.contents,
-            expected: expected.clone(),
+            found: Box::new(manifest.contents),
+            expected: Box::new(expected.clone()),
         });
     }
     for (name, place) in &manifest.items {

@@ -1,6 +1,6 @@
 //! The layers that both encoders are made of.
 
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 use crate::weights::{Init, Layout, Leaf, Weights};
 
@@ -97,13 +97,24 @@ pub fn merge_heads(x: &Tensor) -> Tensor {
 
 /// Attention of `q` `[batch, heads, queries, width]` over `k` and `v` `[batch, heads, keys, width]`; `bias` is added to the
 /// scores (see [`key_bias`]). Scaled by the root of the width; softmax in f32 inside the kernel.
-pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, bias: Option<&Tensor>, dropout: f64) -> Tensor {
-    Tensor::scaled_dot_product_attention(q, k, v, bias, dropout, false, None, false)
+pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, bias: Option<&Tensor>, p: f64) -> Tensor {
+    if p == 0.0 || q.device() != Device::Cpu {
+        return Tensor::scaled_dot_product_attention(q, k, v, bias, p, false, None, false);
+    }
+    // libtorch's fused kernel for CPUs knows no dropout; what it falls back to multiplies in f32, whatever the type.
+    let width = q.size()[3] as f64;
+    let scores = (q / width.sqrt()).matmul(&k.transpose(-1, -2));
+    let scores = bias.map_or_else(|| scores.shallow_clone(), |bias| &scores + bias);
+    let probabilities = scores.softmax(-1, scores.kind());
+    // The factor of the survivors goes to the values, which are fewer.
+    probabilities
+        .masked_fill(&dropped(&probabilities, p), 0.0)
+        .matmul(&(v / (1.0 - p)))
 }
 
 /// What [`attend`] adds to scores so that padding is not looked at: `[batch, 1, 1, keys]` from a mask `[batch, keys]` that is 1
 /// where a key counts.
-pub fn key_bias(mask: &Tensor, kind: tch::Kind) -> Tensor {
+pub fn key_bias(mask: &Tensor, kind: Kind) -> Tensor {
     let bias = Tensor::zeros(mask.size(), (kind, mask.device()));
     bias.masked_fill(&mask.eq(0), f64::NEG_INFINITY)
         .unsqueeze(1)
@@ -112,11 +123,79 @@ pub fn key_bias(mask: &Tensor, kind: tch::Kind) -> Tensor {
 
 /// Drops a share `p` of the elements and scales the others up; nothing at 0.
 pub fn dropout(x: Tensor, p: f64) -> Tensor {
-    if p > 0.0 { x.dropout(p, true) } else { x }
+    if p == 0.0 || x.device() != Device::Cpu {
+        return x.dropout(p, p > 0.0);
+    }
+    x.masked_fill(&dropped(&x, p), 0.0) / (1.0 - p)
+}
+
+/// True for a share `p` of the elements of `like`, at random.
+///
+/// torch draws one Bernoulli variable after the other, on one core: on a CPU that takes as long as the products around it.
+/// Sixteen bits are enough to decide, so that four elements share a draw.
+fn dropped(like: &Tensor, p: f64) -> Tensor {
+    const ELEMENTS_A_DRAW: i64 = 4;
+    let (size, count) = (like.size(), like.numel() as i64);
+    let mut draws = Tensor::empty(
+        [(count + ELEMENTS_A_DRAW - 1) / ELEMENTS_A_DRAW],
+        (Kind::Int64, like.device()),
+    );
+    let bits = draws.random_from_(i64::MIN, None).view_dtype(Kind::Int16);
+    let bound = (p * 65_536.0).round() as i64 + i64::from(i16::MIN);
+    bits.narrow(0, 0, count).lt(bound).view(size.as_slice())
 }
 
 /// Rows `[batch, rows]` of tokens `[batch, tokens, width]`: `[batch, rows, width]`.
 pub fn take_rows(x: &Tensor, rows: &Tensor) -> Tensor {
     let width = x.size()[2];
     x.gather(1, &rows.unsqueeze(-1).expand([-1, -1, width], true), false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const P: f64 = 0.1;
+
+    #[test]
+    fn dropout_drops_its_share_everywhere_and_keeps_the_mean() {
+        tch::manual_seed(1);
+        let found = dropout(Tensor::ones([1000, 999], (Kind::Float, Device::Cpu)), P);
+        let zeros = found.eq(0.0).to_kind(Kind::Double);
+        let share = |x: Tensor| x.double_value(&[]);
+        // Five standard deviations of a mean of 999,000 draws.
+        let bound = 5.0 * (P * (1.0 - P) / 999_000.0).sqrt();
+        assert!((share(zeros.mean(Kind::Double)) - P).abs() < bound + 1.0 / 65_536.0);
+        assert!((share(found.mean(Kind::Double)) - 1.0).abs() < 2.0 * bound);
+        // The four elements of a draw are independent: no column of four, and no pair of neighbours, stands out.
+        let flat = zeros.flatten(0, 1);
+        let every = |start: i64| share(flat.slice(0, start, None, 4).mean(Kind::Double));
+        assert!((0..4).all(|start| (every(start) - P).abs() < 2.0 * bound + 1.0 / 65_536.0));
+        for lag in 1..=4 {
+            let both = flat.slice(0, lag, None, 1) * flat.slice(0, 0, -lag, 1);
+            assert!(
+                (share(both.mean(Kind::Double)) - P * P).abs() < 3.0 * bound,
+                "{lag}"
+            );
+        }
+    }
+
+    #[test]
+    fn attention_with_dropout_is_fused_attention_in_expectation() {
+        tch::manual_seed(2);
+        let random = |tokens| Tensor::randn([2, 3, tokens, 8], (Kind::Float, Device::Cpu));
+        let (q, k, v) = (random(5), random(7), random(7));
+        let mask = Tensor::ones([2, 7], (Kind::Int64, Device::Cpu));
+        let _ = mask.get(1).slice(0, 4, None, 1).fill_(0);
+        let bias = key_bias(&mask, Kind::Float);
+        let fused = attend(&q, &k, &v, Some(&bias), 0.0);
+        const DRAWS: i64 = 4000;
+        let sum: Tensor = (0..DRAWS).map(|_| attend(&q, &k, &v, Some(&bias), P)).sum();
+        let apart = (sum / DRAWS - fused).abs().max().double_value(&[]);
+        assert!(apart < 0.05, "{apart}");
+        // Where hardly anything is dropped, they agree.
+        let exact = attend(&q, &k, &v, Some(&bias), 1e-9);
+        let fused = attend(&q, &k, &v, Some(&bias), 0.0);
+        assert!(exact.allclose(&fused, 1e-5, 1e-6, false));
+    }
 }

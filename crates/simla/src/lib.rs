@@ -5,6 +5,7 @@
 
 pub mod config;
 pub mod device;
+pub mod disk;
 pub mod dvae;
 pub mod flops;
 pub mod guard;

@@ -9,10 +9,18 @@ pub fn resident_gib() -> f64 {
 
 /// The most host memory that the process has ever held, in GiB; none where the system does not say.
 pub fn peak_gib() -> Option<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    kibibytes("/proc/self/status", "VmHWM:")
+}
+
+/// Host memory that is free or can be freed at once, in GiB; none where the system does not say.
+pub fn available_gib() -> Option<f64> {
+    kibibytes("/proc/meminfo", "MemAvailable:")
+}
+
+/// The value of a line `name  1234 kB`, in GiB.
+fn kibibytes(file: &str, name: &str) -> Option<f64> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024.0 / GIB)
 }

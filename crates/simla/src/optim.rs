@@ -176,7 +176,66 @@ pub fn alpha_at(alpha: f64, step: u64, steps_per_epoch: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use tch::Device;
+
     use super::*;
+    use crate::weights::{Init, Layout};
+
+    #[test]
+    fn three_steps_are_torchs_with_decay_on_matrices_only() {
+        let mut layout = Layout::default();
+        let matrix = layout.leaf("matrix", &[2, 2], Init::Constant(0.0));
+        let vector = layout.leaf("vector", &[2], Init::Constant(0.0));
+        let mut weights = Weights::new(&layout, Kind::Float, Device::Cpu, true);
+        no_grad(|| {
+            let start = [1f32, -2.0, 3.0, 4.0];
+            weights
+                .value(matrix)
+                .flatten(0, 1)
+                .copy_(&Tensor::from_slice(&start));
+            weights
+                .value(vector)
+                .copy_(&Tensor::from_slice(&[0.5f32, -1.0]));
+        });
+        let config = AdamWConfig {
+            weight_decay: 0.5,
+            ..AdamWConfig::default()
+        };
+        let mut optimizer = AdamW::new(config, &weights);
+        let mut gradients = Gradients::new(&weights);
+        for (of_matrix, of_vector) in [
+            ([0.1f32, -0.2, 0.3, 0.0], [0.01f32, -1.0]),
+            ([-0.5, 0.4, 0.2, 0.1], [0.02, 1.0]),
+            ([1.0, 2.0, -3.0, 0.0], [0.0, 3.0]),
+        ] {
+            // A loss whose gradient is the given one, twice as large: the scale halves it.
+            let times = |leaf, by: &[f32]| {
+                (weights[leaf].flatten(0, -1) * Tensor::from_slice(by)).sum(Kind::Float)
+            };
+            let loss = (times(matrix, &of_matrix) + times(vector, &of_vector)) * 2.0;
+            gradients.clear();
+            gradients.backward(&loss, &weights);
+            optimizer.step(&mut weights, &mut gradients, 0.1, 0.5);
+        }
+        // torch.optim.AdamW(lr=0.1) with weight_decay 0.5 for the matrix and 0 for the vector, torch 2.11.
+        let expected = [
+            (
+                matrix,
+                vec![0.788_054_5, -1.727_795_4, 2.444_174_3, 3.301_284_8],
+            ),
+            (vector, vec![0.228_873_15, -0.964_787_66]),
+        ];
+        for (leaf, expected) in expected {
+            let found: Vec<f64> =
+                Vec::try_from(weights.value(leaf).flatten(0, -1).to_kind(Kind::Double)).unwrap();
+            for (found, expected) in found.iter().zip(expected) {
+                assert!(
+                    (found - expected).abs() < 1e-6,
+                    "{found} against {expected}"
+                );
+            }
+        }
+    }
 
     #[test]
     fn schedule_at_its_corners() {

@@ -98,8 +98,32 @@ settings! {
     save_every_minutes: f64, "minutes between checkpoints; 0 for none but by steps and the last";
     keep: u64, "checkpoints that stay, newest first; the best stays too";
     eval_every_steps: u64, "steps between retrievals on the held-out file; 0 for one at the end";
-    samples_every_steps: u64, "steps between samples of what the model would fill in; 0 for none";
+    samples_every_steps: u64, "steps between samples of what it makes of held-out pairs; 0 for one at the end";
 }
+
+/// What a run that has begun cannot change.
+const FIXED: &[&str] = &[
+    "batch_size",
+    "accumulate",
+    "seed",
+    "image_size",
+    "patch_size",
+    "vision_width",
+    "vision_depth",
+    "vision_heads",
+    "text_width",
+    "text_depth",
+    "text_heads",
+    "text_mlp",
+    "max_positions",
+    "embed_dim",
+    "visual_vocab",
+    "queue_size",
+    "vocab_size",
+    "dvae_steps",
+    "dvae_batch_size",
+    "dvae_width",
+];
 
 /// A setting that cannot be used.
 #[derive(Debug, Error)]
@@ -261,6 +285,26 @@ impl Settings {
         Ok(settings)
     }
 
+    /// Refuses what a run that has begun cannot change: the sizes of its tensors, and the order of its data.
+    ///
+    /// # Errors
+    /// The first such setting, with both values.
+    pub fn check_resumed(&self, before: &Self) -> Result<(), SettingsError> {
+        let table = |settings| Table::try_from(settings).expect("settings are a table");
+        let (ours, before) = (table(self), table(before));
+        match FIXED.iter().find(|&&name| ours[name] != before[name]) {
+            Some(name) => Err(bad_value(
+                name,
+                &ours[*name],
+                &format!(
+                    "this run began with {} and cannot change it; a new --output can",
+                    before[*name]
+                ),
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// The resolved settings as a commented file.
     pub fn to_toml(&self) -> String {
         let table = Table::try_from(self).expect("settings are a table");
@@ -299,6 +343,7 @@ impl Settings {
             ("accumulate", self.accumulate),
             ("keep", self.keep),
             ("max_bad_steps", self.max_bad_steps),
+            ("dvae_steps", self.dvae_steps),
         ] {
             positive(name, value as f64)?;
         }
@@ -501,6 +546,24 @@ mod tests {
             settings.validate().unwrap();
             assert_eq!(resolve(Some(&settings.to_toml()), &[]).unwrap(), settings);
         }
+    }
+
+    #[test]
+    fn a_run_that_has_begun_keeps_its_sizes_and_the_order_of_its_data() {
+        let before = resolve(None, &[]).unwrap();
+        let allowed = resolve(None, &["lr=1", "epochs=99", "workers=3", "keep=7"]).unwrap();
+        allowed.check_resumed(&before).unwrap();
+        for (assignment, words) in [
+            ("batch_size=7", ["batch_size", "7", "32"]),
+            ("seed=5", ["seed", "5", "0"]),
+            ("text_mlp=600", ["text_mlp", "600", "512"]),
+        ] {
+            let after = resolve(None, &[assignment]).unwrap();
+            let error = after.check_resumed(&before).unwrap_err().to_string();
+            assert!(words.iter().all(|word| error.contains(word)), "{error}");
+        }
+        let known: Vec<&str> = HELP.iter().map(|(name, _)| *name).collect();
+        assert!(FIXED.iter().all(|name| known.contains(name)));
     }
 
     #[test]

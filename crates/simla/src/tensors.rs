@@ -10,10 +10,12 @@ use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, View};
 use tch::{Device, Kind, Tensor};
 use thiserror::Error;
 
+use crate::disk::advice;
+
 /// Why a file of tensors could not be used.
 #[derive(Debug, Error)]
 pub enum TensorsError {
-    #[error("{path}: {source}")]
+    #[error("{path}: {source}{}", advice(.source))]
     Io { path: PathBuf, source: io::Error },
     #[error("{path}: not a whole safetensors file: {source}")]
     Format {

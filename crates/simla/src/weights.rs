@@ -277,6 +277,13 @@ impl Weights {
         self.master.view(&self.layout.leaves[leaf.0])
     }
 
+    /// Whether every parameter is a number. (A norm that overflows is that of no usable model either.)
+    pub fn is_finite(&self) -> bool {
+        [&self.master.matrices, &self.master.vectors]
+            .iter()
+            .all(|buffer| buffer.norm().double_value(&[]).is_finite())
+    }
+
     /// Brings the copies in the compute type up to date.
     pub fn refresh(&mut self) {
         if let Some(copies) = &mut self.copies {

@@ -25,6 +25,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 #[derive(Subcommand)]
 pub enum Command {
     Step(StepArguments),
+    Memory(super::bench_memory::Arguments),
 }
 
 /// Times the pre-training step on random pairs, without the visual tokenizer
@@ -68,7 +69,13 @@ const MASKED_WORDS: f64 = 0.3;
 const ALPHA: f64 = 0.4;
 
 pub fn run(command: Command) -> Result<ExitCode> {
-    let Command::Step(arguments) = command;
+    match command {
+        Command::Step(arguments) => step(&arguments),
+        Command::Memory(arguments) => super::bench_memory::run(arguments),
+    }
+}
+
+fn step(arguments: &StepArguments) -> Result<ExitCode> {
     if arguments.batch < 2 || arguments.steps == 0 {
         bail!(
             "--batch {}, --steps {}: expected at least 2 pairs and 1 step",
@@ -87,7 +94,7 @@ pub fn run(command: Command) -> Result<ExitCode> {
         dropout: 0.1,
         ..ModelConfig::preset(arguments.preset, 30_522, special)
     };
-    println!("{}", guarded(|| measure(&arguments, config, device))?);
+    println!("{}", guarded(|| measure(arguments, config, device))?);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -24,6 +24,9 @@ const SETTINGS: &[&str] = &[
     "min_scale=0.7",
     "dropout=0.0",
     "vocab_size=400",
+    "dvae_steps=300",
+    "steps=550",
+    "warmup_steps=55",
     "save_every_minutes=5",
 ];
 /// Pixels of a scene's side.

@@ -7,9 +7,10 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use simla::config::Preset;
+use simla::model::Simla;
 use simla::settings::{HELP, Settings};
 use simla::train::Ending;
-use simla::train::checkpoint::Checkpoint;
+use simla::train::checkpoint::{Checkpoint, CheckpointError};
 
 use crate::run::{Inputs, Run};
 use crate::stop;
@@ -31,7 +32,7 @@ pub struct Arguments {
     /// Go on with the run in this folder, from its last checkpoint
     #[arg(long, value_name = "DIR", conflicts_with_all = ["data", "output", "config"])]
     resume: Option<PathBuf>,
-    /// With --resume: take the newest checkpoint that is whole, where the last one is damaged
+    /// With --resume: take the newest checkpoint that is whole and fits, where the last one does not
     #[arg(long, requires = "resume")]
     allow_older: bool,
     /// Settings in a TOML file, as name = value
@@ -93,27 +94,21 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let device = simla::device::open(&arguments.device)?;
     let read =
         |path: &Path| fs::read_to_string(path).with_context(|| format!("{}", path.display()));
-    let (folder, settings, inputs, resume) = match &arguments.resume {
+    let (folder, settings, inputs) = match &arguments.resume {
         Some(folder) => {
             let saved =
                 read(&folder.join("config.toml")).context("--resume: not the folder of a run")?;
             let settings = Settings::resolve(Some(&saved), &arguments.set)?;
-            let mut inputs: Inputs =
+            settings.check_resumed(&Settings::resolve(Some(&saved), &[])?)?;
+            let inputs: Inputs =
                 serde_json::from_str(&read(&folder.join("run.json"))?).context("run.json")?;
-            inputs.held_out = arguments.eval_data.or(inputs.held_out);
-            inputs.image_root = arguments.image_root.or(inputs.image_root);
-            inputs.dvae = arguments.dvae.or(inputs.dvae);
-            let checkpoint = match Checkpoint::open(folder) {
-                Err(simla::train::checkpoint::CheckpointError::None(_)) => None,
-                found if arguments.allow_older => {
-                    let whole = found.and_then(|found| found.verify().map(|()| found));
-                    Some(whole.or_else(|_| Checkpoint::newest_whole(folder))?)
-                }
-                found => Some(found.context(
-                    "pass --allow-older to go on from the newest checkpoint that is whole",
-                )?),
+            let inputs = Inputs {
+                held_out: arguments.eval_data.or(inputs.held_out),
+                image_root: arguments.image_root.or(inputs.image_root),
+                dvae: arguments.dvae.or(inputs.dvae),
+                ..inputs
             };
-            (folder.clone(), settings, inputs, checkpoint)
+            (folder.clone(), settings, inputs)
         }
         None => {
             let file = arguments.config.as_deref().map(read).transpose()?;
@@ -132,13 +127,20 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
                 dvae: arguments.dvae,
                 held_out: arguments.eval_data,
             };
-            (folder, settings, inputs, None)
+            (folder, settings, inputs)
         }
     };
     let stop = stop::on_signal()?;
     let run = Run::prepare(&folder, settings, inputs, device)?;
     let ending = match run.tokenizer(&stop)? {
-        Some(dvae) => run.pretrain(run.model()?, dvae, resume.as_ref(), &stop)?.1,
+        Some(dvae) => {
+            let mut model = run.model()?;
+            let resume = match arguments.resume.is_some() {
+                true => last_checkpoint(&folder, &mut model, arguments.allow_older)?,
+                false => None,
+            };
+            run.pretrain(model, dvae, resume.as_ref(), &stop)?.1
+        }
         None => Ending::Stopped,
     };
     match ending {
@@ -155,4 +157,32 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         ),
     }
     Ok(stop::code(ending))
+}
+
+/// Where a run goes on: its last checkpoint, or with `allow_older` the newest that fits `model`, which takes its tensors. None
+/// where the run was killed before it saved one.
+fn last_checkpoint(
+    run: &Path,
+    model: &mut Simla,
+    allow_older: bool,
+) -> Result<Option<Checkpoint>, CheckpointError> {
+    let last = match Checkpoint::open(run) {
+        Err(CheckpointError::None(_)) => return Ok(None),
+        last if !allow_older => return last.map(Some),
+        last => last,
+    };
+    let mut usable = |checkpoint: &Checkpoint| {
+        checkpoint.verify()?;
+        let loaded = model.load(&checkpoint.model()?);
+        loaded.map_err(|e| checkpoint.blame(e))
+    };
+    match last.and_then(|last| usable(&last).map(|()| last)) {
+        Ok(last) => Ok(Some(last)),
+        Err(error) => {
+            eprintln!("{error}");
+            let older = Checkpoint::newest(run, |checkpoint| usable(checkpoint).is_ok())?;
+            eprintln!("going on from {}", older.path.display());
+            Ok(Some(older))
+        }
+    }
 }

@@ -2,6 +2,7 @@
 
 use super::words::{clipped, grouped};
 use super::{plots, shell};
+use crate::canvas::save_bytes;
 use crate::charts;
 use crate::error::PicturesError;
 use crate::metrics::Metrics;
@@ -9,6 +10,7 @@ use crate::numbers::short_number;
 use crate::run::RunFolder;
 use maud::html;
 use std::collections::BTreeSet;
+use std::path::Path;
 
 /// A page that compares runs: their last numbers in a table, and a chart for each number.
 ///
@@ -51,6 +53,14 @@ pub fn comparison(runs: &[RunFolder]) -> Result<String, PicturesError> {
         (plots("Curves", &charts::of_runs(&read)))
     };
     Ok(shell("Runs compared", false, &body).into_string())
+}
+
+/// Writes the page that compares runs to `path`, whole or not at all.
+///
+/// # Errors
+/// When a run cannot be read or the page not be written.
+pub fn save_comparison(runs: &[RunFolder], path: &Path) -> Result<(), PicturesError> {
+    save_bytes(comparison(runs)?.as_bytes(), path)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ mod compare;
 mod samples;
 mod words;
 
-pub use compare::comparison;
+pub use compare::{comparison, save_comparison};
 
 use crate::canvas::save_bytes;
 use crate::charts;
@@ -225,7 +225,7 @@ impl Page {
                 div class="scroll" {
                     table class="wrap" {
                         @for bad in &status.first_bad_records {
-                            tr { td { (clipped(&bad.place)) } td { (clipped(&bad.reason)) } }
+                            tr { td { (clipped(bad)) } }
                         }
                     }
                 }
@@ -295,7 +295,6 @@ fn swatch(number: usize) -> Markup {
 mod tests {
     use super::*;
     use crate::canvas::blank;
-    use crate::run::BadRecord;
     use crate::samples::{Keyword, Sample, SampleSet, WordGuess};
     use std::fs;
 
@@ -321,10 +320,7 @@ mod tests {
             checkpoint: Some(text()),
             message: text(),
             bad_records: 1234,
-            first_bad_records: vec![BadRecord {
-                place: text(),
-                reason: text(),
-            }],
+            first_bad_records: vec![text()],
             ..Status::default()
         };
         status.save(folder.path()).unwrap();

@@ -237,3 +237,126 @@ fn codes_used(tokens: &Tensor, vocab: i64) -> Tensor {
         .to_kind(Kind::Float)
         .mean(Kind::Float)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Preset;
+    use crate::dvae::DvaeConfig;
+    use crate::dvae::encoder::EncoderConfig;
+
+    const SIDE: usize = 32;
+    const PATCHES: usize = 16;
+
+    fn task() -> Pretraining {
+        let special = SpecialIds {
+            pad: 0,
+            cls: 1,
+            sep: 2,
+            mask: 3,
+        };
+        let config = ModelConfig {
+            image_size: SIDE as i64,
+            patch_size: 8,
+            vision_depth: 1,
+            text_depth: 2,
+            visual_vocab: 8,
+            queue_size: 10,
+            ..ModelConfig::preset(Preset::Tiny, 20, special)
+        };
+        let encoder = EncoderConfig {
+            width: 4,
+            groups: 3,
+            blocks_per_group: 1,
+            vocab: 8,
+        };
+        let dvae = DvaeConfig {
+            encoder,
+            decoder: false,
+        };
+        let dvae = Dvae::new(dvae, Kind::Float, Device::Cpu, false, 1);
+        let simla = Simla::new(config, Kind::Float, Device::Cpu, 2);
+        Pretraining::new(simla, dvae, Objectives::default(), 0.4, vec![])
+    }
+
+    /// Two pairs; `shade` makes batches differ.
+    fn batch(shade: u8) -> Batch {
+        let pixels = |side: usize| {
+            (0..2 * side * side * 3)
+                .map(|i| (i as u8).wrapping_mul(shade))
+                .collect()
+        };
+        let word = i64::from(shade % 8) + 5;
+        Batch {
+            step: 0,
+            epoch: 0,
+            size: 2,
+            side: SIDE,
+            length: 4,
+            patches: PATCHES,
+            images: pixels(SIDE),
+            halves: pixels(SIDE / 2),
+            ids: vec![1, word, 9, 2, 1, 12, word, 2],
+            mask: vec![1; 8],
+            mlm_ids: vec![1, 3, 9, 2, 1, 12, 3, 2],
+            mlm_labels: vec![-100, word, -100, -100, -100, -100, word, -100],
+            masked_patches: (0..2 * PATCHES).map(|i| i % 4 == 0).collect(),
+            image_ids: vec![0, 1],
+            records: vec![],
+        }
+    }
+
+    #[test]
+    fn queues_and_momentum_model_move_once_a_step_with_all_its_batches() {
+        let mut task = task();
+        let mut gradients = Gradients::new(task.weights());
+        let at = At {
+            step: 3,
+            steps_per_epoch: 4,
+            seed: 5,
+        };
+        let copy = |task: &Pretraining, name: &str| task.tensors()[name].copy();
+        let names = ["image_queue", "text_queue", "queue_ptr"];
+        let mut step = |task: &mut Pretraining, applied: bool| {
+            task.begin_step();
+            let before = names.map(|name| copy(task, name));
+            let teacher = copy(task, "vision_proj_m.weight");
+            let similarities = [7, 50].map(|shade| {
+                let scores = task.backward(&batch(shade), at, &mut gradients);
+                scores.losses[0].1.double_value(&[])
+            });
+            assert_ne!(similarities[0], similarities[1], "the batches differ");
+            for (name, before) in names.iter().zip(&before) {
+                assert!(copy(task, name).equal(before), "{name} within a step");
+            }
+            assert!(copy(task, "vision_proj_m.weight").equal(&teacher));
+            let features: Vec<Tensor> = task
+                .features
+                .iter()
+                .map(|(image, _)| image.copy())
+                .collect();
+            task.end_step(applied);
+            (before, features)
+        };
+        let (_, features) = step(&mut task, true);
+        assert_eq!(
+            copy(&task, "queue_ptr").int64_value(&[0]),
+            4,
+            "two batches of two"
+        );
+        let pushed = copy(&task, "image_queue").narrow(1, 0, 4).transpose(0, 1);
+        assert!(pushed.equal(&Tensor::cat(&features, 0)), "in their order");
+
+        let (before, _) = step(&mut task, false);
+        for (name, before) in names.iter().zip(&before) {
+            assert!(
+                copy(&task, name).equal(before),
+                "{name} after a skipped step"
+            );
+        }
+        assert!(
+            task.features.is_empty(),
+            "a skipped step leaves nothing for the next"
+        );
+    }
+}

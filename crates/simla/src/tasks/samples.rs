@@ -4,6 +4,7 @@ use simla_data::{Batch, Vocabulary};
 use tch::{Kind, Tensor, no_grad};
 
 use crate::dvae::Dvae;
+use crate::guard::{TorchError, guarded};
 use crate::inputs::tokenizer_pixels;
 use crate::model::Simla;
 use crate::objectives::Objectives;
@@ -26,98 +27,113 @@ pub struct Sample {
     pub words: Vec<(String, Guess)>,
     /// Recommended concepts, best first.
     pub keywords: Vec<Guess>,
-    /// RGB bytes at half the view's side: through the tokenizer unmasked, and with the masked patches as the model fills them.
     /// None without a decoder.
     pub decoded: Option<Decoded>,
 }
 
-/// What the tokenizer makes of a view.
+/// A view through the tokenizer's decoder: RGB bytes at half its side.
 #[derive(Debug, Clone)]
 pub struct Decoded {
+    /// From the tokens of the whole view: no filling can be better.
     pub original: Vec<u8>,
+    /// With the model's tokens in place of the masked patches'.
     pub filled: Vec<u8>,
 }
 
-/// The model's view of every pair of `batch`, with the `keywords` best concepts.
+/// The model's view of every pair of `batch`, with the `keywords` best concepts. Without dropout.
+///
+/// # Errors
+/// What libtorch could not do.
 pub fn samples(
+    model: &mut Simla,
+    dvae: &Dvae,
+    vocabulary: &Vocabulary,
+    batch: &Batch,
+    keywords: i64,
+) -> Result<Vec<Sample>, TorchError> {
+    let dropout = std::mem::take(&mut model.config.dropout);
+    let samples = guarded(|| no_grad(|| look(model, dvae, vocabulary, batch, keywords)));
+    model.config.dropout = dropout;
+    samples
+}
+
+fn look(
     model: &Simla,
     dvae: &Dvae,
     vocabulary: &Vocabulary,
     batch: &Batch,
     keywords: i64,
 ) -> Vec<Sample> {
-    no_grad(|| {
-        let device = model.online.device();
-        let tokens = dvae.tokens(&tokenizer_pixels(batch, device));
-        let b = Inputs::new(batch, &tokens, 0, device);
-        let (_, seen) = model.align(
-            &b,
-            0.0,
-            Objectives {
-                itm: false,
-                ..Objectives::default()
-            },
-        );
-        let logits = seen.mlm_logits.expect("MLM takes part");
-        let (probability, guess) = logits.softmax(-1, Kind::Float).max_dim(-1, false);
-        let (probability, guess) = (floats(&probability), integers(&guess));
-        let concepts = seen.keywords.expect("PSL takes part").logits.sigmoid();
-        let (scores, ids) = ranked_words(&concepts, vocabulary, keywords);
+    let device = model.online.device();
+    let tokens = dvae.tokens(&tokenizer_pixels(batch, device));
+    let b = Inputs::new(batch, &tokens, 0, device);
+    let (_, seen) = model.align(
+        &b,
+        0.0,
+        Objectives {
+            itm: false,
+            ..Objectives::default()
+        },
+    );
+    let logits = seen.mlm_logits.expect("MLM takes part");
+    let (probability, guess) = logits.softmax(-1, Kind::Float).max_dim(-1, false);
+    let (probability, guess) = (floats(&probability), integers(&guess));
+    let concepts = seen.keywords.expect("PSL takes part").logits.sigmoid();
+    let (scores, ids) = ranked_words(&concepts, vocabulary, keywords);
 
-        let predicted = model.reconstruct(&b, 0.0).1.argmax(-1, false);
-        let filled = tokens.masked_scatter(&b.patches.hidden, &predicted);
-        let (original, filled) = (pixels(dvae, &tokens), pixels(dvae, &filled));
+    let predicted = model.reconstruct(&b, 0.0).1.argmax(-1, false);
+    let filled = tokens.masked_scatter(&b.patches.hidden, &predicted);
+    let (original, filled) = (pixels(dvae, &tokens), pixels(dvae, &filled));
 
-        let mut next = 0;
-        (0..batch.size)
-            .map(|i| {
-                let row = |values: &[i64]| values[i * batch.length..][..batch.length].to_vec();
-                let truths: Vec<i64> = row(&batch.mlm_labels)
-                    .into_iter()
-                    .filter(|&label| label >= 0)
-                    .collect();
-                let words = truths
-                    .into_iter()
-                    .map(|truth| {
-                        let guessed = Guess {
-                            word: vocabulary.word(guess[next]).to_owned(),
-                            probability: probability[next],
-                        };
-                        next += 1;
-                        (vocabulary.word(truth).to_owned(), guessed)
-                    })
-                    .collect();
-                let hidden: Vec<i64> = row(&batch.ids)
-                    .iter()
-                    .zip(row(&batch.mlm_labels))
-                    .map(|(&id, label)| {
-                        if label >= 0 {
-                            model.config.special.mask
-                        } else {
-                            id
-                        }
-                    })
-                    .collect();
-                let concept = |(&id, &probability): (&i64, &f32)| Guess {
-                    word: vocabulary.word(id).to_owned(),
-                    probability,
-                };
-                Sample {
-                    caption: vocabulary.decode(&row(&batch.ids)),
-                    masked: with_gaps(vocabulary, &hidden, model.config.special.mask),
-                    words,
-                    keywords: ids[i].iter().zip(&scores[i]).map(concept).collect(),
-                    decoded: original
-                        .as_ref()
-                        .zip(filled.as_ref())
-                        .map(|(original, filled)| Decoded {
-                            original: original[i].clone(),
-                            filled: filled[i].clone(),
-                        }),
-                }
-            })
-            .collect()
-    })
+    let mut next = 0;
+    (0..batch.size)
+        .map(|i| {
+            let row = |values: &[i64]| values[i * batch.length..][..batch.length].to_vec();
+            let truths: Vec<i64> = row(&batch.mlm_labels)
+                .into_iter()
+                .filter(|&label| label >= 0)
+                .collect();
+            let words = truths
+                .into_iter()
+                .map(|truth| {
+                    let guessed = Guess {
+                        word: vocabulary.word(guess[next]).to_owned(),
+                        probability: probability[next],
+                    };
+                    next += 1;
+                    (vocabulary.word(truth).to_owned(), guessed)
+                })
+                .collect();
+            let hidden: Vec<i64> = row(&batch.ids)
+                .iter()
+                .zip(row(&batch.mlm_labels))
+                .map(|(&id, label)| {
+                    if label >= 0 {
+                        model.config.special.mask
+                    } else {
+                        id
+                    }
+                })
+                .collect();
+            let concept = |(&id, &probability): (&i64, &f32)| Guess {
+                word: vocabulary.word(id).to_owned(),
+                probability,
+            };
+            Sample {
+                caption: vocabulary.decode(&row(&batch.ids)),
+                masked: with_gaps(vocabulary, &hidden, model.config.special.mask),
+                words,
+                keywords: ids[i].iter().zip(&scores[i]).map(concept).collect(),
+                decoded: original
+                    .as_ref()
+                    .zip(filled.as_ref())
+                    .map(|(original, filled)| Decoded {
+                        original: original[i].clone(),
+                        filled: filled[i].clone(),
+                    }),
+            }
+        })
+        .collect()
 }
 
 /// The caption with `___` for masked words.

@@ -14,6 +14,7 @@ use serde_json::Value;
 use tch::Tensor;
 use thiserror::Error;
 
+use crate::disk::advice;
 use crate::tensors::{self, TensorsError};
 use crate::weights::WeightsError;
 
@@ -32,7 +33,10 @@ pub struct State {
     pub step: u64,
     /// Epochs done, as a fraction.
     pub epoch: f64,
+    pub steps_per_epoch: u64,
     pub seed: u64,
+    /// The best score so far, where there was one.
+    pub best: Option<f64>,
     /// Which task wrote it.
     pub task: String,
     /// The task's configuration: what is needed to build the model again.
@@ -62,17 +66,8 @@ pub enum CheckpointError {
     Incomplete { path: PathBuf, reason: String },
     #[error(transparent)]
     Tensors(#[from] TensorsError),
-    #[error("{path}: {source}")]
+    #[error("{path}: {source}{}", previous(.path))]
     Weights { path: PathBuf, source: WeightsError },
-}
-
-fn advice(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            ": free some space, or keep fewer checkpoints (--set keep=N); the last one is whole"
-        }
-        _ => "",
-    }
 }
 
 fn previous(path: &Path) -> String {
@@ -87,7 +82,7 @@ fn previous(path: &Path) -> String {
         .find(|other| other.as_str() < &*name)
     {
         Some(other) => format!(
-            "; the one before it is {}",
+            "; the one before it is {} (--allow-older goes back to it)",
             path.with_file_name(other).display()
         ),
         None => String::new(),
@@ -99,7 +94,9 @@ fn previous(path: &Path) -> String {
 pub struct Contents {
     pub step: u64,
     pub epoch: f64,
+    pub steps_per_epoch: u64,
     pub seed: u64,
+    pub best: Option<f64>,
     pub task: String,
     pub config: Value,
     pub model: BTreeMap<String, Tensor>,
@@ -164,7 +161,9 @@ impl Checkpoints {
             let state = State {
                 step: contents.step,
                 epoch: contents.epoch,
+                steps_per_epoch: contents.steps_per_epoch,
                 seed: contents.seed,
+                best: contents.best,
                 task: contents.task,
                 config: contents.config,
                 version: env!("CARGO_PKG_VERSION").into(),
@@ -188,18 +187,21 @@ impl Checkpoints {
             let path = self.folder.join(pointer);
             write_atomically(&path, name.as_bytes()).map_err(io(&path))?;
         }
-        self.sweep().map_err(io(&self.folder))?;
+        self.sweep(&name).map_err(io(&self.folder))?;
         Ok(place)
     }
 
-    /// Removes all but the newest and the best.
-    fn sweep(&self) -> io::Result<()> {
+    /// Removes all but the newest up to `latest`, and the best. What is newer than `latest` is from before the run went back to
+    /// an older checkpoint.
+    fn sweep(&self, latest: &str) -> io::Result<()> {
         let best = pointed(&self.folder, BEST);
-        let all = finished(&self.folder)?;
-        for name in &all[..all.len().saturating_sub(self.keep)] {
-            if best.as_deref() != Some(name) {
-                fs::remove_dir_all(self.folder.join(name))?;
-            }
+        let (kept, overtaken): (Vec<_>, Vec<_>) = finished(&self.folder)?
+            .into_iter()
+            .partition(|name| name.as_str() <= latest);
+        let old = &kept[..kept.len().saturating_sub(self.keep)];
+        let old = old.iter().filter(|name| best.as_ref() != Some(name));
+        for name in old.chain(&overtaken) {
+            fs::remove_dir_all(self.folder.join(name))?;
         }
         Ok(())
     }
@@ -213,13 +215,16 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// The checkpoint at `path`: a run's folder (its latest), or a checkpoint's own.
+    /// The checkpoint at `path`: a run's folder (its latest), or a checkpoint's own. A run that was killed before it could point
+    /// to its first checkpoint has that one.
     ///
     /// # Errors
     /// If there is none, or it is incomplete: with what is missing, and the one before it.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
         let folder = path.join("checkpoints");
-        let path = match pointed(&folder, LATEST) {
+        let latest =
+            pointed(&folder, LATEST).or_else(|| finished(&folder).unwrap_or_default().pop());
+        let path = match latest {
             Some(name) => folder.join(name),
             None if path.join(STATE).exists() => path.to_owned(),
             None => return Err(CheckpointError::None(path.into())),
@@ -227,11 +232,11 @@ impl Checkpoint {
         Self::read(path)
     }
 
-    /// The newest checkpoint of a run that is whole, however far back.
+    /// The newest checkpoint of a run that is whole and `usable`, however far back.
     ///
     /// # Errors
     /// If there is none.
-    pub fn newest_whole(run: &Path) -> Result<Self, CheckpointError> {
+    pub fn newest(run: &Path, usable: impl FnMut(&Self) -> bool) -> Result<Self, CheckpointError> {
         let folder = run.join("checkpoints");
         let names = finished(&folder).map_err(|source| CheckpointError::Io {
             path: folder.clone(),
@@ -245,7 +250,8 @@ impl Checkpoint {
         names
             .iter()
             .rev()
-            .find_map(whole)
+            .filter_map(whole)
+            .find(usable)
             .ok_or_else(|| CheckpointError::None(run.into()))
     }
 
@@ -399,7 +405,9 @@ mod tests {
         Contents {
             step,
             epoch: 0.5,
+            steps_per_epoch: 10,
             seed: 7,
+            best: None,
             task: "test".into(),
             config: Value::Null,
             model: tensors(step as f64),
@@ -454,7 +462,9 @@ mod tests {
         fs::write(&model, &whole[..whole.len() - 1]).unwrap();
         let error = Checkpoint::open(run.path()).unwrap_err().to_string();
         assert!(error.contains("bytes, expected"), "{error}");
-        assert_eq!(Checkpoint::newest_whole(run.path()).unwrap().state.step, 1);
+        let whole = Checkpoint::newest(run.path(), |_| true).unwrap();
+        assert_eq!(whole.state.step, 1);
+        assert!(Checkpoint::newest(run.path(), |_| false).is_err());
 
         fs::remove_file(newest.join(STATE)).unwrap();
         assert!(
@@ -463,6 +473,29 @@ mod tests {
                 .to_string()
                 .contains(STATE)
         );
+    }
+
+    #[test]
+    fn a_run_that_goes_back_overtakes_what_was_newer() {
+        let run = tempfile::tempdir().unwrap();
+        let folder = run.path().join("checkpoints");
+        let checkpoints = Checkpoints::open(run.path(), 1).unwrap();
+        checkpoints.save(contents(4), false).unwrap();
+        // Killed between renaming step 8 and pointing to it: the run goes on from step 4.
+        fs::rename(folder.join("step-00000004"), folder.join("step-00000008")).unwrap();
+        checkpoints.save(contents(4), false).unwrap();
+        checkpoints.save(contents(6), false).unwrap();
+        assert_eq!(finished(&folder).unwrap(), ["step-00000006"]);
+        assert_eq!(Checkpoint::open(run.path()).unwrap().state.step, 6);
+    }
+
+    #[test]
+    fn a_first_checkpoint_is_found_before_it_is_pointed_to() {
+        let run = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints::open(run.path(), 1).unwrap();
+        checkpoints.save(contents(4), false).unwrap();
+        fs::remove_file(run.path().join("checkpoints").join(LATEST)).unwrap();
+        assert_eq!(Checkpoint::open(run.path()).unwrap().state.step, 4);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! `metrics.jsonl`: one JSON line a step. A resumed run goes on where its checkpoint stands: no step twice, none missing.
+//! `metrics.jsonl` and its like: one JSON line a step. A resumed run goes on where its checkpoint stands: no step twice, none
+//! missing.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -7,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+use crate::disk::advice;
 
 /// What a step gave.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -54,7 +57,7 @@ fn nulls_are_nan<'de, D: serde::Deserializer<'de>>(
 
 /// Why the log could not be written or read.
 #[derive(Debug, Error)]
-#[error("{path}: {source}")]
+#[error("{path}: {source}{}", advice(.source))]
 pub struct MetricsError {
     path: PathBuf,
     source: io::Error,
@@ -94,11 +97,11 @@ impl Metrics {
         })
     }
 
-    /// Appends a line.
+    /// Appends a line: `record` has a field `step`.
     ///
     /// # Errors
     /// The path and what the system said.
-    pub fn write(&mut self, record: &StepRecord) -> Result<(), MetricsError> {
+    pub fn write(&mut self, record: &impl Serialize) -> Result<(), MetricsError> {
         let mut line = serde_json::to_vec(record).expect("a record is JSON");
         line.push(b'\n');
         self.file.write_all(&line).map_err(|source| MetricsError {

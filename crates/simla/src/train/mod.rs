@@ -162,7 +162,7 @@ impl Trainer {
         resume: Option<&Checkpoint>,
     ) -> Result<Self, TrainError> {
         let mut optimizer = AdamW::new(optimizer, task.weights());
-        let mut step = 0;
+        let (mut step, mut best) = (0, None);
         if let Some(checkpoint) = resume {
             checkpoint.verify()?;
             task.load(&checkpoint.model()?)
@@ -170,7 +170,7 @@ impl Trainer {
             optimizer
                 .load(task.weights(), &checkpoint.optimizer()?)
                 .map_err(|e| checkpoint.blame(e))?;
-            step = checkpoint.state.step;
+            (step, best) = (checkpoint.state.step, checkpoint.state.best);
         }
         Ok(Self {
             gradients: Gradients::new(task.weights()),
@@ -179,7 +179,7 @@ impl Trainer {
             plan,
             optimizer,
             step,
-            best: None,
+            best,
         })
     }
 
@@ -227,14 +227,16 @@ impl Trainer {
                 });
             }
             let stopping = stop.load(Ordering::Relaxed);
+            let ending = stopping || self.step == self.plan.steps;
             let due = is_best
                 || self.plan.save_every_steps > 0
                     && self.step.is_multiple_of(self.plan.save_every_steps)
                 || !self.plan.save_every.is_zero() && saved_at.elapsed() >= self.plan.save_every;
-            // Never while steps go wrong: what is on disk is from before.
-            if (due || stopping || self.step == self.plan.steps)
-                && bad_in_a_row == 0
+            // While steps go wrong nothing is saved: what is on disk is from before. A step that went well may still have left
+            // weights that no checkpoint should hold.
+            if (due && bad_in_a_row == 0 || ending)
                 && self.step > saved_step
+                && task.weights().is_finite()
             {
                 self.metrics.sync()?;
                 let path = self.checkpoints.save(self.contents(task), is_best)?;
@@ -244,6 +246,12 @@ impl Trainer {
             if stopping && self.step < self.plan.steps {
                 return Ok(Ending::Stopped);
             }
+        }
+        if self.step > saved_step {
+            return Err(TrainError::BadSteps {
+                count: bad_in_a_row,
+                step: self.step,
+            });
         }
         Ok(Ending::Finished)
     }
@@ -361,7 +369,9 @@ impl Trainer {
         Contents {
             step: self.step,
             epoch: self.step as f64 / self.plan.steps_per_epoch.max(1) as f64,
+            steps_per_epoch: self.plan.steps_per_epoch,
             seed: self.plan.seed,
+            best: self.best,
             task: task.name().into(),
             config: task.config(),
             model: task.tensors(),

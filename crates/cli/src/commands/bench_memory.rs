@@ -1,0 +1,106 @@
+//! `simla bench memory`: the largest batch that fits.
+
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use serde_json::{Value, json};
+
+/// Says how much memory a pair takes, and the largest batch that fits a budget
+///
+/// Runs `simla bench step` for two batch sizes, each in a process of its own whose peak the system tells. Between them memory is a
+/// fixed part (weights, momentum model, gradients, optimiser) and a part for each pair. Host memory; on a GPU, raise the batch
+/// until a step says out of memory.
+#[derive(Args)]
+pub struct Arguments {
+    /// Sizes of the model: tiny, small or base
+    #[arg(long, default_value = "base")]
+    preset: String,
+    /// Type of the matrix products: f32 or bf16
+    #[arg(long, default_value = "f32")]
+    dtype: String,
+    /// Memory to fill, in GiB; without, what is free now
+    #[arg(long)]
+    budget: Option<f64>,
+    /// The two batch sizes that are run
+    #[arg(long, num_args = 2, default_values_t = [2, 6], value_names = ["SMALL", "LARGE"])]
+    batches: Vec<u32>,
+}
+
+pub fn run(arguments: Arguments) -> Result<ExitCode> {
+    let &[small, large] = arguments.batches.as_slice() else {
+        unreachable!("two values, says the parser");
+    };
+    if small < 2 || large <= small {
+        bail!("--batches {small} {large}: expected at least 2 pairs, and more in the second");
+    }
+    let budget = match arguments.budget {
+        Some(budget) => budget,
+        None => simla::memory::available_gib()
+            .context("this system does not say how much memory is free: give --budget")?,
+    };
+    let (low, high) = (peak(&arguments, small)?, peak(&arguments, large)?);
+    let a_pair = (high - low) / f64::from(large - small);
+    let fixed = low - a_pair * f64::from(small);
+    let fits = largest(budget, fixed, a_pair);
+    println!(
+        "{}",
+        json!({
+            "what": "memory of a pretrain step",
+            "preset": arguments.preset,
+            "dtype": arguments.dtype,
+            "measured_gib": {small.to_string(): low, large.to_string(): high},
+            "fixed_gib": fixed,
+            "gib_a_pair": a_pair,
+            "budget_gib": budget,
+            "largest_batch": fits,
+        })
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Pairs that fit beside the fixed part; none if fewer than the two that a step needs.
+fn largest(budget: f64, fixed: f64, a_pair: f64) -> Option<u64> {
+    let pairs = ((budget - fixed) / a_pair).floor();
+    (pairs >= 2.0).then_some(pairs as u64)
+}
+
+/// Most memory that two steps take in a fresh process, in GiB.
+fn peak(arguments: &Arguments, batch: u32) -> Result<f64> {
+    let output = Command::new(std::env::current_exe()?)
+        .args([
+            "bench",
+            "step",
+            "--steps",
+            "1",
+            "--batch",
+            &batch.to_string(),
+        ])
+        .args(["--preset", &arguments.preset, "--dtype", &arguments.dtype])
+        .stderr(Stdio::inherit())
+        .output()?;
+    if !output.status.success() {
+        bail!(
+            "a step of {batch} pairs failed ({}); try smaller --batches",
+            output.status
+        );
+    }
+    let report: Value = serde_json::from_slice(&output.stdout)?;
+    report["peak_gib"]
+        .as_f64()
+        .context("this system does not say how much memory a process takes")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_batch_fills_the_budget_and_no_more() {
+        assert_eq!(largest(10.0, 5.0, 0.5), Some(10));
+        assert_eq!(largest(9.9, 5.0, 0.5), Some(9));
+        assert_eq!(largest(6.0, 5.0, 0.5), Some(2));
+        assert_eq!(largest(5.9, 5.0, 0.5), None);
+        assert_eq!(largest(4.0, 5.0, 0.5), None);
+    }
+}

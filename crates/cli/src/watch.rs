@@ -1,0 +1,370 @@
+//! What people see of a run while it goes on: a line on the terminal, RUN/status.json for its page, RUN/tensorboard/, and for
+//! pre-training RUN/evaluation.jsonl and RUN/samples/ of held-out pairs.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use image::{Rgb, RgbImage};
+use serde::Serialize;
+use simla::tasks::pretrain::Pretraining;
+use simla::tasks::retrieval::Recalls;
+use simla::tasks::samples::{Sample, samples};
+use simla::train::metrics::{Metrics, StepRecord};
+use simla::train::{Ending, Observer, Task, TrainError};
+use simla_data::{Batch, Report, Vocabulary};
+use simla_pictures::run::{State, Status};
+use simla_pictures::samples::{Decoded, Keyword, SamplePictures, SampleSet, WordGuess};
+use simla_pictures::tensorboard::EventWriter;
+
+use crate::console::Progress;
+use crate::run::HeldOut;
+
+/// Between two reports to the page and to TensorBoard.
+const REPORT_EVERY: Duration = Duration::from_secs(5);
+
+/// Concepts that a sample recommends.
+const KEYWORDS: i64 = 6;
+
+/// Where TensorBoard shows a number; what is not here stands under `other`.
+const GROUPS: &[(&str, &[&str])] = &[
+    (
+        "loss",
+        &[
+            "loss",
+            "itc",
+            "itm",
+            "mlm",
+            "mim",
+            "psl",
+            "reconstruction",
+            "kl",
+        ],
+    ),
+    ("schedule", &["lr", "alpha", "temperature", "grad_norm"]),
+    (
+        "batch",
+        &[
+            "batch_txt_r1",
+            "batch_img_r1",
+            "itm_accuracy",
+            "codes_in_batch",
+            "codes_used",
+            "perplexity",
+        ],
+    ),
+    ("machine", &["pairs_per_s", "waited_s", "memory_gib"]),
+];
+
+fn tag(name: &str) -> String {
+    let group = GROUPS.iter().find(|(_, names)| names.contains(&name));
+    format!("{}/{name}", group.map_or("other", |(group, _)| group))
+}
+
+/// Shows how training goes.
+pub struct Watch {
+    progress: Progress,
+    /// Scores that the line shows.
+    shown: &'static [&'static str],
+    folder: PathBuf,
+    status: Status,
+    events: EventWriter,
+    reported: Option<Instant>,
+}
+
+impl Watch {
+    /// Of a run in `folder` that has done `first` of its `steps`.
+    pub fn start(
+        what: &str,
+        folder: &Path,
+        first: u64,
+        steps: u64,
+        shown: &'static [&'static str],
+    ) -> Result<Self> {
+        let resumed_at = (first > 0).then_some(first + 1);
+        let watch = Self {
+            progress: Progress::new(what, first, steps),
+            shown,
+            folder: folder.into(),
+            status: Status {
+                state: State::Running,
+                step: first,
+                steps,
+                ..Status::default()
+            },
+            events: EventWriter::create(&folder.join("tensorboard"), resumed_at)?,
+            reported: None,
+        };
+        watch.status.save(folder)?;
+        Ok(watch)
+    }
+
+    /// Says how the run ended, and what was wrong with its data.
+    pub fn end(mut self, ending: &Result<Ending, TrainError>, data: &Report) -> Result<()> {
+        if data.bad > 0 {
+            self.progress.say(&data.to_string());
+        }
+        (self.status.state, self.status.message) = match ending {
+            Ok(Ending::Finished) => (State::Finished, String::new()),
+            Ok(Ending::Stopped) => (State::Stopped, String::new()),
+            Err(error) => (State::Failed, error.to_string()),
+        };
+        self.status.seconds_left = None;
+        self.status.bad_records = data.bad;
+        self.status.first_bad_records = data.examples.clone();
+        self.status.save(&self.folder)?;
+        Ok(self.events.flush()?)
+    }
+
+    fn line(&self, record: &StepRecord) -> String {
+        let scores = self
+            .shown
+            .iter()
+            .filter_map(|name| Some(format!("{name} {:.3}", record.scores.get(*name)?)));
+        let scores: Vec<String> = scores.collect();
+        format!(
+            "loss {:.3} ({})  {:.1} pairs/s",
+            record.loss,
+            scores.join(", "),
+            record.pairs_per_s
+        )
+    }
+
+    fn note(&mut self, record: &StepRecord) -> Result<()> {
+        let line = self.line(record);
+        self.progress.set(record.step, || line);
+        let own = [
+            ("loss", record.loss),
+            ("lr", record.lr),
+            ("grad_norm", record.grad_norm),
+            ("pairs_per_s", record.pairs_per_s),
+            ("waited_s", record.waited_s),
+            ("memory_gib", record.memory_gib),
+        ];
+        let scores = record
+            .scores
+            .iter()
+            .map(|(name, value)| (name.as_str(), *value));
+        let tagged: Vec<(String, f64)> = own
+            .into_iter()
+            .chain(scores)
+            .map(|(name, value)| (tag(name), value))
+            .collect();
+        let numbers = tagged.iter().map(|(tag, value)| (tag.as_str(), *value));
+        self.events.scalars(record.step, numbers)?;
+        if self.reported.is_none_or(|at| at.elapsed() >= REPORT_EVERY) {
+            self.status.step = record.step;
+            self.status.seconds_left = Some(self.progress.left(record.step).as_secs_f64());
+            self.status.pairs_per_s = Some(record.pairs_per_s);
+            self.status.save(&self.folder)?;
+            self.events.flush()?;
+            self.reported = Some(Instant::now());
+        }
+        self.status.step = record.step;
+        Ok(())
+    }
+}
+
+impl<T: Task> Observer<T> for Watch {
+    fn stepped(&mut self, _task: &mut T, record: &mut StepRecord) -> Result<Option<f64>, String> {
+        self.note(record).map_err(|e| e.to_string())?;
+        Ok(None)
+    }
+
+    fn skipped(&mut self, step: u64, reason: &str, records: &[String]) {
+        const NAMED: usize = 3;
+        let named = records
+            .iter()
+            .take(NAMED)
+            .cloned()
+            .collect::<Vec<_>>()
+            .join(", ");
+        self.progress.say(&format!(
+            "step {step} skipped: {reason}; its records: {named}, ... (all in metrics.jsonl)"
+        ));
+    }
+
+    fn saved(&mut self, step: u64, path: &Path) {
+        self.status.checkpoint = path.file_name().map(|name| name.to_string_lossy().into());
+        self.progress
+            .say(&format!("step {step} saved in {}", path.display()));
+    }
+}
+
+/// Held-out pairs with what is looked at while a run goes on.
+pub struct Looking<'a> {
+    held_out: &'a HeldOut,
+    /// The same few pairs every time, with the same masks.
+    fixed: Batch,
+    vocabulary: &'a Vocabulary,
+    log: Metrics,
+    eval_every: u64,
+    samples_every: u64,
+}
+
+impl<'a> Looking<'a> {
+    /// At a run in `folder` that has done `first` steps. An interval of 0 is the whole run.
+    ///
+    /// # Errors
+    /// If evaluation.jsonl cannot be opened.
+    pub fn at(
+        folder: &Path,
+        first: u64,
+        held_out: &'a HeldOut,
+        fixed: Batch,
+        vocabulary: &'a Vocabulary,
+        (eval_every, samples_every): (u64, u64),
+    ) -> Result<Self> {
+        let log = Metrics::open(&folder.join("evaluation.jsonl"), first)?;
+        Ok(Self {
+            held_out,
+            fixed,
+            vocabulary,
+            log,
+            eval_every,
+            samples_every,
+        })
+    }
+}
+
+/// A watch that also ranks held-out pairs and shows what the model makes of some, now and then.
+pub struct Evaluating<'a> {
+    pub watch: Watch,
+    pub looking: Option<Looking<'a>>,
+}
+
+/// A row of evaluation.jsonl.
+#[derive(Serialize)]
+struct Evaluation {
+    step: u64,
+    #[serde(flatten)]
+    recalls: Recalls,
+}
+
+impl Evaluating<'_> {
+    fn look(&mut self, task: &mut Pretraining, step: u64) -> Result<Option<f64>> {
+        let Some(looking) = &mut self.looking else {
+            return Ok(None);
+        };
+        let due =
+            |every: u64| step == self.watch.status.steps || every > 0 && step.is_multiple_of(every);
+        if due(looking.samples_every) {
+            let seen = samples(
+                &mut task.simla,
+                &task.dvae,
+                looking.vocabulary,
+                &looking.fixed,
+                KEYWORDS,
+            )?;
+            let set = SampleSet {
+                step: Some(step),
+                samples: seen.iter().map(in_words).collect(),
+                ..SampleSet::default()
+            };
+            let pictures: Vec<SamplePictures> = seen
+                .iter()
+                .enumerate()
+                .map(|(i, sample)| in_pictures(&looking.fixed, i, sample))
+                .collect();
+            let sheet = set.draw(&pictures);
+            set.save(
+                &self.watch.folder.join("samples"),
+                &format!("step-{step:08}"),
+                &sheet,
+            )?;
+            self.watch.events.image(step, "samples", &sheet)?;
+        }
+        if !due(looking.eval_every) {
+            return Ok(None);
+        }
+        let found = looking.held_out.evaluate(&task.simla, 0, "evaluation")?.itc;
+        looking.log.write(&Evaluation {
+            step,
+            recalls: found,
+        })?;
+        let numbers = [
+            ("held_out/txt_r1", found.txt_r1),
+            ("held_out/txt_r5", found.txt_r5),
+            ("held_out/txt_r10", found.txt_r10),
+            ("held_out/img_r1", found.img_r1),
+            ("held_out/img_r5", found.img_r5),
+            ("held_out/img_r10", found.img_r10),
+        ];
+        self.watch.events.scalars(step, numbers)?;
+        self.watch.progress.say(&format!(
+            "step {step}: held-out R@1 by contrast: text {:.1} %, image {:.1} %",
+            found.txt_r1, found.img_r1
+        ));
+        Ok(Some(found.mean()))
+    }
+}
+
+impl Observer<Pretraining> for Evaluating<'_> {
+    fn stepped(
+        &mut self,
+        task: &mut Pretraining,
+        record: &mut StepRecord,
+    ) -> Result<Option<f64>, String> {
+        Observer::<Pretraining>::stepped(&mut self.watch, task, record)?;
+        self.look(task, record.step).map_err(|e| e.to_string())
+    }
+
+    fn skipped(&mut self, step: u64, reason: &str, records: &[String]) {
+        Observer::<Pretraining>::skipped(&mut self.watch, step, reason, records);
+    }
+
+    fn saved(&mut self, step: u64, path: &Path) {
+        Observer::<Pretraining>::saved(&mut self.watch, step, path);
+    }
+}
+
+fn in_words(sample: &Sample) -> simla_pictures::samples::Sample {
+    let words = sample.words.iter().map(|(truth, guess)| WordGuess {
+        truth: truth.clone(),
+        guess: guess.word.clone(),
+        probability: guess.probability,
+    });
+    let keywords = sample.keywords.iter().map(|keyword| Keyword {
+        word: keyword.word.clone(),
+        score: keyword.probability,
+        in_caption: sample.caption.split(' ').any(|word| word == keyword.word),
+    });
+    simla_pictures::samples::Sample {
+        caption: sample.caption.clone(),
+        masked: sample.masked.clone(),
+        words: words.collect(),
+        keywords: keywords.collect(),
+    }
+}
+
+/// The `i`th pair of the batch: its view, the view with hidden patches greyed, and both through the tokenizer.
+fn in_pictures(batch: &Batch, i: usize, sample: &Sample) -> SamplePictures {
+    const HIDDEN: Rgb<u8> = Rgb([128; 3]);
+    let picture = |bytes: &[u8], side: usize| {
+        RgbImage::from_raw(side as u32, side as u32, bytes.to_vec()).expect("a square of RGB bytes")
+    };
+    let original = picture(
+        &batch.images[i * batch.side * batch.side * 3..][..batch.side * batch.side * 3],
+        batch.side,
+    );
+    let grid = batch.patches.isqrt();
+    let (patch, hidden) = (
+        batch.side / grid,
+        &batch.masked_patches[i * batch.patches..][..batch.patches],
+    );
+    let mut masked = original.clone();
+    for (x, y, pixel) in masked.enumerate_pixels_mut() {
+        if hidden[y as usize / patch * grid + x as usize / patch] {
+            *pixel = HIDDEN;
+        }
+    }
+    let decoded = sample.decoded.as_ref().map(|decoded| Decoded {
+        filled: picture(&decoded.filled, batch.side / 2),
+        whole: picture(&decoded.original, batch.side / 2),
+    });
+    SamplePictures {
+        original,
+        masked,
+        decoded,
+    }
+}

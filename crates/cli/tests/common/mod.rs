@@ -1,0 +1,97 @@
+//! Runs of the program on drawn scenes, for its tests.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A model that trains in seconds.
+pub const MICRO: &[&str] = &[
+    "image_size=32",
+    "vision_width=32",
+    "vision_depth=2",
+    "vision_heads=2",
+    "text_width=32",
+    "text_depth=2",
+    "text_heads=2",
+    "text_mlp=64",
+    "embed_dim=16",
+    "visual_vocab=32",
+    "queue_size=40",
+    "batch_size=8",
+    "vocab_size=200",
+    "dvae_steps=4",
+    "dvae_batch_size=8",
+    "dvae_width=4",
+    "workers=2",
+];
+
+/// Drawn scenes, written once for a test.
+pub struct Scenes {
+    folder: TempDir,
+    pub train: PathBuf,
+    pub test: PathBuf,
+}
+
+impl Scenes {
+    pub fn new() -> Self {
+        // Checkpoints are synced: in memory, where there is such a folder, that takes no time.
+        let memory = Path::new("/dev/shm");
+        let folder = match memory.is_dir() {
+            true => tempfile::tempdir_in(memory),
+            false => tempfile::tempdir(),
+        };
+        let folder = folder.unwrap();
+        let files =
+            simla_scenes::write(&folder.path().join("scenes"), 48, 12, 5, 32, |_| ()).unwrap();
+        Self {
+            train: files.train,
+            test: files.test,
+            folder,
+        }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn pretrain(&self, output: &str, more: &[&str]) -> Output {
+        pretraining(&self.train, &self.path(output), more)
+            .output()
+            .unwrap()
+    }
+}
+
+/// `simla pretrain` of a micro model.
+pub fn pretraining(data: &Path, output: &Path, more: &[&str]) -> Command {
+    let mut command = simla();
+    command.arg("pretrain").arg("--data").arg(data);
+    command.arg("--output").arg(output);
+    for setting in MICRO {
+        command.args(["--set", setting]);
+    }
+    command.args(more);
+    command
+}
+
+/// The program, on one thread: tests run side by side.
+pub fn simla() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_simla"));
+    command.env("OMP_NUM_THREADS", "1");
+    command
+}
+
+/// What it said for people to read.
+pub fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The lines of a run's metrics.jsonl.
+pub fn metrics(run: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
