@@ -4,9 +4,22 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use simla_data::RecordError;
 
 /// Between two plain lines.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
+
+/// Names the first few of the records that cannot be used.
+pub fn say_broken(broken: &[RecordError], records: u64) {
+    const NAMED: usize = 5;
+    if broken.is_empty() {
+        return;
+    }
+    eprintln!("{} of {records} records cannot be used:", broken.len());
+    for error in broken.iter().take(NAMED) {
+        eprintln!("  {error}");
+    }
+}
 
 /// Progress of something that has a known length.
 pub struct Progress {

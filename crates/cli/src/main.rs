@@ -2,7 +2,10 @@
 
 mod commands;
 mod console;
+mod reconstructions;
 mod run;
+mod see;
+mod start;
 mod stop;
 mod watch;
 
@@ -11,7 +14,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{bench, demo, dvae, eval, pretrain, report};
+use crate::commands::{
+    attention, bench, data, demo, dvae, eval, ground, import, keywords, pretrain, report,
+};
 
 /// Overrides malloc for libtorch too: the system's leaves holes between tensors, a sixth of a step's memory at base size.
 #[global_allocator]
@@ -39,9 +44,16 @@ struct Arguments {
 enum Command {
     Pretrain(pretrain::Arguments),
     #[command(subcommand)]
+    Data(data::Command),
+    #[command(subcommand)]
+    Import(import::Command),
+    #[command(subcommand)]
     Dvae(dvae::Command),
     #[command(subcommand)]
     Eval(eval::Command),
+    Ground(ground::Arguments),
+    Keywords(keywords::Arguments),
+    Attention(attention::Arguments),
     Demo(demo::Arguments),
     #[command(subcommand)]
     Bench(bench::Command),
@@ -54,8 +66,13 @@ fn main() -> ExitCode {
     panic::set_hook(Box::new(|_| {}));
     let outcome = panic::catch_unwind(|| match arguments.command {
         Command::Pretrain(arguments) => pretrain::run(arguments),
+        Command::Data(command) => data::run(command),
+        Command::Import(command) => import::run(command),
         Command::Dvae(command) => dvae::run(command),
         Command::Eval(command) => eval::run(command),
+        Command::Ground(arguments) => ground::run(arguments),
+        Command::Keywords(arguments) => keywords::run(arguments),
+        Command::Attention(arguments) => attention::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Bench(command) => bench::run(command),
         Command::Report(arguments) => report::run(arguments),

@@ -15,9 +15,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
-use simla::dvae::encoder::EncoderConfig;
+use simla::dvae::Dvae;
 use simla::dvae::training::Training;
-use simla::dvae::{Dvae, DvaeConfig};
 use simla::guard::guarded;
 use simla::model::Simla;
 use simla::optim::AdamWConfig;
@@ -31,15 +30,20 @@ use simla_image::Recipe;
 use tch::Device;
 
 use crate::console::Progress;
+use crate::reconstructions::Reconstructing;
+use crate::start;
 use crate::watch::{Evaluating, Looking, Watch};
 
 /// Where a run's data come from.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Inputs {
     pub data: Vec<String>,
     pub image_root: Option<PathBuf>,
     pub vocabulary: Option<PathBuf>,
     pub dvae: Option<PathBuf>,
+    /// Folders of weights to start from, the later ones over the earlier ones.
+    #[serde(default)]
+    pub init: Vec<PathBuf>,
     /// Held-out pairs, for retrieval while the run goes on.
     pub held_out: Option<PathBuf>,
 }
@@ -61,16 +65,21 @@ pub fn open_data(
     image_root: Option<&Path>,
     max_bad_share: f64,
 ) -> Result<Dataset> {
-    let sources: Vec<Source> = data
-        .iter()
-        .map(|text| text.parse().expect("any text is a source"))
-        .collect();
     let options = Options {
         image_root: image_root.map(Path::to_owned),
         max_bad_share,
         ..Options::default()
     };
-    Ok(Dataset::open(&sources, &options)?)
+    open_sources(data, &options)
+}
+
+/// As [`open_data`], with every option.
+pub fn open_sources(data: &[String], options: &Options) -> Result<Dataset> {
+    let sources: Vec<Source> = data
+        .iter()
+        .map(|text| text.parse().expect("any text is a source"))
+        .collect();
+    Ok(Dataset::open(&sources, options)?)
 }
 
 impl Run {
@@ -82,20 +91,44 @@ impl Run {
         inputs: Inputs,
         device: Device,
     ) -> Result<Self> {
-        let dataset = open_data(
-            &inputs.data,
-            inputs.image_root.as_deref(),
-            settings.max_bad_share,
-        )?;
-        check_batches(&settings, &inputs, dataset.len())?;
+        Self::set_up(folder, settings, inputs, device, true)
+    }
+
+    /// As [`Run::prepare`], for a tokenizer alone.
+    pub fn prepare_tokenizer(
+        folder: &Path,
+        settings: Settings,
+        inputs: Inputs,
+        device: Device,
+    ) -> Result<Self> {
+        Self::set_up(folder, settings, inputs, device, false)
+    }
+
+    fn set_up(
+        folder: &Path,
+        settings: Settings,
+        inputs: Inputs,
+        device: Device,
+        has_model: bool,
+    ) -> Result<Self> {
+        let options = Options {
+            image_root: inputs.image_root.clone(),
+            image_column: settings.image_column.clone(),
+            caption_column: settings.caption_column.clone(),
+            max_bad_share: settings.max_bad_share,
+            ..Options::default()
+        };
+        let dataset = open_sources(&inputs.data, &options)?;
+        check_batches(&settings, &inputs, dataset.epoch_len(), has_model)?;
         if let Some(dvae) = &inputs.dvae {
             Checkpoint::open(dvae)?;
         }
+        let start = start::vocabulary(&inputs.init, inputs.vocabulary.as_deref())?;
         let saved = folder.join("vocabulary.json");
         let vocabulary = if saved.exists() {
             Vocabulary::open(&saved)?
         } else {
-            match &inputs.vocabulary {
+            match inputs.vocabulary.as_ref().or(start.as_ref()) {
                 Some(path) => Vocabulary::open(path)?,
                 None => Vocabulary::learn(dataset.captions(), settings.vocab_size as usize)?,
             }
@@ -203,12 +236,6 @@ impl Run {
     /// Trains a tokenizer in `folder`, from where it is.
     pub fn train_tokenizer(&self, folder: &Path, stop: &AtomicBool) -> Result<Ending> {
         let s = &self.settings;
-        let encoder = EncoderConfig {
-            width: s.dvae_width,
-            groups: i64::from((s.patch_size / 2).ilog2()) + 1,
-            blocks_per_group: 2,
-            vocab: s.visual_vocab,
-        };
         let resume = match Checkpoint::open(folder).and_then(|last| last.verify().map(|()| last)) {
             Ok(last) => Some(last),
             Err(_) => Checkpoint::newest(folder, |_| true).ok(),
@@ -220,11 +247,15 @@ impl Run {
             return Ok(Ending::Finished);
         }
         let mut loader = self.load(self.loading(s.dvae_batch_size, first, s.dvae_steps))?;
-        let config = DvaeConfig {
-            encoder,
-            decoder: true,
+        let fresh = || {
+            Dvae::new(
+                s.tokenizer(),
+                s.dtype.kind(),
+                self.device,
+                true,
+                s.seed as i64,
+            )
         };
-        let fresh = || Dvae::new(config, s.dtype.kind(), self.device, true, s.seed as i64);
         let dvae = guarded(fresh)?;
         let mut task = Training::new(dvae, s.dvae_steps);
         let plan = Plan {
@@ -248,9 +279,15 @@ impl Run {
         };
         let mut trainer = Trainer::new(&mut task, config, plan, folder, resume.as_ref())?;
         let shown = &["reconstruction", "codes_used"];
-        let mut watch = Watch::start("tokenizer", folder, first, s.dvae_steps, shown)?;
+        let mut watch = Reconstructing {
+            watch: Watch::start("tokenizer", folder, first, s.dvae_steps, shown)?,
+            held_out: self.held_out.as_ref().map(|held_out| &*held_out.dataset),
+            every: s.eval_every_steps,
+            steps: s.dvae_steps,
+            folder,
+        };
         let ending = trainer.run(&mut task, &mut loader, &mut watch, stop);
-        watch.end(&ending, &loader.report())?;
+        watch.watch.end(&ending, &loader.report())?;
         Ok(ending?)
     }
 
@@ -270,13 +307,15 @@ impl Run {
         }
     }
 
-    /// A fresh model for the run's vocabulary.
+    /// A fresh model for the run's vocabulary, with the weights that it is to start from.
     pub fn model(&self) -> Result<Simla> {
         let s = &self.settings;
         let config = s.model(self.vocabulary.len() as i64, special_ids(&self.vocabulary));
         config.validate()?;
         let fresh = || Simla::new(config, s.dtype.kind(), self.device, s.seed as i64);
-        Ok(guarded(fresh)?)
+        let mut simla = guarded(fresh)?;
+        start::weights(&mut simla, &self.inputs.init)?;
+        Ok(simla)
     }
 
     /// A few held-out pairs, always the same, whole and with the same masks.
@@ -309,7 +348,7 @@ impl Run {
         let s = &self.settings;
         let per_epoch = self
             .loading(s.batch_size, 0, 0)
-            .steps_per_epoch(self.dataset.len())
+            .steps_per_epoch(self.dataset.epoch_len())
             / s.accumulate;
         let steps = s.total_steps(per_epoch);
         let first = resume.map_or(0, |checkpoint| checkpoint.state.step);
@@ -353,9 +392,14 @@ impl Run {
 }
 
 /// Refuses batches that the data set cannot fill.
-fn check_batches(settings: &Settings, inputs: &Inputs, records: u64) -> Result<()> {
+fn check_batches(
+    settings: &Settings,
+    inputs: &Inputs,
+    records: u64,
+    has_model: bool,
+) -> Result<()> {
     let (batch, accumulate) = (settings.batch_size, settings.accumulate);
-    if batch * accumulate > records {
+    if has_model && batch * accumulate > records {
         bail!(
             "batch_size = {batch} x accumulate = {accumulate}: expected at most the {records} records of the data set"
         );

@@ -53,6 +53,10 @@ const GROUPS: &[(&str, &[&str])] = &[
             "perplexity",
         ],
     ),
+    (
+        "held_out",
+        &["eval_error", "eval_codes_used", "eval_perplexity"],
+    ),
     ("machine", &["pairs_per_s", "waited_s", "memory_gib"]),
 ];
 
@@ -120,6 +124,11 @@ impl Watch {
         self.status.first_bad_records = data.examples.clone();
         self.status.save(&self.folder)?;
         Ok(self.events.flush()?)
+    }
+
+    /// A line that stays.
+    pub fn say(&self, line: &str) {
+        self.progress.say(line);
     }
 
     fn line(&self, record: &StepRecord) -> String {

@@ -59,6 +59,13 @@ struct Opened {
     records: Box<dyn Records>,
 }
 
+impl Opened {
+    /// Records of it that an epoch shows.
+    fn draws(&self) -> u64 {
+        ((self.weight * self.records.len() as f64).round() as u64).max(1)
+    }
+}
+
 impl Dataset {
     /// Opens and indexes the sources. Fails on one that cannot be read, is empty, or has too many malformed records;
     /// image files are not looked at yet.
@@ -104,6 +111,11 @@ impl Dataset {
     /// Number of records.
     pub fn len(&self) -> u64 {
         self.sources.iter().map(|s| s.records.len()).sum()
+    }
+
+    /// Records that an epoch shows: each source's as often as its weight says.
+    pub fn epoch_len(&self) -> u64 {
+        self.sources.iter().map(Opened::draws).sum()
     }
 
     /// Never: an empty source is refused.
@@ -156,15 +168,11 @@ impl Dataset {
     }
 
     pub(crate) fn order(&self, seed: u64) -> Order {
-        let part = |source: &Opened| {
-            let records = source.records.len();
-            let draws = ((source.weight * records as f64).round() as u64).max(1);
-            Part {
-                first: source.first,
-                records,
-                draws,
-                shards: source.records.shards(),
-            }
+        let part = |source: &Opened| Part {
+            first: source.first,
+            records: source.records.len(),
+            draws: source.draws(),
+            shards: source.records.shards(),
         };
         Order::new(seed, self.sources.iter().map(part).collect())
     }

@@ -122,7 +122,7 @@ pub fn inspect(
         records,
         &mut stream(Purpose::Preflight, options.seed, 0, 0, 0),
     );
-    let looked: Vec<(Sample, usize)> = (0..records.min(options.images))
+    let looked: Vec<Looked> = (0..records.min(options.images))
         .into_par_iter()
         .filter_map(|nth| {
             let index = spread.get(nth);
@@ -134,21 +134,17 @@ pub fn inspect(
             });
             tally.note(index, picture.as_ref().err());
             let (width, height) = picture.ok()?.dimensions();
-            Some((
-                Sample {
-                    index,
-                    name: entry.name,
-                    captions: entry.captions,
-                    width,
-                    height,
-                },
-                bytes.len(),
-            ))
+            Some(Looked {
+                index,
+                width,
+                height,
+                bytes: bytes.len() as u32,
+            })
         })
         .collect();
 
-    let quantiles = |of: fn(&Sample) -> u32| {
-        let mut values: Vec<u32> = looked.iter().map(|(sample, _)| of(sample)).collect();
+    let quantiles = |of: fn(&Looked) -> u32| {
+        let mut values: Vec<u32> = looked.iter().map(of).collect();
         values.sort_unstable();
         let at = |share: usize| {
             values
@@ -158,12 +154,22 @@ pub fn inspect(
         };
         [at(0), at(1), at(2)]
     };
-    let bytes: usize = looked.iter().map(|(_, bytes)| bytes).sum();
+    let bytes: u64 = looked.iter().map(|one| u64::from(one.bytes)).sum();
     let images = Images {
         decoded: looked.len() as u64,
-        width: quantiles(|s| s.width),
-        height: quantiles(|s| s.height),
+        width: quantiles(|one| one.width),
+        height: quantiles(|one| one.height),
         mean_bytes: bytes as f64 / looked.len().max(1) as f64,
+    };
+    let sample = |one: &Looked| {
+        let entry = dataset.entry(one.index).ok()?;
+        Some(Sample {
+            index: one.index,
+            name: entry.name,
+            captions: entry.captions,
+            width: one.width,
+            height: one.height,
+        })
     };
     Inspection {
         sources: dataset
@@ -177,11 +183,20 @@ pub fn inspect(
         images,
         report: tally.report(),
         samples: looked
-            .into_iter()
+            .iter()
+            .filter_map(sample)
             .take(options.samples)
-            .map(|(sample, _)| sample)
             .collect(),
     }
+}
+
+/// An image that was decoded: little, since there may be millions.
+struct Looked {
+    index: u64,
+    width: u32,
+    height: u32,
+    /// At most [`MAX_IMAGE_BYTES`](crate::record::MAX_IMAGE_BYTES).
+    bytes: u32,
 }
 
 /// Counts over captions.

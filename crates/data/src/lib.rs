@@ -6,6 +6,7 @@
 
 pub mod batch;
 pub mod blocks;
+pub mod boxes;
 pub mod caption;
 pub mod dataset;
 pub mod evaluation;
@@ -26,6 +27,7 @@ pub mod words;
 mod workers;
 
 pub use batch::Batch;
+pub use boxes::{BoxedPhrase, BoxedPicture, BoxesError, ReferFiles, read_boxes};
 pub use dataset::{Dataset, Source};
 pub use evaluation::{EvaluationBatch, EvaluationPlan, EvaluationSet};
 pub use inspect::{InspectOptions, Inspection, inspect};

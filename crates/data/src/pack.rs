@@ -10,7 +10,6 @@ use serde::Serialize;
 use serde_json::json;
 use simla_image::Limits;
 use tar::{Builder, Header};
-use tempfile::NamedTempFile;
 
 use crate::dataset::Dataset;
 use crate::permutation::Permutation;
@@ -69,9 +68,12 @@ pub enum PackError {
     TooManyBad { max_bad_share: f64, report: Report },
 }
 
-/// Writes the records of `dataset` as `00000.tar`, `00001.tar`, ... in `folder`, which is made if it is not there. Records
-/// whose image cannot be decoded or that have no caption are left out and counted; too many are an error. A shard gets its
-/// name when it is complete and on disk. `progress` is told how many records are done.
+/// Writes the records of `dataset` as `00000.tar`, `00001.tar`, ... in `folder`, which must not be there or be empty. Records
+/// whose image cannot be decoded or that have no caption are left out and counted; too many are an error. `progress` is told
+/// how many records are done.
+///
+/// All or nothing: a part of the shards would look like a whole data set. They are written in a hidden folder beside `folder`,
+/// which gets its name when all of them are on disk; what an interrupted call left there is removed by the next one.
 pub fn pack(
     dataset: &Dataset,
     folder: &Path,
@@ -89,13 +91,19 @@ pub fn pack(
         path: folder.into(),
         error,
     };
-    std::fs::create_dir_all(folder).map_err(io)?;
-    if let Some(found) = std::fs::read_dir(folder).map_err(io)?.next() {
-        return Err(PackError::NotEmpty {
-            folder: folder.into(),
-            found: found.map_err(io)?.path(),
-        });
+    match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(io(error)),
+        Ok(mut files) => {
+            if let Some(found) = files.next() {
+                return Err(PackError::NotEmpty {
+                    folder: folder.into(),
+                    found: found.map_err(io)?.path(),
+                });
+            }
+        }
     }
+    let aside = Aside::make(folder).map_err(io)?;
 
     let records = dataset.len();
     let order =
@@ -126,9 +134,8 @@ pub fn pack(
         for record in together.into_iter().flatten() {
             let open = match &mut shard {
                 Some(open) => open,
-                None => {
-                    shard.insert(Shard::start(folder, packed.shards.len(), shard_size).map_err(io)?)
-                }
+                None => shard
+                    .insert(Shard::start(&aside.0, packed.shards.len(), shard_size).map_err(io)?),
             };
             open.push(record).map_err(io)?;
             packed.records += 1;
@@ -139,8 +146,43 @@ pub fn pack(
         progress(end);
     }
     finish(&mut shard, &mut packed).map_err(io)?;
+    std::fs::rename(&aside.0, folder)
+        .and_then(|()| sync(folder.parent()))
+        .map_err(io)?;
+    for shard in &mut packed.shards {
+        *shard = folder.join(shard.file_name().unwrap_or_default());
+    }
     packed.report = tally.report();
     Ok(packed)
+}
+
+/// The folder that is filled; removed when it is dropped under this name.
+struct Aside(PathBuf);
+
+impl Aside {
+    fn make(folder: &Path) -> io::Result<Self> {
+        let name = folder.file_name().unwrap_or_default();
+        let aside = folder.with_file_name(format!(".unfinished-{}", name.display()));
+        if aside.exists() {
+            std::fs::remove_dir_all(&aside)?;
+        }
+        std::fs::create_dir_all(&aside)?;
+        Ok(Aside(aside))
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0); // not there any more where all went well
+    }
+}
+
+/// Has the names in a folder on disk.
+fn sync(folder: Option<&Path>) -> io::Result<()> {
+    match folder {
+        Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
+        _ => File::open(".")?.sync_all(),
+    }
 }
 
 fn checked(dataset: &Dataset, index: u64) -> Result<Record, RecordError> {
@@ -160,9 +202,9 @@ fn finish(shard: &mut Option<Shard>, packed: &mut Packed) -> io::Result<()> {
     Ok(())
 }
 
-/// A shard that is being written, under a temporary name.
+/// A shard that is being written.
 struct Shard {
-    tar: Builder<BufWriter<NamedTempFile>>,
+    tar: Builder<BufWriter<File>>,
     path: PathBuf,
     number: usize,
     /// Digits of a record's number in its name.
@@ -172,12 +214,9 @@ struct Shard {
 
 impl Shard {
     fn start(folder: &Path, number: usize, size: usize) -> io::Result<Self> {
-        let file = tempfile::Builder::new()
-            .prefix(".unfinished-")
-            .suffix(".tar")
-            .tempfile_in(folder)?;
-        let digits = (size - 1).max(1).ilog10() as usize + 1;
         let path = folder.join(format!("{number:05}.tar"));
+        let file = File::create_new(&path)?;
+        let digits = (size - 1).max(1).ilog10() as usize + 1;
         Ok(Shard {
             tar: Builder::new(BufWriter::new(file)),
             path,
@@ -221,12 +260,9 @@ impl Shard {
         let mut writer = self.tar.into_inner()?;
         writer.flush()?;
         let file = writer.into_inner().map_err(|e| e.into_error())?;
-        file.as_file().sync_all()?;
-        let bytes = file.as_file().metadata()?.len();
-        file.persist(&self.path).map_err(|e| e.error)?;
-        if let Some(folder) = self.path.parent() {
-            File::open(folder)?.sync_all()?; // the name, too, is on disk
-        }
+        file.sync_all()?;
+        let bytes = file.metadata()?.len();
+        sync(self.path.parent())?;
         Ok((self.path, bytes))
     }
 }

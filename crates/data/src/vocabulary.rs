@@ -139,7 +139,7 @@ impl Vocabulary {
             error,
         };
         let text = if path.extension().is_some_and(|e| e == "json") {
-            self.json.clone().unwrap_or_else(|| self.to_json())
+            self.to_json()
         } else {
             self.pieces.join("\n") + "\n"
         };
@@ -307,9 +307,12 @@ impl Vocabulary {
 }
 
 impl Vocabulary {
-    /// This vocabulary with BERT's normaliser as a tokenizer.json. (Composed here, since the library's own serialisation
-    /// of every kind of tokenizer takes minutes to compile.)
-    fn to_json(&self) -> String {
+    /// As a `tokenizer.json`: the one that this was read from, or this vocabulary with BERT's normaliser. (Composed here,
+    /// since the library's own serialisation of every kind of tokenizer takes minutes to compile.)
+    pub fn to_json(&self) -> String {
+        if let Some(json) = &self.json {
+            return json.clone();
+        }
         let vocab: std::collections::BTreeMap<&String, usize> =
             self.pieces.iter().zip(0..).collect();
         let json = serde_json::json!({

@@ -22,6 +22,7 @@ mod source;
 mod turn;
 mod views;
 
+pub use ::image::RgbImage;
 pub use error::{Format, ImageError};
 pub use operations::{FACTOR, Operation, ROTATION, SHEAR, Sign, TRANSLATION};
 pub use recipe::{Recipe, Scratch, decode, evaluation_view, evaluation_view_with};

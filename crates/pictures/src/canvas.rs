@@ -113,6 +113,18 @@ pub fn paste(canvas: &mut RgbImage, picture: &RgbImage, x: i64, y: i64) {
     imageops::replace(canvas, picture, x, y);
 }
 
+/// Pictures one under the other, on white.
+pub fn stack(pictures: &[RgbImage]) -> RgbImage {
+    let width = pictures.iter().map(RgbImage::width).max().unwrap_or(0);
+    let mut canvas = blank(width, pictures.iter().map(RgbImage::height).sum());
+    let mut top = 0;
+    for picture in pictures {
+        paste(&mut canvas, picture, 0, top);
+        top += i64::from(picture.height());
+    }
+    canvas
+}
+
 /// Size of a `width` x `height` picture scaled to fit into a `side` x `side` square, never below 1 px.
 pub fn fitted_size(width: u32, height: u32, side: u32) -> (u32, u32) {
     let scale = f64::from(side.max(1)) / f64::from(width.max(height).max(1));
@@ -215,6 +227,16 @@ mod tests {
         assert_eq!(red, 12);
         assert_eq!(*canvas.get_pixel(4, 4), RED);
         assert_eq!(*canvas.get_pixel(2, 2), PAPER);
+    }
+
+    #[test]
+    fn stacked_pictures_keep_their_order() {
+        let stacked = stack(&[RgbImage::from_pixel(2, 1, RED), blank(3, 2)]);
+        assert_eq!(stacked.dimensions(), (3, 3));
+        assert_eq!(*stacked.get_pixel(1, 0), RED);
+        assert_eq!(*stacked.get_pixel(2, 0), PAPER);
+        assert_eq!(*stacked.get_pixel(1, 1), PAPER);
+        assert_eq!(stack(&[]).dimensions(), (1, 1));
     }
 
     #[test]

@@ -26,9 +26,14 @@ pub fn normalized(pixels: &[u8], batch: usize, side: usize, device: Device) -> T
     (bytes(pixels, batch, side, device).to_kind(Kind::Float) * scale + shift).contiguous()
 }
 
-/// The views as the visual tokenizer reads them: `[B, 3, S / 2, S / 2]`, pixels p in 0 to 1 mapped to 0.8 p + 0.1.
+/// The views of a batch as the visual tokenizer reads them: `[B, 3, S / 2, S / 2]`.
 pub fn tokenizer_pixels(batch: &Batch, device: Device) -> Tensor {
-    let x = bytes(&batch.halves, batch.size, batch.side / 2, device).to_kind(Kind::Float);
+    halved(&batch.halves, batch.size, batch.side / 2, device)
+}
+
+/// Half-size views `[B, S, S, 3]` as the visual tokenizer reads them: `[B, 3, S, S]`, pixels p in 0 to 1 mapped to 0.8 p + 0.1.
+pub fn halved(pixels: &[u8], batch: usize, side: usize, device: Device) -> Tensor {
+    let x = bytes(pixels, batch, side, device).to_kind(Kind::Float);
     (x * (0.8 / 255.0) + 0.1).contiguous()
 }
 

@@ -102,14 +102,23 @@ pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, bias: Option<&Tensor>, p: f64)
         return Tensor::scaled_dot_product_attention(q, k, v, bias, p, false, None, false);
     }
     // libtorch's fused kernel for CPUs knows no dropout; what it falls back to multiplies in f32, whatever the type.
-    let width = q.size()[3] as f64;
-    let scores = (q / width.sqrt()).matmul(&k.transpose(-1, -2));
-    let scores = bias.map_or_else(|| scores.shallow_clone(), |bias| &scores + bias);
+    let scores = scores(q, k, bias);
     let probabilities = scores.softmax(-1, scores.kind());
     // The factor of the survivors goes to the values, which are fewer.
     probabilities
         .masked_fill(&dropped(&probabilities, p), 0.0)
         .matmul(&(v / (1.0 - p)))
+}
+
+/// The probabilities themselves that [`attend`] weighs values with, in f32: `[batch, heads, queries, keys]`.
+pub fn attention(q: &Tensor, k: &Tensor, bias: Option<&Tensor>) -> Tensor {
+    scores(q, k, bias).softmax(-1, Kind::Float)
+}
+
+fn scores(q: &Tensor, k: &Tensor, bias: Option<&Tensor>) -> Tensor {
+    let width = q.size()[3] as f64;
+    let scores = (q / width.sqrt()).matmul(&k.transpose(-1, -2));
+    bias.map_or_else(|| scores.shallow_clone(), |bias| &scores + bias)
 }
 
 /// What [`attend`] adds to scores so that padding is not looked at: `[batch, 1, 1, keys]` from a mask `[batch, keys]` that is 1

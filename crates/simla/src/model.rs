@@ -91,6 +91,33 @@ pub struct Simla {
     pub queues: Queues,
 }
 
+/// A model before its parameters have memory.
+struct Parts {
+    layout: Layout,
+    /// The first part of the layout: what has a momentum copy.
+    averaged: Layout,
+    towers: Towers,
+    itm_head: Linear,
+    temp: Leaf,
+}
+
+impl Parts {
+    fn new(config: &ModelConfig) -> Self {
+        let mut layout = Layout::default();
+        let towers = Towers::new(&mut layout, config);
+        let averaged = layout.clone();
+        let itm_head = Linear::new(&mut layout, "itm_head", config.text_width, 2);
+        let temp = layout.precise("temp", &[], Init::Constant(config.temperature));
+        Self {
+            layout,
+            averaged,
+            towers,
+            itm_head,
+            temp,
+        }
+    }
+}
+
 /// The temperature is kept in here (2.1).
 const TEMPERATURES: (f64, f64) = (0.001, 0.5);
 
@@ -98,11 +125,13 @@ impl Simla {
     /// A fresh model that computes in `kind` (f32 or bf16). The start is a function of `seed` alone.
     pub fn new(config: ModelConfig, kind: Kind, device: Device, seed: i64) -> Self {
         tch::manual_seed(seed);
-        let mut layout = Layout::default();
-        let towers = Towers::new(&mut layout, &config);
-        let averaged = layout.clone();
-        let itm_head = Linear::new(&mut layout, "itm_head", config.text_width, 2);
-        let temp = layout.precise("temp", &[], Init::Constant(config.temperature));
+        let Parts {
+            layout,
+            averaged,
+            towers,
+            itm_head,
+            temp,
+        } = Parts::new(&config);
         let online = Weights::new(&layout, kind, device, true);
         let mut momentum = Weights::zeros(&averaged, kind, device, false);
         momentum.average(&online, 0.0);
@@ -116,6 +145,11 @@ impl Simla {
             momentum,
             queues,
         }
+    }
+
+    /// The parameters of a model of these sizes, before they have memory.
+    pub fn layout(config: &ModelConfig) -> Layout {
+        Parts::new(config).layout
     }
 
     /// The temperature, as a scalar that learns.

@@ -8,6 +8,8 @@ use thiserror::Error;
 use toml::{Table, Value};
 
 use crate::config::{ModelConfig, Preset, SpecialIds};
+use crate::dvae::DvaeConfig;
+use crate::dvae::encoder::EncoderConfig;
 use crate::objectives::Objectives;
 use crate::optim::{AdamWConfig, Schedule};
 
@@ -85,12 +87,14 @@ settings! {
     flip: bool, "mirrors half of the views: switch it off where captions say left and right";
     augment: bool, "RandAugment without changes of colour";
     masked_share: f64, "share of patches hidden for reconstruction (the paper's 75 of 256)";
+    image_column: String, "column of image paths in CSV and TSV files";
+    caption_column: String, "column of captions in CSV and TSV files";
     max_bad_share: f64, "share of unusable records above which the run is refused";
     workers: u64, "threads that prepare batches; 0 is one a core";
 
     dvae_steps: u64, "steps of training a visual tokenizer, where none is given";
     dvae_batch_size: u64, "pictures in a batch of it";
-    dvae_width: i64, "features of the tokenizer's first layer";
+    dvae_width: i64, "features of the tokenizer's first layer (DALL-E's: 256, with visual_vocab=8192)";
     dvae_lr: f64, "its learning rate";
 
     save_every_steps: u64, "steps between checkpoints; 0 for none but by time and the last";
@@ -192,6 +196,8 @@ impl Settings {
             flip: true,
             augment: true,
             masked_share: 75.0 / 256.0,
+            image_column: "image".into(),
+            caption_column: "caption".into(),
             max_bad_share: 0.1,
             workers: 0,
             dvae_steps: 20_000,
@@ -219,7 +225,7 @@ impl Settings {
                 warmup_lr: 1e-5,
                 clip_norm: 1.0,
                 vocab_size: 4000,
-                dvae_steps: 600,
+                dvae_steps: 1200,
                 dvae_batch_size: 32,
                 dvae_width: 16,
                 dvae_lr: 3e-3,
@@ -409,6 +415,14 @@ impl Settings {
                 &format!("expected at most max_positions = {}", self.max_positions),
             ));
         }
+        const WIDTHS: std::ops::RangeInclusive<i64> = 4..=4096;
+        if !WIDTHS.contains(&self.dvae_width) {
+            return Err(bad_value(
+                "dvae_width",
+                &self.dvae_width,
+                &format!("expected {} to {}", WIDTHS.start(), WIDTHS.end()),
+            ));
+        }
         let reduction = self.patch_size / 2;
         if self.patch_size % 2 != 0 || ![1, 2, 4, 8].contains(&reduction) {
             return Err(bad_value(
@@ -442,6 +456,20 @@ impl Settings {
             keywords: self.keywords,
             dropout: self.dropout,
             special,
+        }
+    }
+
+    /// The visual tokenizer's sizes: one code a patch, at half the side.
+    pub fn tokenizer(&self) -> DvaeConfig {
+        DvaeConfig {
+            encoder: EncoderConfig {
+                width: self.dvae_width,
+                groups: i64::from((self.patch_size / 2).ilog2()) + 1,
+                blocks_per_group: 2,
+                vocab: self.visual_vocab,
+            },
+            image_size: self.image_size,
+            decoder: true,
         }
     }
 
@@ -547,6 +575,14 @@ mod tests {
     }
 
     #[test]
+    fn the_tokenizer_of_dall_e_is_one_setting_away_from_base() {
+        let settings = resolve(None, &["preset=base", "dvae_width=256"]).unwrap();
+        let tokenizer = settings.tokenizer();
+        assert_eq!(tokenizer.encoder, EncoderConfig::DALLE);
+        assert_eq!(tokenizer.image_size / 2 / tokenizer.encoder.factor(), 16);
+    }
+
+    #[test]
     fn a_run_that_has_begun_keeps_its_sizes_and_the_order_of_its_data() {
         let before = resolve(None, &[]).unwrap();
         let allowed = resolve(None, &["lr=1", "epochs=99", "workers=3", "keep=7"]).unwrap();
@@ -581,5 +617,6 @@ mod tests {
         refused("lr=nan", &["lr", "NaN", "more than 0"]);
         refused("objectives=[]", &["objectives", "at least one"]);
         refused("alpha", &["alpha", "name=value"]);
+        refused("dvae_width=0", &["dvae_width", "0", "4 to 4096"]);
     }
 }

@@ -9,7 +9,8 @@ use tch::{Kind, Tensor};
 
 use crate::config::ModelConfig;
 use crate::layers::{
-    INITIAL_STD, LayerNorm, Linear, attend, dropout, key_bias, merge_heads, split_heads, take_rows,
+    INITIAL_STD, LayerNorm, Linear, attend, attention, dropout, key_bias, merge_heads, split_heads,
+    take_rows,
 };
 use crate::weights::{Init, Layout, Leaf, Weights};
 
@@ -221,29 +222,54 @@ impl Layer {
         reading: Option<Reading>,
         p: f64,
     ) -> Tensor {
+        let mut x = self.read_own(w, x, rows, bias, p);
+        if let Some(reading) = reading {
+            let seen = reading.attend(self.index, &self.queries(w, &x), p);
+            x = self.crossattention.forward(w, &merge_heads(&seen), &x, p);
+        }
+        self.feed(w, &x, p)
+    }
+
+    /// The first sub-layer, for `rows`: self-attention.
+    fn read_own(
+        &self,
+        w: &Weights,
+        x: &Tensor,
+        rows: Rows,
+        bias: Option<&Tensor>,
+        p: f64,
+    ) -> Tensor {
         let (q, k, v) = self.heads_of(w, x, rows);
         let seen = merge_heads(&attend(&q, &k, &v, bias, p));
-        let mut x = self.attention.forward(w, &seen, &rows.of(x), p);
-        if let Some(reading) = reading {
-            let q = split_heads(&self.cross_query.forward(w, &x), self.heads);
-            x = self.crossattention.forward(
-                w,
-                &merge_heads(&reading.attend(self.index, &q, p)),
-                &x,
-                p,
-            );
-        }
+        self.attention.forward(w, &seen, &rows.of(x), p)
+    }
+
+    /// Queries of the cross-attention: `[batch, H, L, D / H]`.
+    fn queries(&self, w: &Weights, x: &Tensor) -> Tensor {
+        split_heads(&self.cross_query.forward(w, x), self.heads)
+    }
+
+    /// The last sub-layer: feed-forward.
+    fn feed(&self, w: &Weights, x: &Tensor, p: f64) -> Tensor {
         self.output
-            .forward(w, &self.intermediate.forward(w, &x).gelu("none"), &x, p)
+            .forward(w, &self.intermediate.forward(w, x).gelu("none"), x, p)
     }
 
     /// Self-attention probabilities of `rows`, in f32: `[batch, H, rows, tokens]`.
     fn attention(&self, w: &Weights, x: &Tensor, rows: Rows, bias: Option<&Tensor>) -> Tensor {
         let (q, k, _) = self.heads_of(w, x, rows);
-        let scores = q.matmul(&k.transpose(-1, -2)) / ((self.width / self.heads) as f64).sqrt();
-        let scores = bias.map_or_else(|| scores.shallow_clone(), |bias| &scores + bias);
-        scores.softmax(-1, Kind::Float)
+        attention(&q, &k, bias)
     }
+}
+
+/// The cross-attention of one layer laid open, so that the map can be looked at, changed, and the rest run from there (Grad-CAM).
+#[derive(Debug)]
+pub struct OpenedText {
+    layer: usize,
+    /// After the layer's self-attention: `[B, L, D]`.
+    hidden: Tensor,
+    /// Attention of the words over the context, in f32: `[B, H, L, M]`.
+    pub map: Tensor,
 }
 
 /// BERT with cross-attention in every layer: E_l and E_mm in one.
@@ -399,6 +425,50 @@ impl TextEncoder {
         bias: Option<&Tensor>,
     ) -> Tensor {
         self.layers[self.layers.len() - 1].attention(w, x, rows, bias)
+    }
+
+    /// Runs embedded queries `[B, L, D]` up to the cross-attention of `layer` over the context of one item, and lays it open.
+    pub fn open(
+        &self,
+        w: &Weights,
+        x: &Tensor,
+        bias: Option<&Tensor>,
+        context: &KeysValues,
+        layer: usize,
+    ) -> OpenedText {
+        let reading = Some(Reading::own(context));
+        let x = self.layers[..layer]
+            .iter()
+            .fold(x.shallow_clone(), |x, layer| {
+                layer.forward(w, &x, Rows::All, bias, reading, 0.0)
+            });
+        let opened = &self.layers[layer];
+        let hidden = opened.read_own(w, &x, Rows::All, bias, 0.0);
+        let (keys, _) = &context.layers[layer];
+        let map = attention(&opened.queries(w, &hidden), keys, context.bias.as_ref());
+        OpenedText { layer, hidden, map }
+    }
+
+    /// Goes on from there with `map` `[B, H, L, M]` as the attention. Returns the last layer's [CLS]: `[B, D]`.
+    pub fn close(
+        &self,
+        w: &Weights,
+        opened: &OpenedText,
+        map: &Tensor,
+        bias: Option<&Tensor>,
+        context: &KeysValues,
+    ) -> Tensor {
+        let layer = &self.layers[opened.layer];
+        let (_, values) = &context.layers[opened.layer];
+        let seen = merge_heads(&map.to_kind(w.kind()).matmul(values));
+        let x = layer.crossattention.forward(w, &seen, &opened.hidden, 0.0);
+        let reading = Some(Reading::own(context));
+        let x = self.layers[opened.layer + 1..]
+            .iter()
+            .fold(layer.feed(w, &x, 0.0), |x, layer| {
+                layer.forward(w, &x, Rows::All, bias, reading, 0.0)
+            });
+        x.select(1, 0)
     }
 
     /// Logits over the vocabulary for hidden states `[n, D]`, in f32; the decoder is the word embeddings.

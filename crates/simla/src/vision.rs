@@ -3,7 +3,7 @@
 use tch::Tensor;
 
 use crate::config::ModelConfig;
-use crate::layers::{INITIAL_STD, LayerNorm, Linear, attend, merge_heads};
+use crate::layers::{INITIAL_STD, LayerNorm, Linear, attend, attention, merge_heads};
 use crate::weights::{Init, Layout, Leaf, Weights};
 
 const EPS: f64 = 1e-6;
@@ -45,12 +45,28 @@ impl Block {
     fn forward(&self, w: &Weights, x: &Tensor, heads: i64) -> Tensor {
         let qkv = self.heads_of(w, x, heads);
         let seen = attend(&qkv[0], &qkv[1], &qkv[2], None, 0.0);
-        let x = x + self.proj.forward(w, &merge_heads(&seen));
+        self.rest(w, x, &seen)
+    }
+
+    /// What comes after the attention: `x` `[B, N, D]`, what its heads have seen `[B, H, N, D / H]`.
+    fn rest(&self, w: &Weights, x: &Tensor, seen: &Tensor) -> Tensor {
+        let x = x + self.proj.forward(w, &merge_heads(seen));
         &x + self.fc2.forward(
             w,
             &self.fc1.forward(w, &self.norm2.forward(w, &x)).gelu("none"),
         )
     }
+}
+
+/// The [CLS] attention of E_v's last block laid open, so that the map can be looked at, changed, and the rest run from there.
+#[derive(Debug)]
+pub struct OpenedVision {
+    /// [CLS] before the block: `[B, 1, D]`.
+    cls: Tensor,
+    /// `[B, H, 1 + P, D / H]`.
+    values: Tensor,
+    /// Attention of [CLS] over itself and the patches, in f32: `[B, H, 1, 1 + P]`.
+    pub map: Tensor,
 }
 
 /// E_v: images to one embedding a patch, with [CLS] before them.
@@ -122,17 +138,29 @@ impl VisionEncoder {
 
     /// Attention of the last block's [CLS] over the patches: `[B, H, P]` (figure 2).
     pub fn cls_attention(&self, w: &Weights, image: &Tensor) -> Tensor {
+        self.open(w, image).map.squeeze_dim(2).slice(2, 1, None, 1)
+    }
+
+    /// Runs up to the last block's attention and lays its [CLS] row open.
+    pub fn open(&self, w: &Weights, image: &Tensor) -> OpenedVision {
         let (last, before) = self.blocks.split_last().expect("at least one block");
         let x = before.iter().fold(self.embed(w, image, None), |x, block| {
             block.forward(w, &x, self.heads)
         });
         let qkv = last.heads_of(w, &x, self.heads);
-        let scale = (qkv[0].size()[3] as f64).sqrt();
-        let scores = qkv[0].narrow(2, 0, 1).matmul(&qkv[1].transpose(-1, -2)) / scale;
-        scores
-            .softmax(-1, tch::Kind::Float)
-            .squeeze_dim(2)
-            .slice(2, 1, None, 1)
+        OpenedVision {
+            cls: x.narrow(1, 0, 1),
+            values: qkv[2].shallow_clone(),
+            map: attention(&qkv[0].narrow(2, 0, 1), &qkv[1], None),
+        }
+    }
+
+    /// Goes on from there with `map` `[n, H, 1, 1 + P]` as the attention: n maps of one image, or one of each. Returns E_v's
+    /// [CLS]: `[n, 1, D]`.
+    pub fn close(&self, w: &Weights, opened: &OpenedVision, map: &Tensor) -> Tensor {
+        let last = self.blocks.last().expect("at least one block");
+        let seen = map.to_kind(w.kind()).matmul(&opened.values);
+        self.norm.forward(w, &last.rest(w, &opened.cls, &seen))
     }
 
     fn embed(&self, w: &Weights, image: &Tensor, hidden: Option<&Tensor>) -> Tensor {

@@ -1,5 +1,6 @@
 //! `simla bench`.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -19,13 +20,35 @@ use simla::optim::{AdamW, AdamWConfig};
 use simla::settings::Dtype;
 use simla::step::{Inputs, Masked};
 use simla::weights::Gradients;
+use simla_image::{Recipe, bench};
 use tch::{Device, Kind, Tensor, no_grad};
 
 /// Measures speed and memory
 #[derive(Subcommand)]
 pub enum Command {
     Step(StepArguments),
+    Loader(LoaderArguments),
     Memory(super::bench_memory::Arguments),
+}
+
+/// Times the way from a JPEG's bytes to its two views
+#[derive(Args)]
+pub struct LoaderArguments {
+    /// Folder of pictures, 640 x 480 to compare with others
+    #[arg(long, value_name = "DIR")]
+    images: PathBuf,
+    /// Length of each of the two measurements
+    #[arg(long, default_value_t = 5.0)]
+    seconds: f64,
+    /// Worker threads
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+    /// Side of the view in pixels
+    #[arg(long, default_value_t = 256)]
+    side: u32,
+    /// One JSON object in place of the text
+    #[arg(long)]
+    json: bool,
 }
 
 /// Times the pre-training step on random pairs, without the visual tokenizer
@@ -71,8 +94,43 @@ const ALPHA: f64 = 0.4;
 pub fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Step(arguments) => step(&arguments),
+        Command::Loader(arguments) => loader(arguments),
         Command::Memory(arguments) => super::bench_memory::run(arguments),
     }
+}
+
+fn loader(arguments: LoaderArguments) -> Result<ExitCode> {
+    let found = bench::loader(&bench::Options {
+        images: arguments.images,
+        seconds: arguments.seconds,
+        threads: arguments.threads,
+        recipe: Recipe {
+            side: arguments.side,
+            ..Recipe::default()
+        },
+    })?;
+    if arguments.json {
+        println!("{}", serde_json::to_string(&found)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!(
+        "{:.0} images/s a core ({:.0} with normalisation), {} threads, {} files",
+        found.images_per_s_per_core,
+        found.images_per_s_per_core_normalised,
+        found.threads,
+        found.files
+    );
+    let ms = found.ms;
+    for (part, ms) in [
+        ("decode", ms.decode),
+        ("resize", ms.resize),
+        ("operations", ms.operations),
+        ("half", ms.half),
+        ("normalise", ms.normalise),
+    ] {
+        println!("  {part:<10} {ms:.3} ms");
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn step(arguments: &StepArguments) -> Result<ExitCode> {

@@ -10,6 +10,7 @@ use indicatif::HumanDuration;
 use simla::settings::Settings;
 use simla::train::Ending;
 
+use crate::commands::demo_report;
 use crate::commands::eval::table;
 use crate::console::Progress;
 use crate::run::{Inputs, Run};
@@ -101,10 +102,8 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let path = |file: &std::path::Path| file.display().to_string();
     let inputs = Inputs {
         data: vec![path(&files.train)],
-        image_root: None,
-        vocabulary: None,
-        dvae: None,
         held_out: Some(files.test.clone()),
+        ..Inputs::default()
     };
     let stop = stop::on_signal()?;
     let run = Run::prepare(&folder, settings, inputs, device)?;
@@ -142,7 +141,12 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         first.img_r1,
         100.0 / after.images as f64
     );
+    let report = demo_report::write(&folder, &files, &before, &after)?;
     println!("It took {}. Files:", HumanDuration(start.elapsed()));
+    println!(
+        "  {:<34} all of it on one page, with pictures",
+        report.display()
+    );
     println!(
         "  {:<34} the scenes with their captions and boxes",
         scenes.display()

@@ -4,18 +4,23 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
-use simla::settings::Settings;
+use simla::dvae::Dvae;
+use simla::dvae::evaluation::{Evaluation, evaluate};
+use simla::settings::{Dtype, Settings};
 use simla::train::Ending;
 
-use crate::run::{Inputs, Run};
+use crate::console::{Progress, say_broken};
+use crate::reconstructions::{self, PICTURES};
+use crate::run::{Inputs, Run, open_data};
 use crate::stop;
 
 /// The visual tokenizer: a discrete VAE that turns patches into codes
 #[derive(Subcommand)]
 pub enum Command {
     Train(TrainArguments),
+    Eval(EvalArguments),
 }
 
 /// Trains a tokenizer, or goes on with one
@@ -37,13 +42,90 @@ pub struct TrainArguments {
     /// Folder that image paths are relative to, in place of the file's own
     #[arg(long, value_name = "DIR")]
     image_root: Option<PathBuf>,
+    /// Held-out pictures: reconstruction and use of the codes are measured on them (eval_every_steps, and at the end)
+    #[arg(long, value_name = "FILE")]
+    eval_data: Option<PathBuf>,
     /// Where to compute: cpu, cuda or cuda:N
     #[arg(long, default_value = "cpu")]
     device: String,
 }
 
+/// Measures a tokenizer on pictures that it was not trained on: error of the reconstruction, use of the codes
+#[derive(Args)]
+pub struct EvalArguments {
+    /// Folder of the tokenizer
+    #[arg(long, value_name = "DIR")]
+    dvae: PathBuf,
+    /// Held-out pictures
+    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+    data: Vec<String>,
+    /// Folder that image paths are relative to, in place of the file's own
+    #[arg(long, value_name = "DIR")]
+    image_root: Option<PathBuf>,
+    /// Draw originals beside their reconstructions
+    #[arg(long, value_name = "FILE.png")]
+    sheet: Option<PathBuf>,
+    /// Pictures to draw
+    #[arg(long, default_value_t = PICTURES, value_name = "N")]
+    samples: usize,
+    /// Where to compute: cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// One JSON object in place of the text
+    #[arg(long)]
+    json: bool,
+}
+
 pub fn run(command: Command) -> Result<ExitCode> {
-    let Command::Train(arguments) = command;
+    match command {
+        Command::Train(arguments) => train(arguments),
+        Command::Eval(arguments) => eval(&arguments),
+    }
+}
+
+fn eval(arguments: &EvalArguments) -> Result<ExitCode> {
+    let device = simla::device::open(&arguments.device)?;
+    let dvae = Dvae::open(&arguments.dvae, Dtype::F32.kind(), device)?;
+    let dataset = open_data(&arguments.data, arguments.image_root.as_deref(), 1.0)?;
+    if arguments.sheet.is_some() && !dvae.config.decoder {
+        bail!(
+            "--sheet: {} is an encoder without a decoder: nothing comes back",
+            arguments.dvae.display()
+        );
+    }
+    let mut progress = Progress::new("pictures", 0, dataset.len());
+    let found = evaluate(&dvae, &dataset, arguments.samples, &mut |done, _| {
+        progress.set(done as u64, String::new);
+    })?;
+    drop(progress);
+    say_broken(&found.broken, dataset.len());
+    if found.evaluation.images == 0 {
+        bail!("{}: no usable record", arguments.data.join(", "));
+    }
+    if let Some(path) = &arguments.sheet {
+        reconstructions::save(&found, path)?;
+    }
+    match arguments.json {
+        true => println!("{}", serde_json::to_string(&found.evaluation)?),
+        false => print!("{}", table(&found.evaluation)),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn table(found: &Evaluation) -> String {
+    let error = found.error.map_or("no decoder".into(), |error| {
+        format!("{error:.4} of the pixels' variance")
+    });
+    format!(
+        "{} pictures\nreconstruction error  {error}\ncodes used            {:.1} % of {}\nperplexity            {:.1}\n",
+        found.images,
+        100.0 * found.codes_used,
+        found.codes,
+        found.perplexity
+    )
+}
+
+fn train(arguments: TrainArguments) -> Result<ExitCode> {
     let device = simla::device::open(&arguments.device)?;
     let file = arguments
         .config
@@ -53,12 +135,11 @@ pub fn run(command: Command) -> Result<ExitCode> {
     let inputs = Inputs {
         data: arguments.data,
         image_root: arguments.image_root,
-        vocabulary: None,
-        dvae: None,
-        held_out: None,
+        held_out: arguments.eval_data,
+        ..Inputs::default()
     };
     let stop = stop::on_signal()?;
-    let run = Run::prepare(&arguments.output, settings, inputs, device)?;
+    let run = Run::prepare_tokenizer(&arguments.output, settings, inputs, device)?;
     let ending = run.train_tokenizer(&arguments.output, &stop)?;
     if ending == Ending::Finished {
         eprintln!(

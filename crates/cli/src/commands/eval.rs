@@ -10,13 +10,15 @@ use simla::settings::Dtype;
 use simla::tasks::pretrain::Model;
 use simla::tasks::retrieval::{Gallery, Recalls, Retrieval, evaluate};
 
-use crate::console::Progress;
+use crate::commands::grounding;
+use crate::console::{Progress, say_broken};
 use crate::run::open_data;
 
 /// Measures what a model has learned
 #[derive(Subcommand)]
 pub enum Command {
     Retrieval(RetrievalArguments),
+    Grounding(grounding::Arguments),
 }
 
 /// Finds captions for images and images for captions
@@ -49,7 +51,13 @@ pub struct RetrievalArguments {
 }
 
 pub fn run(command: Command) -> Result<ExitCode> {
-    let Command::Retrieval(arguments) = command;
+    match command {
+        Command::Retrieval(arguments) => retrieval(arguments),
+        Command::Grounding(arguments) => grounding::run(arguments),
+    }
+}
+
+fn retrieval(arguments: RetrievalArguments) -> Result<ExitCode> {
     let device = simla::device::open(&arguments.device)?;
     let model = Model::open(&arguments.checkpoint, Dtype::F32.kind(), device)?;
     let dataset = open_data(
@@ -65,19 +73,7 @@ pub fn run(command: Command) -> Result<ExitCode> {
         );
     }
     let gallery = Gallery::read(&dataset, &model.vocabulary, arguments.max_tokens);
-    const NAMED: usize = 5;
-    if !gallery.broken.is_empty() {
-        eprintln!(
-            "{} of {} records cannot be used:",
-            gallery.broken.len(),
-            dataset.len()
-        );
-        gallery
-            .broken
-            .iter()
-            .take(NAMED)
-            .for_each(|error| eprintln!("  {error}"));
-    }
+    say_broken(&gallery.broken, dataset.len());
     if gallery.images.is_empty() {
         bail!("{}: no usable record", arguments.data);
     }

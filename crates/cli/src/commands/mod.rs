@@ -1,9 +1,16 @@
 //! One file a command.
 
+pub mod attention;
 pub mod bench;
 pub mod bench_memory;
+pub mod data;
 pub mod demo;
+pub mod demo_report;
 pub mod dvae;
 pub mod eval;
+pub mod ground;
+pub mod grounding;
+pub mod import;
+pub mod keywords;
 pub mod pretrain;
 pub mod report;

@@ -17,13 +17,15 @@ use crate::stop;
 
 /// Pre-trains a model on image-caption pairs
 ///
-/// The data are JSON files in the layout `[{"image": "path", "caption": "text" or ["text", ...]}]`, paths relative to the file.
+/// The data are JSON files in the layout `[{"image": "path", "caption": "text" or ["text", ...]}]`, paths relative to the file; CSV or
+/// TSV files with such columns; tar shards as img2dataset writes them, as files, patterns like `{000..041}.tar` or folders; folders of
+/// photographs with a .txt or .json beside each. Several are mixed; FILE@2 shows its records twice an epoch, FILE@0.5 half of them.
 /// Everything that the run makes goes into the output folder. Interrupted (Ctrl-C), it finishes its step, saves, and exits with
 /// status 75; `--resume` goes on from there.
 #[derive(Args)]
 #[command(after_long_help = settings_help())]
 pub struct Arguments {
-    /// Files of image-caption pairs
+    /// Image-caption pairs: files, patterns or folders
     #[arg(long, required_unless_present = "resume", num_args = 1.., value_name = "FILE")]
     data: Vec<String>,
     /// Folder for the run
@@ -50,6 +52,10 @@ pub struct Arguments {
     /// A visual tokenizer to use; without, one is trained on the same images first
     #[arg(long, value_name = "DIR")]
     dvae: Option<PathBuf>,
+    /// Weights to start from, in place of random ones: folders of `simla import` or of another run. Positions are resampled to
+    /// image_size; all other sizes must be those of the weights
+    #[arg(long, num_args = 1.., value_name = "DIR", conflicts_with = "resume")]
+    init: Vec<PathBuf>,
     /// Held-out pairs: retrieval is measured on them while the run goes on (eval_every_steps)
     #[arg(long, value_name = "FILE")]
     eval_data: Option<PathBuf>,
@@ -125,6 +131,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
                 image_root: arguments.image_root,
                 vocabulary: arguments.vocabulary,
                 dvae: arguments.dvae,
+                init: arguments.init,
                 held_out: arguments.eval_data,
             };
             (folder, settings, inputs)
@@ -132,6 +139,9 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     };
     let stop = stop::on_signal()?;
     let run = Run::prepare(&folder, settings, inputs, device)?;
+    if !run.inputs.init.is_empty() {
+        run.model()?; // what does not fit is said before a tokenizer is trained
+    }
     let ending = match run.tokenizer(&stop)? {
         Some(dvae) => {
             let mut model = run.model()?;

@@ -24,13 +24,10 @@ impl Photos {
         std::fs::create_dir(folder.path().join("images")).unwrap();
         let json = folder.path().join("photos.json");
         let photos = Photos { folder, json };
+        photos.restore(count);
         let mut records = Vec::new();
         for i in 0..count {
-            let (name, colour) = COLOURS[i % 4];
-            let mut picture =
-                image::RgbImage::from_pixel(40 + i as u32 % 7, 36, image::Rgb(colour));
-            picture.put_pixel(i as u32 % 40, i as u32 % 36, image::Rgb([0, 0, 0]));
-            picture.save(photos.image(i)).unwrap();
+            let (name, _) = COLOURS[i % 4];
             let captions = [
                 format!("a {name} square number w{i}"),
                 format!("{name}!"),
@@ -40,6 +37,17 @@ impl Photos {
         }
         photos.write(&Value::Array(records));
         photos
+    }
+
+    /// Draws the first `count` pictures.
+    pub fn restore(&self, count: usize) {
+        for i in 0..count {
+            let (_, colour) = COLOURS[i % 4];
+            let mut picture =
+                image::RgbImage::from_pixel(40 + i as u32 % 7, 36, image::Rgb(colour));
+            picture.put_pixel(i as u32 % 40, i as u32 % 36, image::Rgb([0, 0, 0]));
+            picture.save(self.image(i)).unwrap();
+        }
     }
 
     pub fn image(&self, index: usize) -> PathBuf {

@@ -148,10 +148,21 @@ fn bad_records_are_left_out_and_too_many_refused() {
         packed(&photos, &folder.path().join("c"), 100, None),
         Err(PackError::TooManyBad { .. })
     ));
-    assert_eq!(
-        std::fs::read_dir(folder.path().join("c")).unwrap().count(),
-        0
-    );
+    // What an earlier call left when it was killed.
+    std::fs::create_dir(folder.path().join(".unfinished-d")).unwrap();
+    std::fs::write(folder.path().join(".unfinished-d/00009.tar"), "torn").unwrap();
+    assert!(packed(&photos, &folder.path().join("d"), 0, None).is_err());
+    let left = || -> Vec<_> {
+        let files = std::fs::read_dir(folder.path()).unwrap();
+        files.map(|f| f.unwrap().file_name()).collect()
+    };
+    assert!(!left().contains(&"c".into()), "{:?}", left());
+    photos.restore(5);
+    packed(&photos, &folder.path().join("d"), 100, None).unwrap();
+    assert_eq!(open(&folder.path().join("d")).len(), 28);
+    let mut left = left();
+    left.sort();
+    assert_eq!(left, ["a", "d"]);
 }
 
 #[test]

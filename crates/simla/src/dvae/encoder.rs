@@ -9,6 +9,12 @@ use crate::weights::{Layout, Weights};
 /// Sides of the four convolutions of a block.
 const KERNELS: [i64; 4] = [3, 3, 3, 1];
 
+/// More channels, groups, blocks or codes than any encoder has.
+pub(crate) const WIDEST: i64 = 1 << 14;
+pub(crate) const MOST_GROUPS: i64 = 8;
+pub(crate) const MOST_BLOCKS: i64 = 64;
+pub(crate) const MOST_CODES: i64 = 1 << 20;
+
 /// The shape of an encoder. DALL-E's: width 256, 4 groups of 2 blocks, 8,192 codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

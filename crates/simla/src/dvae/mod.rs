@@ -3,6 +3,7 @@
 mod blocks;
 mod decoder;
 pub mod encoder;
+pub mod evaluation;
 pub mod training;
 
 use std::collections::BTreeMap;
@@ -25,8 +26,41 @@ pub const TASK: &str = "dvae";
 #[serde(deny_unknown_fields)]
 pub struct DvaeConfig {
     pub encoder: EncoderConfig,
+    /// Side of the views in pixels that it was trained for; it sees them at half the side.
+    pub image_size: i64,
     /// Without, there are tokens but no reconstructions (an imported encoder).
     pub decoder: bool,
+}
+
+impl DvaeConfig {
+    /// Refuses sizes that no tokenizer has, before memory is taken for them.
+    fn check(&self) -> Result<(), String> {
+        let EncoderConfig {
+            width,
+            groups,
+            blocks_per_group,
+            vocab,
+        } = self.encoder;
+        for (field, value, most) in [
+            ("width", width, encoder::WIDEST),
+            ("groups", groups, encoder::MOST_GROUPS),
+            ("blocks_per_group", blocks_per_group, encoder::MOST_BLOCKS),
+            ("vocab", vocab, encoder::MOST_CODES),
+            ("image_size", self.image_size, encoder::WIDEST),
+        ] {
+            if !(1..=most).contains(&value) {
+                return Err(format!("{field} = {value}: expected 1 to {most}"));
+            }
+        }
+        let step = 2 * self.encoder.factor();
+        if self.image_size % step != 0 {
+            return Err(format!(
+                "image_size = {}: expected a multiple of {step}",
+                self.image_size
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// Why a folder is not a usable tokenizer.
@@ -82,12 +116,10 @@ impl Dvae {
                 task: checkpoint.state.task,
             });
         }
-        let config = serde_json::from_value(checkpoint.state.config.clone()).map_err(|e| {
-            DvaeError::Config {
-                path,
-                reason: e.to_string(),
-            }
-        })?;
+        let config: DvaeConfig = serde_json::from_value(checkpoint.state.config.clone())
+            .map_err(|e| e.to_string())
+            .and_then(|config: DvaeConfig| config.check().map(|()| config))
+            .map_err(|reason| DvaeError::Config { path, reason })?;
         let mut dvae = Self::new(config, kind, device, false, 0);
         dvae.weights
             .load(&checkpoint.model()?, str::to_owned)

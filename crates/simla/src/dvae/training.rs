@@ -181,3 +181,85 @@ impl Task for Training {
         self.dvae.weights.load(tensors, str::to_owned)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+
+    use super::*;
+    use crate::dvae::DvaeConfig;
+    use crate::dvae::encoder::EncoderConfig;
+
+    const STEPS: u64 = 10 * RESTART_EVERY;
+
+    /// Eight codes, of which the last has all the use, `step` steps into a run.
+    fn with_seven_dead_codes(step: u64) -> Training {
+        let encoder = EncoderConfig {
+            width: 4,
+            groups: 2,
+            blocks_per_group: 1,
+            vocab: 8,
+        };
+        let config = DvaeConfig {
+            encoder,
+            image_size: 8,
+            decoder: true,
+        };
+        let dvae = Dvae::new(config, Kind::Float, Device::Cpu, true, 0);
+        let mut training = Training::new(dvae, STEPS);
+        training.step = step;
+        no_grad(|| {
+            let _ = training.usage.zero_();
+            let _ = training.usage.get(7).fill_(1.0);
+        });
+        training
+    }
+
+    /// What makes a code: its row of the encoder's last layer, its column of the decoder's first.
+    fn code(training: &Training, index: i64) -> [Tensor; 2] {
+        let named = training.dvae.named();
+        let row = named["encoder.blocks.output.conv.w"].select(0, index);
+        let column = named["decoder.blocks.input.w"].select(1, index);
+        [row.copy(), column.copy()]
+    }
+
+    #[test]
+    fn dead_codes_begin_anew_beside_a_used_one() {
+        let mut training = with_seven_dead_codes(RESTART_EVERY);
+        let (before, model) = (code(&training, 3), code(&training, 7));
+        training.end_step(true);
+        assert_eq!(code(&training, 7), model, "a used code stays");
+        for ((new, old), model) in code(&training, 3).iter().zip(&before).zip(&model) {
+            let far = |other: &Tensor| (new - other).norm().double_value(&[]);
+            let size = model.norm().double_value(&[]);
+            assert!(
+                far(model) > 0.0 && far(model) < 0.5 * size,
+                "{}",
+                far(model)
+            );
+            assert!(far(old) > far(model));
+        }
+        // It is given time before it may be dead again.
+        let usage: Vec<f64> = Vec::try_from(training.usage.to_kind(Kind::Double)).unwrap();
+        assert!(usage.iter().all(|&share| share > DEAD / 8.0), "{usage:?}");
+    }
+
+    #[test]
+    fn codes_are_restarted_now_and_then_and_not_at_the_end() {
+        for step in [0, RESTART_EVERY + 1, STEPS - RESTART_EVERY] {
+            let mut training = with_seven_dead_codes(step);
+            let before = code(&training, 3);
+            training.end_step(true);
+            assert_eq!(code(&training, 3), before, "step {step}");
+        }
+    }
+
+    #[test]
+    fn the_relaxation_cools_to_a_sixteenth() {
+        let training = with_seven_dead_codes(0);
+        let temperature = |step| training.temperature(step);
+        assert_eq!(temperature(0), 1.0);
+        assert!(temperature(STEPS / 2) < temperature(STEPS / 4));
+        assert_eq!(temperature(STEPS), COLDEST);
+    }
+}

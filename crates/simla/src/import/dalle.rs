@@ -3,14 +3,10 @@
 use std::path::Path;
 
 use super::{ImportError, Tensors, load, open, require, state_dict};
-use crate::dvae::encoder::{Encoder, EncoderConfig};
+use crate::dvae::encoder::{Encoder, EncoderConfig, MOST_BLOCKS, MOST_GROUPS, WIDEST};
 use crate::weights::Layout;
 
 const KIND: &str = "DALL-E's encoder";
-/// More channels, groups or blocks than any encoder has.
-const WIDEST: usize = 1 << 14;
-const MOST_GROUPS: i64 = 8;
-const MOST_BLOCKS: i64 = 64;
 
 /// An encoder of DALL-E's kind.
 #[derive(Debug)]
@@ -38,7 +34,7 @@ pub fn dalle(path: &Path) -> Result<Dalle, ImportError> {
     let outputs = |name: &str| {
         let shape = tensors[name].shape();
         match shape[..] {
-            [outputs @ 4..=WIDEST, _, _, _] => Ok(outputs as i64),
+            [outputs, _, _, _] if (4..=WIDEST as usize).contains(&outputs) => Ok(outputs as i64),
             _ => Err(ImportError::Shape {
                 path: path.into(),
                 name: name.into(),

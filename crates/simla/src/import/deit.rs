@@ -2,17 +2,17 @@
 
 use std::path::Path;
 
-use super::{ImportError, Tensors, load, open, require, resample_positions, state_dict};
+use super::{ImportError, Tensors, load, open, require, state_dict};
 
 const KIND: &str = "a DeiT or ViT checkpoint";
 
-/// Reads a DeiT (or timm ViT) checkpoint as `visual_encoder.*`, its positions resampled to `patches` patches. The
-/// classifier is dropped; the mask token, which DeiT has not, stays as it starts.
+/// Reads a DeiT (or timm ViT) checkpoint as `visual_encoder.*`. The classifier is dropped; the mask token, which DeiT has
+/// not, stays as it starts.
 ///
 /// # Errors
 /// A file that cannot be read, that is not a ViT, or that has a part which our vision encoder has not (DeiT's
 /// distillation token, say).
-pub fn deit(path: &Path, patches: i64) -> Result<Tensors, ImportError> {
+pub fn deit(path: &Path) -> Result<Tensors, ImportError> {
     let archive = open(path)?;
     let tensors = state_dict(&archive).tensors()?;
     for name in [
@@ -29,14 +29,7 @@ pub fn deit(path: &Path, patches: i64) -> Result<Tensors, ImportError> {
         let top = name.split('.').next().unwrap_or_default();
         let value = match top {
             "head" => continue,
-            "pos_embed" => resample_positions(&load(tensor)?, patches).map_err(|source| {
-                ImportError::Positions {
-                    path: path.into(),
-                    name: name.clone(),
-                    source,
-                }
-            })?,
-            "cls_token" | "patch_embed" | "blocks" | "norm" => load(tensor)?,
+            "pos_embed" | "cls_token" | "patch_embed" | "blocks" | "norm" => load(tensor)?,
             _ => {
                 return Err(ImportError::Unknown {
                     path: path.into(),

@@ -2,8 +2,10 @@
 //!
 //! - [`deit`]: DeiT-B/16 for the vision encoder.
 //! - [`bert`]: bert-base-uncased for the text encoder.
-//! - [`authors`]: the authors' SIMLA checkpoints, with the optimiser's state.
+//! - [`authors`]: the authors' SIMLA checkpoints.
 //! - [`dalle`]: DALL-E's encoder for the visual tokens.
+//!
+//! [`start`] puts what they give into a model, positions resampled to its patches.
 //!
 //! All read PyTorch files and safetensors alike, through `simla_weights`, which runs nothing of what is in them. The
 //! results are f32 on the CPU (integers stay integers).
@@ -12,8 +14,8 @@ mod authors;
 mod bert;
 mod dalle;
 mod deit;
-mod optimizer;
 mod positions;
+mod start;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,6 +29,10 @@ pub use bert::bert;
 pub use dalle::{Dalle, dalle};
 pub use deit::deit;
 pub use positions::{PositionsError, fit_positions, resample_positions};
+pub use start::{StartError, start};
+
+/// What a checkpoint of imported weights calls its task: parts of a model, to start from.
+pub const TASK: &str = "import";
 
 /// Tensors by name.
 pub type Tensors = BTreeMap<String, Tensor>;
@@ -62,12 +68,6 @@ pub enum ImportError {
         path: PathBuf,
         expected: i64,
         found: i64,
-    },
-    #[error("{path}: {name}: {source}")]
-    Positions {
-        path: PathBuf,
-        name: String,
-        source: PositionsError,
     },
     #[error("{path}: the decoder of the words is not tied to the word embeddings, as SIMLA's is")]
     Untied { path: PathBuf },

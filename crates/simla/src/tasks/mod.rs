@@ -1,5 +1,9 @@
 //! What a model is trained for and used for.
 
+pub mod boxes;
+pub mod gradcam;
+pub mod grounding;
+pub mod keywords;
 pub mod pretrain;
 pub mod retrieval;
 pub mod samples;

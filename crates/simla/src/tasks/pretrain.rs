@@ -66,7 +66,7 @@ impl Model {
     pub fn open(path: &Path, kind: Kind, device: Device) -> Result<Self, OpenError> {
         let checkpoint = Checkpoint::open(path)?;
         let shown = checkpoint.path.display().to_string();
-        if checkpoint.state.task == crate::dvae::TASK {
+        if [crate::dvae::TASK, crate::import::TASK].contains(&checkpoint.state.task.as_str()) {
             return Err(OpenError::Task {
                 path: shown,
                 task: checkpoint.state.task,
@@ -272,6 +272,7 @@ mod tests {
         };
         let dvae = DvaeConfig {
             encoder,
+            image_size: 16,
             decoder: false,
         };
         let dvae = Dvae::new(dvae, Kind::Float, Device::Cpu, false, 1);

@@ -1,0 +1,61 @@
+//! `simla attention`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Args;
+use simla::guard::guarded;
+use simla::model::Simla;
+use simla_pictures::canvas::save_png;
+use simla_pictures::heat::HeatRow;
+use tch::{Kind, Tensor, no_grad};
+
+use crate::see::{ModelArguments, Seen, heat};
+
+/// Shows where the image encoder looks
+///
+/// Self-attention of the visual [CLS] over the patches in the last layer, head by head (figure 2 of the paper). Each map has its own
+/// scale: bright is where this head looks most.
+#[derive(Args)]
+pub struct Arguments {
+    /// The picture: JPEG, PNG or WebP
+    image: PathBuf,
+    #[command(flatten)]
+    model: ModelArguments,
+    /// PNG of the picture under the attention of every head
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+}
+
+pub fn run(arguments: Arguments) -> Result<ExitCode> {
+    let model = arguments.model.open()?;
+    let seen = Seen::open(&arguments.image, &model.simla)?;
+    let title = "Where the visual [CLS] looks";
+    save_png(&row(&model.simla, &seen, title)?.draw(), &arguments.output)?;
+    println!("{}", arguments.output.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The picture under the attention of all heads together, and of each.
+pub fn row<'a>(model: &Simla, seen: &'a Seen, title: &str) -> Result<HeatRow<'a>> {
+    let (w, vision) = (&model.online, &model.towers.vision);
+    let heads = guarded(|| no_grad(|| vision.cls_attention(w, &seen.image).squeeze_dim(0)))?;
+    let map = |values: &Tensor| {
+        let values = Vec::try_from(values.to_kind(Kind::Float).contiguous()).expect("floats");
+        heat(&values, model)
+    };
+    let mean = map(&heads.mean_dim([0].as_slice(), false, Kind::Float));
+    let each = (1..)
+        .zip(heads.unbind(0))
+        .map(|(i, head)| (format!("head {i}"), map(&head)));
+    Ok(HeatRow {
+        title: title.into(),
+        note: "Attention over the patches in the last layer, each map on its own scale".into(),
+        picture: &seen.picture,
+        maps: std::iter::once(("mean of the heads".into(), mean))
+            .chain(each)
+            .collect(),
+        same_scale: false,
+    })
+}

@@ -1,0 +1,114 @@
+//! What comes back from a visual tokenizer: measured on held-out pictures while it learns, and drawn.
+
+use std::path::Path;
+
+use anyhow::Result;
+use image::RgbImage;
+use simla::dvae::evaluation::{Outcome, Reconstruction, evaluate};
+use simla::dvae::training::Training;
+use simla::train::Observer;
+use simla::train::metrics::StepRecord;
+use simla_data::Dataset;
+use simla_pictures::canvas::save_png;
+use simla_pictures::sheet::{Cell, Sheet};
+
+use crate::watch::Watch;
+
+/// Pictures of a sheet.
+pub const PICTURES: usize = 16;
+
+/// A watch over a tokenizer that also measures it on held-out pictures now and then, and draws some in `folder`.
+pub struct Reconstructing<'a> {
+    pub watch: Watch,
+    pub held_out: Option<&'a Dataset>,
+    /// Steps between measurements; 0 for one at the end.
+    pub every: u64,
+    pub steps: u64,
+    pub folder: &'a Path,
+}
+
+impl Reconstructing<'_> {
+    /// Adds what was measured to the record; the error with its sign changed, if it was time to look.
+    fn look(&self, task: &Training, record: &mut StepRecord) -> Result<Option<f64>> {
+        let due =
+            record.step == self.steps || self.every > 0 && record.step.is_multiple_of(self.every);
+        let Some(held_out) = self.held_out.filter(|_| due) else {
+            return Ok(None);
+        };
+        let found = evaluate(&task.dvae, held_out, PICTURES, &mut |_, _| ())?;
+        save(&found, &self.folder.join("reconstructions.png"))?;
+        let measured = &found.evaluation;
+        let Some(error) = measured.error else {
+            return Ok(None); // not one of the pictures could be read
+        };
+        for (name, value) in [
+            ("eval_error", error),
+            ("eval_codes_used", measured.codes_used),
+            ("eval_perplexity", measured.perplexity),
+        ] {
+            record.scores.insert(name.into(), value);
+        }
+        self.watch.say(&format!(
+            "step {}: held out: error {error:.3} of the variance, {:.0} % of the codes used, perplexity {:.0}",
+            record.step,
+            100.0 * measured.codes_used,
+            measured.perplexity
+        ));
+        Ok(Some(-error))
+    }
+}
+
+impl Observer<Training> for Reconstructing<'_> {
+    fn stepped(
+        &mut self,
+        task: &mut Training,
+        record: &mut StepRecord,
+    ) -> Result<Option<f64>, String> {
+        let score = self.look(task, record).map_err(|e| format!("{e:#}"))?;
+        Observer::<Training>::stepped(&mut self.watch, task, record)?;
+        Ok(score)
+    }
+
+    fn skipped(&mut self, step: u64, reason: &str, records: &[String]) {
+        Observer::<Training>::skipped(&mut self.watch, step, reason, records);
+    }
+
+    fn saved(&mut self, step: u64, path: &Path) {
+        Observer::<Training>::saved(&mut self.watch, step, path);
+    }
+}
+
+/// Writes a sheet of originals, as the tokenizer sees them, beside what comes back.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn save(found: &Outcome, path: &Path) -> Result<()> {
+    let measured = &found.evaluation;
+    let picture = |bytes: &[u8], side: usize| {
+        RgbImage::from_raw(side as u32, side as u32, bytes.to_vec())
+            .expect("a square of RGB pixels")
+    };
+    let cell = |one: &Reconstruction| Cell {
+        pictures: vec![
+            picture(&one.original, one.side),
+            picture(&one.restored, one.side),
+        ],
+        ..Cell::default()
+    };
+    let sheet = Sheet {
+        title: "Visual tokenizer".into(),
+        note: format!(
+            "Original (left), and what comes back from one code a patch (right). {:.0} of {} codes occur in {} pictures, perplexity {:.0}; \
+             error {:.3} of the variance.",
+            measured.codes_used * measured.codes as f64,
+            measured.codes,
+            measured.images,
+            measured.perplexity,
+            measured.error.unwrap_or_default(),
+        ),
+        cells: found.reconstructions.iter().map(cell).collect(),
+        side: 128,
+        ..Sheet::default()
+    };
+    Ok(save_png(&sheet.draw(), path)?)
+}

@@ -1,0 +1,133 @@
+//! What the commands that look at one picture share: the model, the picture, the phrase.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use simla::guard::guarded;
+use simla::inputs::normalized;
+use simla::model::Simla;
+use simla::settings::Dtype;
+use simla::tasks::boxes::Bounds;
+use simla::tasks::gradcam::{Map, default_layer};
+use simla::tasks::pretrain::Model;
+use simla_data::record::MAX_IMAGE_BYTES;
+use simla_image::{Limits, RgbImage};
+use simla_pictures::heat::{BoxKind, HeatMap, Marked};
+use tch::{Tensor, no_grad};
+
+/// Which model looks, and where it computes.
+#[derive(Args)]
+pub struct ModelArguments {
+    /// A run's folder, or a checkpoint's
+    #[arg(long, value_name = "DIR")]
+    checkpoint: PathBuf,
+    /// Where to compute: cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu")]
+    device: String,
+}
+
+impl ModelArguments {
+    pub fn open(&self) -> Result<Model> {
+        let device = simla::device::open(&self.device)?;
+        Ok(Model::open(&self.checkpoint, Dtype::F32.kind(), device)?)
+    }
+}
+
+/// A picture, for people and for the model.
+pub struct Seen {
+    /// Upright, at its own size.
+    pub picture: RgbImage,
+    /// `[1, 3, S, S]`, normalised.
+    pub image: Tensor,
+}
+
+impl Seen {
+    /// Reads the picture for `model`.
+    pub fn open(path: &Path, model: &Simla) -> Result<Self> {
+        let read = || -> Result<Vec<u8>> {
+            let mut bytes = Vec::new();
+            File::open(path)?
+                .take(MAX_IMAGE_BYTES + 1)
+                .read_to_end(&mut bytes)?;
+            if bytes.len() as u64 > MAX_IMAGE_BYTES {
+                bail!("larger than the {MAX_IMAGE_BYTES} bytes that are read of a picture");
+            }
+            Ok(bytes)
+        };
+        let bytes = read().with_context(|| path.display().to_string())?;
+        Self::decode(&bytes, model).with_context(|| path.display().to_string())
+    }
+
+    /// The picture in these bytes of a file.
+    pub fn decode(bytes: &[u8], model: &Simla) -> Result<Self> {
+        let side = model.config.image_size as usize;
+        let mut view = vec![0; side * side * 3];
+        simla_image::evaluation_view(bytes, side as u32, &Limits::default(), &mut view)?;
+        Ok(Self {
+            picture: simla_image::decode(bytes, &Limits::default())?,
+            image: guarded(|| normalized(&view, 1, side, model.online.device()))?,
+        })
+    }
+
+    /// E_v's output: `[1, 1 + P, D]`.
+    pub fn embeds(&self, model: &Simla) -> Result<Tensor> {
+        let (w, vision) = (&model.online, &model.towers.vision);
+        Ok(guarded(|| {
+            no_grad(|| vision.forward(w, &self.image, None))
+        })?)
+    }
+}
+
+/// The layer of cross-attention that was asked for, or the paper's.
+pub fn layer(asked: Option<usize>, model: &Simla) -> Result<usize> {
+    let depth = model.config.text_depth;
+    let default = default_layer(depth);
+    match asked {
+        Some(layer) if layer as i64 >= depth => bail!(
+            "--layer {layer}: expected 0 to {}, a layer of this model (without the option: {default})",
+            depth - 1
+        ),
+        layer => Ok(layer.unwrap_or(default)),
+    }
+}
+
+/// Token ids of a phrase that the model knows at least a part of.
+pub fn phrase_ids(phrase: &str, model: &Model) -> Result<Vec<i64>> {
+    let vocabulary = &model.vocabulary;
+    let ids = vocabulary.encode(phrase, model.simla.config.max_positions as usize);
+    let pieces = &ids[1..ids.len() - 1];
+    let unknown = pieces
+        .iter()
+        .filter(|&&id| id == vocabulary.special().unk)
+        .count();
+    if pieces.is_empty() {
+        bail!("the phrase {phrase:?} says nothing: expected words");
+    }
+    if unknown == pieces.len() {
+        bail!(
+            "the phrase {phrase:?}: no word of it is among the model's {} word pieces; use words of the captions that it was trained on",
+            vocabulary.len()
+        );
+    }
+    if unknown > 0 {
+        eprintln!("the phrase {phrase:?}: {unknown} of its words are unknown to the model");
+    }
+    Ok(ids)
+}
+
+/// A map of a value a patch, to be drawn.
+pub fn heat(map: &Map, model: &Simla) -> HeatMap {
+    let grid = model.config.grid() as usize;
+    HeatMap::new(grid, grid, map.clone()).expect("a value a patch")
+}
+
+/// A box, to be drawn.
+pub fn marked(bounds: Bounds, kind: BoxKind) -> Marked {
+    Marked {
+        bounds: <[f64; 4]>::from(bounds).map(|v| v as f32),
+        kind,
+    }
+}

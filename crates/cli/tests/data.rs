@@ -1,0 +1,392 @@
+//! Data through the program: every kind of source, a look at it, and its way into shards.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A model that trains in seconds.
+const MICRO: &[&str] = &[
+    "image_size=32",
+    "vision_width=32",
+    "vision_depth=1",
+    "vision_heads=2",
+    "text_width=32",
+    "text_depth=2",
+    "text_heads=2",
+    "text_mlp=64",
+    "embed_dim=16",
+    "visual_vocab=32",
+    "queue_size=40",
+    "batch_size=8",
+    "vocab_size=200",
+    "dvae_steps=4",
+    "dvae_batch_size=8",
+    "dvae_width=4",
+    "workers=2",
+];
+
+const SCENES: usize = 24;
+
+/// Drawn scenes: `train.json` names pictures of 32 x 32 pixels with their captions.
+struct Scenes {
+    folder: TempDir,
+    train: PathBuf,
+}
+
+impl Scenes {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let files =
+            simla_scenes::write(&folder.path().join("scenes"), SCENES, 2, 5, 32, |_| ()).unwrap();
+        Self {
+            train: files.train,
+            folder,
+        }
+    }
+
+    /// A path in the folder, as an argument.
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
+    }
+
+    fn train(&self) -> String {
+        self.train.display().to_string()
+    }
+
+    fn records(&self) -> Vec<Value> {
+        serde_json::from_str(&fs::read_to_string(&self.train).unwrap()).unwrap()
+    }
+
+    /// The file of an image that `train.json` names.
+    fn image(&self, record: &Value) -> PathBuf {
+        self.train.with_file_name(record["image"].as_str().unwrap())
+    }
+
+    /// A file of other records beside the drawn one.
+    fn write(&self, name: &str, text: &str) -> String {
+        let path = self.train.with_file_name(name);
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    }
+}
+
+fn simla(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_simla"))
+        .env("OMP_NUM_THREADS", "1") // tests run side by side
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// What a command that has to succeed printed.
+fn printed(arguments: &[&str]) -> String {
+    let output = simla(arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", said(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn inspected(arguments: &[&str]) -> Value {
+    let all = [&["data", "inspect", "--json"], arguments].concat();
+    serde_json::from_str(&printed(&all)).unwrap()
+}
+
+#[track_caller]
+fn assert_refused(output: &Output, words: &[&str]) {
+    let said = said(output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("error: "), "{said}");
+    assert!(
+        words.iter().all(|word| said.contains(word)),
+        "{words:?}: {said}"
+    );
+}
+
+#[test]
+fn a_look_counts_what_is_there_and_what_is_broken() {
+    let scenes = Scenes::new();
+    let mut records = scenes.records();
+    fs::write(
+        scenes.train.with_file_name("torn.png"),
+        b"\x89PNG\r\n\x1a\n",
+    )
+    .unwrap();
+    records[3]["image"] = "torn.png".into();
+    records[4]["image"] = "nowhere.png".into();
+    records[5]["caption"] = "?!".into();
+    records[6]["caption"] = "dog ".repeat(31).into();
+    let captions: usize = records
+        .iter()
+        .map(|record| record["caption"].as_array().map_or(1, Vec::len))
+        .sum();
+    let data = scenes.write("broken.json", &Value::from(records).to_string());
+    let sheet = scenes.path("sheet.png");
+    let arguments = [data.as_str(), "--samples", "3", "--sheet", &sheet];
+
+    let seen = inspected(&arguments);
+    assert_eq!(seen["records"], SCENES);
+    assert_eq!(seen["captions"], captions - 1);
+    assert_eq!(seen["words"][31], 1);
+    assert_eq!(seen["images"]["decoded"], SCENES - 3);
+    assert_eq!(seen["images"]["width"], json!([32, 32, 32]));
+    assert_eq!(seen["report"]["bad"], 3);
+    for fault in ["unreadable_image", "missing_image", "empty_caption"] {
+        assert_eq!(seen["report"]["faults"][fault], 1, "{fault}");
+    }
+    assert_eq!(seen["samples"].as_array().unwrap().len(), 3);
+    let size = |path: &str| {
+        let picture = fs::read(path).unwrap();
+        simla_image::decode(&picture, &simla_image::Limits::default())
+            .unwrap()
+            .dimensions()
+    };
+    assert!(size(&sheet).0 >= 3 * 180);
+
+    let text = printed(&[&["data", "inspect"], &arguments[..]].concat());
+    for part in [
+        "records   24",
+        "torn.png",
+        "nowhere.png",
+        "caption",
+        "sample",
+    ] {
+        assert!(text.contains(part), "{part} in:\n{text}");
+    }
+    let few = inspected(&[&data, "--images", "5"]);
+    assert!(few["images"]["decoded"].as_u64().unwrap() <= 5);
+}
+
+#[test]
+fn every_kind_of_source_holds_the_same() {
+    let scenes = Scenes::new();
+    let records = scenes.records();
+    let expected = inspected(&[&scenes.train()]);
+    let same = |arguments: &[&str]| {
+        let seen = inspected(arguments);
+        for part in ["records", "captions", "words", "images"] {
+            assert_eq!(seen[part], expected[part], "{part} of {arguments:?}");
+        }
+        assert_eq!(seen["report"]["bad"], 0, "{arguments:?}");
+    };
+
+    // A table holds one caption a line; the captions of a line share its image.
+    let first = |record: &Value| match &record["caption"] {
+        Value::Array(captions) => captions[0].as_str().unwrap().to_owned(),
+        caption => caption.as_str().unwrap().to_owned(),
+    };
+    let table = |separator: &str, names: [&str; 2]| {
+        let mut text = names.join(separator) + "\n";
+        for record in &records {
+            let (image, caption) = (record["image"].as_str().unwrap(), first(record));
+            text += &format!("{image}{separator}\"{caption}\"\n");
+        }
+        text
+    };
+    let csv = scenes.write("pairs.csv", &table(",", ["image", "caption"]));
+    let tsv = scenes.write("pairs.tsv", &table("\t", ["file", "words"]));
+    let columns = ["--image-column", "file", "--caption-column", "words"];
+    let of_csv = inspected(&[&csv]);
+    assert_eq!(of_csv["records"], SCENES);
+    assert_eq!(
+        inspected(&[&[tsv.as_str()], &columns[..]].concat())["words"],
+        of_csv["words"]
+    );
+    assert_refused(
+        &simla(&["data", "inspect", &tsv]),
+        &["pairs.tsv", "\"image\"", "file, words"],
+    );
+
+    // Pictures with a caption file each.
+    let folder = scenes.folder.path().join("photographs");
+    fs::create_dir(&folder).unwrap();
+    for (i, record) in records.iter().enumerate() {
+        fs::copy(scenes.image(record), folder.join(format!("{i}.png"))).unwrap();
+        let beside = json!({"caption": record["caption"]}).to_string();
+        fs::write(folder.join(format!("{i}.json")), beside).unwrap();
+    }
+    same(&[&scenes.path("photographs")]);
+
+    // Shards: a file, a pattern, a folder.
+    let shards = scenes.path("shards");
+    printed(&[
+        "data",
+        "pack",
+        &scenes.train(),
+        "--output",
+        &shards,
+        "--shard-size",
+        "10",
+    ]);
+    same(&[&shards]);
+    same(&[&format!("{shards}/{{00000..00002}}.tar")]);
+    assert_eq!(
+        inspected(&[&format!("{shards}/00002.tar")])["records"],
+        SCENES - 20
+    );
+
+    // Elsewhere than the file says.
+    let elsewhere = scenes.path("elsewhere.json");
+    fs::copy(&scenes.train, &elsewhere).unwrap();
+    let root = scenes.path("scenes");
+    same(&[&elsewhere, "--image-root", &root]);
+    assert_refused(
+        &simla(&[
+            "data",
+            "inspect",
+            &elsewhere,
+            "--image-root",
+            &scenes.path("no"),
+        ]),
+        &["image_root"],
+    );
+}
+
+#[test]
+fn packing_is_all_or_nothing() {
+    let scenes = Scenes::new();
+    let mut records = scenes.records();
+    records[0]["image"] = "nowhere.png".into();
+    let one = scenes.write("one.json", &Value::from(records.clone()).to_string());
+    let shards = scenes.path("shards");
+    let report: Value = serde_json::from_str(&printed(&[
+        "data", "pack", &one, "--output", &shards, "--json",
+    ]))
+    .unwrap();
+    assert_eq!(
+        (&report["records"], &report["report"]["bad"]),
+        (&json!(SCENES - 1), &json!(1))
+    );
+
+    let again = simla(&["data", "pack", &one, "--output", &shards]);
+    assert_refused(&again, &["there is already", "00000.tar", "empty folder"]);
+
+    for record in &mut records[..8] {
+        record["image"] = "nowhere.png".into();
+    }
+    let many = scenes.write("many.json", &Value::from(records).to_string());
+    let other = scenes.path("other");
+    let refused = simla(&["data", "pack", &many, "--output", &other]);
+    assert_refused(&refused, &["max_bad_share", "nowhere.png"]);
+    let left = fs::read_dir(scenes.folder.path()).unwrap();
+    let mut left: Vec<_> = left.map(|file| file.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["scenes", "shards"]);
+}
+
+#[test]
+fn shards_train_and_rank_as_their_source_does() {
+    let scenes = Scenes::new();
+    let (train, shards) = (scenes.train(), scenes.path("shards"));
+    printed(&[
+        "data",
+        "pack",
+        &train,
+        "--output",
+        &shards,
+        "--in-order",
+        "--shard-size",
+        "100",
+    ]);
+    let records = scenes.records();
+    let mut table = String::from("file,words\n");
+    for record in &records {
+        let caption = match &record["caption"] {
+            Value::Array(captions) => captions[0].clone(),
+            caption => caption.clone(),
+        };
+        table += &format!("{},{caption}\n", record["image"].as_str().unwrap());
+    }
+    let table = scenes.write("pairs.csv", &table);
+
+    // Mixed with weights: 24 x 0.5 + 24 x 2 records an epoch, 7 batches of 8.
+    let run = scenes.path("run");
+    let (half, twice) = (format!("{table}@0.5"), format!("{shards}@2"));
+    let mut arguments = vec!["pretrain", "--data", &half, &twice, "--output", &run];
+    let settings = [
+        MICRO,
+        &["epochs=1", "image_column=file", "caption_column=words"],
+    ]
+    .concat();
+    settings
+        .iter()
+        .for_each(|setting| arguments.extend(["--set", setting]));
+    let output = simla(&arguments);
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(
+        said(&output).contains("pre-training 7/7"),
+        "{}",
+        said(&output)
+    );
+
+    let ranked = |data: &str| {
+        let arguments = [
+            "eval",
+            "retrieval",
+            "--checkpoint",
+            &run,
+            "--data",
+            data,
+            "--json",
+        ];
+        printed(&arguments)
+    };
+    assert_eq!(ranked(&train), ranked(&shards));
+
+    let wrong = simla(&["data", "inspect", &format!("{shards}@0")]);
+    assert_refused(&wrong, &["weight 0", "above 0"]);
+}
+
+#[test]
+fn a_tokenizer_needs_no_batch_of_the_model_and_is_measured_on_held_out_pictures() {
+    let scenes = Scenes::new();
+    let (train, dvae) = (scenes.train(), scenes.path("dvae"));
+    let test = scenes
+        .train
+        .with_file_name("test.json")
+        .display()
+        .to_string();
+    let mut arguments = vec![
+        "dvae",
+        "train",
+        "--data",
+        &train,
+        "--output",
+        &dvae,
+        "--eval-data",
+        &test,
+    ];
+    let settings = [
+        MICRO,
+        &["batch_size=500", "dvae_steps=6", "eval_every_steps=3"],
+    ]
+    .concat();
+    settings
+        .iter()
+        .for_each(|setting| arguments.extend(["--set", setting]));
+    let output = simla(&arguments);
+    assert!(output.status.success(), "{}", said(&output));
+    let curve = fs::read_to_string(Path::new(&dvae).join("metrics.jsonl")).unwrap();
+    let measured: Vec<Value> = curve
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .filter(|row: &Value| row["eval_error"].is_number())
+        .collect();
+    assert_eq!(measured.len(), 2, "at steps 3 and 6: {curve}");
+    assert!(Path::new(&dvae).join("reconstructions.png").exists());
+
+    let sheet = scenes.path("sheet.png");
+    let found: Value = serde_json::from_str(&printed(&[
+        "dvae", "eval", "--dvae", &dvae, "--data", &test, "--json", "--sheet", &sheet,
+    ]))
+    .unwrap();
+    assert_eq!((&found["images"], &found["codes"]), (&json!(2), &json!(32)));
+    assert_eq!(found["error"], measured[1]["eval_error"]);
+    assert_eq!(found["perplexity"], measured[1]["eval_perplexity"]);
+    assert!(Path::new(&sheet).exists());
+}
