@@ -262,9 +262,7 @@ fn damage_is_told_and_a_damaged_graph_is_made_anew() {
     };
     let graph = of("graph-");
     let mut bytes = fs::read(&graph).unwrap();
-    for i in 0..bytes.len() {
-        bytes[i] ^= 0x55;
-    }
+    bytes.iter_mut().for_each(|byte| *byte ^= 0x55);
     fs::write(&graph, bytes).unwrap();
     let mut index = Index::open(folder.path(), contents("a", 2)).unwrap();
     index.commit().unwrap();
