@@ -1,5 +1,6 @@
 //! The command line of SIMLA.
 
+mod collection;
 mod commands;
 mod console;
 mod reconstructions;
@@ -15,7 +16,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    attention, bench, data, demo, dvae, eval, ground, import, keywords, pretrain, report,
+    attention, bench, data, demo, dvae, eval, ground, import, keywords, pretrain, report, search,
 };
 
 /// Overrides malloc for libtorch too: the system's leaves holes between tensors, a sixth of a step's memory at base size.
@@ -54,6 +55,7 @@ enum Command {
     Ground(ground::Arguments),
     Keywords(keywords::Arguments),
     Attention(attention::Arguments),
+    Search(search::Arguments),
     Demo(demo::Arguments),
     #[command(subcommand)]
     Bench(bench::Command),
@@ -73,6 +75,7 @@ fn main() -> ExitCode {
         Command::Ground(arguments) => ground::run(arguments),
         Command::Keywords(arguments) => keywords::run(arguments),
         Command::Attention(arguments) => attention::run(arguments),
+        Command::Search(arguments) => search::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Bench(command) => bench::run(command),
         Command::Report(arguments) => report::run(arguments),

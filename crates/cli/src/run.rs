@@ -152,6 +152,15 @@ impl Run {
             dataset.len(),
             vocabulary.len()
         );
+        let records = dataset.epoch_len();
+        if has_model && settings.queue_size as u64 >= records {
+            eprintln!(
+                "warning: queue_size = {} with {records} records: the queue holds every picture as a negative of itself; \
+                 --set queue_size={} learns better",
+                settings.queue_size,
+                records / 3
+            );
+        }
         Ok(Self {
             folder: folder.into(),
             settings,

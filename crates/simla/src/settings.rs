@@ -80,7 +80,6 @@ settings! {
     temperature: f64, "of the contrast at the start; it learns";
     keywords: i64, "keywords chosen from each caption";
     dropout: f64, "of BERT's hidden states and attention";
-    activation_checkpointing: bool, "computes layers again in the backward pass instead of keeping them: less memory, more time";
 
     vocab_size: u64, "pieces of a vocabulary that is learned from the captions";
     max_tokens: u64, "pieces of a caption at most, [CLS] and [SEP] included";
@@ -191,7 +190,6 @@ impl Settings {
             temperature: model.temperature,
             keywords: model.keywords,
             dropout: model.dropout,
-            activation_checkpointing: false,
             vocab_size: 30_522,
             max_tokens: 25,
             min_scale: 0.2,

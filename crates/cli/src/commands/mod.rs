@@ -14,3 +14,4 @@ pub mod import;
 pub mod keywords;
 pub mod pretrain;
 pub mod report;
+pub mod search;

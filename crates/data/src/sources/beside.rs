@@ -11,7 +11,7 @@ use crate::record::{Entry, Location, RecordError};
 pub const MAX_TEXT_BYTES: u64 = 1 << 20;
 
 /// Endings of images, in lower case.
-pub(super) const IMAGE_ENDINGS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
+pub const IMAGE_ENDINGS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
 
 #[derive(Default, Deserialize)]
 struct Fields {

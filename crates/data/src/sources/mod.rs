@@ -11,7 +11,7 @@ mod shards;
 
 use std::path::{Path, PathBuf};
 
-pub use beside::MAX_TEXT_BYTES;
+pub use beside::{IMAGE_ENDINGS, MAX_TEXT_BYTES};
 pub use folder::MAX_IMAGES;
 pub use limited::MAX_RECORD_BYTES;
 pub use pattern::MAX_PATHS;

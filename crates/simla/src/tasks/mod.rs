@@ -7,3 +7,4 @@ pub mod keywords;
 pub mod pretrain;
 pub mod retrieval;
 pub mod samples;
+pub mod search;

@@ -3,8 +3,6 @@
 //! Memory does not grow with images x patches: E_v runs a second time for the re-ranking, image by image, and the keys and values
 //! of an image are projected once for all captions that are matched with it.
 
-use std::collections::{BTreeSet, HashMap};
-
 use rayon::prelude::*;
 use serde::Serialize;
 use simla_data::{Dataset, RecordError, Vocabulary};
@@ -45,17 +43,17 @@ impl Gallery {
             image_of: vec![],
             broken: vec![],
         };
-        for i in 0..dataset.len() {
-            // Its image is decoded here once more than needed, so that a broken one is known before anything is ranked.
-            let usable = dataset.record(i).and_then(|record| {
-                let decoded = simla_image::decode(&record.image, &Limits::default());
-                decoded.map(|_| record.captions).map_err(|e| {
-                    dataset
-                        .entry(i)
-                        .map_or_else(|e| e, |entry| entry.unreadable(e))
-                })
-            });
-            match usable {
+        // Images are decoded here once more than needed, so that a broken one is known before anything is ranked.
+        let usable = |i: u64| {
+            let record = dataset.record(i)?;
+            match simla_image::decode(&record.image, &Limits::default()) {
+                Ok(_) => Ok(record.captions),
+                Err(error) => Err(dataset.entry(i)?.unreadable(error)),
+            }
+        };
+        let records: Vec<_> = (0..dataset.len()).into_par_iter().map(usable).collect();
+        for (i, captions) in (0..).zip(records) {
+            match captions {
                 Ok(captions) => {
                     let position = gallery.images.len();
                     gallery.images.push(i);
@@ -166,95 +164,110 @@ fn rank(
     }
     let image_feat = Tensor::cat(&features, 0);
 
+    let mut embedded: Option<(usize, Tensor)> = None;
+    let scores = |image: usize, texts: &[u32]| {
+        let chunk = image / BATCH;
+        let embeds = match embedded.take() {
+            Some((at, embeds)) if at == chunk => embeds,
+            _ => {
+                let first = chunk * BATCH;
+                let last = (first + BATCH).min(images);
+                image_embeds(model, dataset, &gallery.images[first..last])
+            }
+        };
+        let captions: Vec<&[i64]> = texts
+            .iter()
+            .map(|&text| gallery.captions[text as usize].as_slice())
+            .collect();
+        let own = embeds.narrow(0, (image % BATCH) as i64, 1);
+        let scores = match_scores(model, &own, &captions);
+        embedded = Some((chunk, embeds));
+        advance(1);
+        scores
+    };
+    judge(&image_feat, &text_feat, &gallery.image_of, top_k, scores)
+}
+
+/// The protocol on features `[images, E]` and `[captions, E]` of length one; `image_of` says which image a caption belongs to.
+/// `scores(image, captions)` gives the matching scores of an image with some captions; it is asked for the images in order, once
+/// each.
+///
+/// A pair is scored once, though it may be among the best of its image and of its caption. What is kept of it are eight bytes, and
+/// four for each time that it is among the best: 100 MB for COCO's 5,000 images and 25,000 captions at k = 256.
+fn judge(
+    image_feat: &Tensor,
+    text_feat: &Tensor,
+    image_of: &[usize],
+    top_k: usize,
+    mut scores: impl FnMut(usize, &[u32]) -> Vec<f32>,
+) -> Retrieval {
+    let (images, captions) = (image_feat.size()[0] as usize, image_of.len());
     let mut texts_of = vec![Vec::new(); images];
-    gallery
-        .image_of
-        .iter()
-        .enumerate()
-        .for_each(|(text, &image)| texts_of[image].push(text));
-    let image_lists = ranked(&image_feat, &text_feat, top_k, |i| &texts_of[i]);
-    let text_lists = ranked(&text_feat, &image_feat, top_k, |t| &gallery.image_of[t..=t]);
+    for (text, &image) in image_of.iter().enumerate() {
+        texts_of[image].push(text as u32);
+    }
+    let image_of: Vec<u32> = image_of.iter().map(|&image| image as u32).collect();
+    let image_lists = ranked(image_feat, text_feat, top_k, |i| &texts_of[i]);
+    let text_lists = ranked(text_feat, image_feat, top_k, |t| &image_of[t..=t]);
     let ranks = |lists: &[List]| lists.iter().map(|list| list.rank).collect::<Vec<_>>();
     let itc = Recalls::new(&ranks(&image_lists), &ranks(&text_lists));
-    if top_k == 0 {
-        return Retrieval {
-            images,
-            captions,
-            top_k,
-            itc,
-            itm: None,
-        };
-    }
-
-    // Pairs to match, image by image: captions among the image's best, and captions that have it among theirs.
-    let mut wanted: Vec<BTreeSet<usize>> = image_lists
-        .iter()
-        .map(|list| list.top.iter().copied().collect())
-        .collect();
-    for (text, list) in text_lists.iter().enumerate() {
-        list.top
-            .iter()
-            .for_each(|&image| _ = wanted[image].insert(text));
-    }
-    let mut scores: HashMap<(usize, usize), f32> = HashMap::new();
-    for (position, chunk) in gallery.images.chunks(BATCH).enumerate() {
-        let embeds = image_embeds(model, dataset, chunk);
-        for i in 0..chunk.len() {
-            let image = position * BATCH + i;
-            let texts: Vec<usize> = wanted[image].iter().copied().collect();
-            let captions: Vec<&[i64]> = texts
-                .iter()
-                .map(|&text| gallery.captions[text].as_slice())
-                .collect();
-            let matched = match_scores(model, &embeds.narrow(0, i as i64, 1), &captions);
-            scores.extend(
-                texts
-                    .into_iter()
-                    .zip(matched)
-                    .map(|(text, score)| ((image, text), score)),
-            );
-            advance(1);
-        }
-    }
-    let by_image: Vec<usize> = image_lists
-        .iter()
-        .enumerate()
-        .map(|(i, list)| {
-            reranked(&list.top, |text| scores[&(i, text)], &texts_of[i]).unwrap_or(list.rank)
-        })
-        .collect();
-    let by_text: Vec<usize> = text_lists
-        .iter()
-        .enumerate()
-        .map(|(t, list)| {
-            reranked(
-                &list.top,
-                |image| scores[&(image, t)],
-                &gallery.image_of[t..=t],
-            )
-            .unwrap_or(list.rank)
-        })
-        .collect();
-    Retrieval {
+    let mut found = Retrieval {
         images,
         captions,
         top_k,
         itc,
-        itm: Some(Recalls::new(&by_image, &by_text)),
+        itm: None,
+    };
+    if top_k == 0 {
+        return found;
     }
+
+    // Pairs to match, image by image: captions among the image's best, and captions that have it among theirs.
+    let mut matched: Vec<Vec<u32>> = image_lists.iter().map(|list| list.top.clone()).collect();
+    for (text, list) in text_lists.iter().enumerate() {
+        for &image in &list.top {
+            matched[image as usize].push(text as u32);
+        }
+    }
+    let mut scored = Vec::with_capacity(images);
+    for (image, texts) in matched.iter_mut().enumerate() {
+        texts.sort_unstable();
+        texts.dedup();
+        scored.push(scores(image, texts));
+    }
+    let score = |image: u32, text: u32| {
+        let at = matched[image as usize].binary_search(&text);
+        scored[image as usize][at.expect("a pair that was matched")]
+    };
+    let by_image: Vec<usize> = (0..)
+        .zip(&image_lists)
+        .map(|(i, list)| {
+            let right = &texts_of[i as usize];
+            reranked(&list.top, |text| score(i, text), right).unwrap_or(list.rank)
+        })
+        .collect();
+    let by_text: Vec<usize> = (0..)
+        .zip(&text_lists)
+        .map(|(t, list)| {
+            let right = &image_of[t as usize..=t as usize];
+            reranked(&list.top, |image| score(image, t), right).unwrap_or(list.rank)
+        })
+        .collect();
+    found.itm = Some(Recalls::new(&by_image, &by_text));
+    found
 }
 
 /// Where a query's best right answer stands among all candidates, and the query's best candidates.
 struct List {
     rank: usize,
-    top: Vec<usize>,
+    top: Vec<u32>,
 }
 
 fn ranked<'a>(
     queries: &Tensor,
     candidates: &Tensor,
     top_k: usize,
-    right: impl Fn(usize) -> &'a [usize],
+    right: impl Fn(usize) -> &'a [u32],
 ) -> Vec<List> {
     let candidates = candidates.transpose(0, 1);
     let k = (top_k as i64).min(candidates.size()[1]);
@@ -265,31 +278,31 @@ fn ranked<'a>(
         for row in 0..block.size()[0] {
             let similarities: Vec<f32> = Vec::try_from(similarities.get(row)).expect("floats");
             let top: Vec<i64> = Vec::try_from(top.get(row)).expect("integers");
-            let rank = right(lists.len())
-                .iter()
-                .map(|&r| rank_of(&similarities, r))
-                .min()
-                .unwrap_or(usize::MAX);
+            let rank = rank_of(&similarities, right(lists.len()));
             lists.push(List {
                 rank,
-                top: top.into_iter().map(|i| i as usize).collect(),
+                top: top.into_iter().map(|i| i as u32).collect(),
             });
         }
     }
     lists
 }
 
-/// Candidates that come before `right`; a tie counts against it, so that equal scores for all win nothing.
-fn rank_of(scores: &[f32], right: usize) -> usize {
-    scores
+/// Wrong candidates that come before the best of the `right` ones (at least one); a tie counts against it, so that equal scores for
+/// all win nothing.
+fn rank_of(scores: &[f32], right: &[u32]) -> usize {
+    let best = right
         .iter()
-        .enumerate()
-        .filter(|(i, score)| *i != right && **score >= scores[right])
+        .map(|&r| scores[r as usize])
+        .fold(f32::NEG_INFINITY, f32::max);
+    (0..)
+        .zip(scores)
+        .filter(|(i, score)| **score >= best && !right.contains(i))
         .count()
 }
 
 /// Rank of the best right answer among `top` by `score`; none where no right answer is among them.
-fn reranked(top: &[usize], score: impl Fn(usize) -> f32, right: &[usize]) -> Option<usize> {
+fn reranked(top: &[u32], score: impl Fn(u32) -> f32, right: &[u32]) -> Option<usize> {
     let best = top
         .iter()
         .filter(|i| right.contains(i))
@@ -372,28 +385,29 @@ pub fn text_features(model: &Simla, captions: &[impl AsRef<[i64]>]) -> Tensor {
     )
 }
 
-/// Log-odds that each caption belongs to the one image `[1, 1 + P, D]`. Keys and values are projected once.
+/// Log-odds that captions belong to images `[1, 1 + P, D]` or `[n, 1 + P, D]`: all n to the one, whose keys and values are projected
+/// once, or each to its own.
 pub fn match_scores(model: &Simla, image_embeds: &Tensor, captions: &[&[i64]]) -> Vec<f32> {
     let (towers, w) = (&model.towers, &model.online);
-    let context = towers.image_context(w, image_embeds);
+    let images = image_embeds.size()[0];
+    let shared = (images == 1).then(|| towers.image_context(w, image_embeds));
     let mut scores = Vec::with_capacity(captions.len());
     for chunk in captions.chunks(MATCHED) {
+        let own = || {
+            let (first, count) = (scores.len() as i64, chunk.len() as i64);
+            towers.image_context(w, &image_embeds.narrow(0, first, count))
+        };
+        let own = shared.is_none().then(own);
+        let context = shared.as_ref().or(own.as_ref()).expect("one of them");
         let (ids, mask) = pad(chunk, model.config.special.pad, w.device());
         let bias = key_bias(&mask, w.kind());
         let words = towers.text.embed_words(w, &ids, 0.0);
-        // Captions are groups of the one image's queries.
-        let cls = towers
+        let reading = Some(Reading::own(context));
+        let hidden = towers
             .text
-            .encode(
-                w,
-                &words,
-                Rows::Cls,
-                Some(&bias),
-                Some(Reading::own(&context)),
-                0.0,
-            )
-            .select(1, 0);
-        let logits = model.itm_head.forward(w, &cls).to_kind(Kind::Float);
+            .encode(w, &words, Rows::Cls, Some(&bias), reading, 0.0);
+        let logits = model.itm_head.forward(w, &hidden.select(1, 0));
+        let logits = logits.to_kind(Kind::Float);
         let odds = logits.select(1, itm::MATCH) - logits.select(1, 1 - itm::MATCH);
         scores.extend(Vec::<f32>::try_from(odds).expect("floats"));
     }
@@ -406,16 +420,19 @@ mod tests {
 
     #[test]
     fn ranks_count_ties_against_the_right_answer() {
-        assert_eq!(rank_of(&[0.1, 0.9, 0.5], 1), 0);
-        assert_eq!(rank_of(&[0.1, 0.9, 0.5], 0), 2);
-        assert_eq!(rank_of(&[0.5, 0.5, 0.5], 0), 2);
-        assert_eq!(rank_of(&[0.7, 0.5, 0.5], 2), 2);
+        assert_eq!(rank_of(&[0.1, 0.9, 0.5], &[1]), 0);
+        assert_eq!(rank_of(&[0.1, 0.9, 0.5], &[0]), 2);
+        assert_eq!(rank_of(&[0.5, 0.5, 0.5], &[0]), 2);
+        assert_eq!(rank_of(&[0.7, 0.5, 0.5], &[2]), 2);
+        // Of several right answers the best counts, and they are no rivals of each other.
+        assert_eq!(rank_of(&[0.5, 0.5, 0.9, 0.1], &[0, 1, 3]), 1);
+        assert_eq!(rank_of(&[0.5, 0.5, 0.5, 0.1], &[0, 1]), 1);
     }
 
     #[test]
     fn re_ranking_takes_the_best_right_answer_of_the_candidates() {
         let scores = [0.0, 3.0, 2.0, 5.0, 2.0];
-        let score = |i: usize| scores[i];
+        let score = |i: u32| scores[i as usize];
         assert_eq!(reranked(&[3, 1, 2], score, &[1, 2]), Some(1));
         assert_eq!(
             reranked(&[2, 4], score, &[2]),
@@ -427,6 +444,93 @@ mod tests {
             reranked(&[1, 4], score, &[0]),
             None,
             "not among the candidates"
+        );
+    }
+
+    /// Three images and five captions on a plane, by their angles in degrees: captions 0 and 1 are of image 0, 2 and 3 of image 1, 4
+    /// of image 2.
+    fn judged(top_k: usize, score: impl Fn(usize, u32) -> f32) -> (Retrieval, Vec<Vec<u32>>) {
+        let features = |degrees: &[f32]| {
+            let points: Vec<f32> = degrees
+                .iter()
+                .flat_map(|angle| [angle.to_radians().cos(), angle.to_radians().sin()])
+                .collect();
+            Tensor::from_slice(&points).view([-1, 2])
+        };
+        let (images, texts) = ([0.0, 40.0, 100.0], [10.0, 70.0, 30.0, 45.0, 12.0]);
+        let mut asked = Vec::new();
+        let scores = |image: usize, texts: &[u32]| {
+            asked.push(texts.to_vec());
+            texts.iter().map(|&text| score(image, text)).collect()
+        };
+        let image_of = [0, 0, 1, 1, 2];
+        let found = judge(
+            &features(&images),
+            &features(&texts),
+            &image_of,
+            top_k,
+            scores,
+        );
+        (found, asked)
+    }
+
+    #[test]
+    fn three_images_and_five_captions_by_hand() {
+        let third = 100.0 / 3.0;
+        // By angle: images 0 and 1 meet a caption of theirs first (0 and 3), image 2 meets captions 1, 3, 2 before its own.
+        // Captions 0, 2 and 3 meet their image first, 1 and 4 meet theirs last.
+        let itc = Recalls {
+            txt_r1: 2.0 * third,
+            txt_r5: 100.0,
+            txt_r10: 100.0,
+            img_r1: 60.0,
+            img_r5: 100.0,
+            img_r10: 100.0,
+        };
+        let close = |found: Recalls, expected: Recalls| {
+            let pairs = [
+                (found.txt_r1, expected.txt_r1),
+                (found.txt_r5, expected.txt_r5),
+                (found.img_r1, expected.img_r1),
+                (found.img_r5, expected.img_r5),
+            ];
+            assert!(pairs.iter().all(|(a, b)| (a - b).abs() < 1e-9), "{found:?}");
+        };
+        let (found, asked) = judged(0, |_, _| unreachable!("nothing is matched"));
+        close(found.itc, itc);
+        assert_eq!((found.images, found.captions, found.itm), (3, 5, None));
+        assert!(asked.is_empty());
+
+        // With k = 2 every image is scored with its own two best and with the captions that have it among their two best.
+        let right = |image: usize, text: u32| [0, 0, 1, 1, 2][text as usize] == image;
+        let (found, asked) = judged(2, |i, t| f32::from(u8::from(right(i, t))));
+        close(found.itc, itc);
+        assert_eq!(asked, [vec![0, 2, 3, 4], vec![0, 1, 2, 3, 4], vec![1, 3]]);
+        // A perfect judge cannot bring back what is not among the two best: caption 4 for image 2, image 0 for caption 1, image 2 for
+        // caption 4.
+        close(
+            found.itm.unwrap(),
+            Recalls {
+                img_r1: 60.0,
+                ..itc
+            },
+        );
+        // With k = 3 the images come back, with k = 5 the caption does.
+        let (found, _) = judged(3, |i, t| f32::from(u8::from(right(i, t))));
+        let all = found.itm.unwrap();
+        assert_eq!((all.img_r1, all.txt_r5), (100.0, 100.0));
+        let (found, _) = judged(5, |i, t| f32::from(u8::from(right(i, t))));
+        assert_eq!(found.itm.unwrap().txt_r1, 100.0);
+        // A judge that finds all alike wins nothing: ties count against the right answer.
+        let (found, _) = judged(5, |_, _| 1.0);
+        let none = found.itm.unwrap();
+        assert_eq!((none.txt_r1, none.img_r1), (0.0, 0.0));
+        // And one that is always wrong puts the right ones last.
+        let (found, _) = judged(5, |i, t| -f32::from(u8::from(right(i, t))));
+        let worst = found.itm.unwrap();
+        assert_eq!(
+            (worst.txt_r1, worst.txt_r5, worst.img_r5),
+            (0.0, 100.0, 100.0)
         );
     }
 

@@ -300,6 +300,11 @@ impl Checkpoint {
         Ok(())
     }
 
+    /// Checksum of the model's file: two models with the same are the same.
+    pub fn fingerprint(&self) -> &str {
+        self.state.files.get(MODEL).map_or("", |file| &file.blake3)
+    }
+
     /// Weights, momentum model and queues.
     ///
     /// # Errors

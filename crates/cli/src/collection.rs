@@ -1,0 +1,195 @@
+//! What a search goes through: the pictures of a folder, or the captions of a data file, and their index.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+use anyhow::{Context, Result, bail};
+use simla::tasks::pretrain::Model;
+use simla::tasks::search::{caption_features, patch_bytes, see};
+use simla_data::record::Location;
+use simla_data::sources::IMAGE_ENDINGS;
+use simla_data::{Dataset, Entry};
+use simla_search::{Contents, Index, Item};
+use walkdir::WalkDir;
+
+use crate::console::Progress;
+use crate::run::open_data;
+
+/// Items that are embedded before they are put on the disk: so many are lost where the program is ended.
+const CHUNK: usize = 128;
+/// Unusable files that are named.
+const NAMED: usize = 5;
+
+/// Where the items are.
+enum Source {
+    /// The folder that names of pictures are relative to.
+    Pictures(PathBuf),
+    /// The record of each caption.
+    Captions(Dataset, HashMap<String, u64>),
+}
+
+/// The items that are there now.
+pub struct Collection {
+    source: Source,
+    items: Vec<Item>,
+}
+
+impl Collection {
+    /// All pictures under `folder`, but for those in hidden folders.
+    pub fn pictures(folder: &Path) -> Result<Self> {
+        let hidden = |name: &std::ffi::OsStr| name.as_encoded_bytes().starts_with(b".");
+        let files = WalkDir::new(folder)
+            .sort_by_file_name()
+            .into_iter()
+            .filter_entry(|entry| entry.depth() == 0 || !hidden(entry.file_name()));
+        let mut items = Vec::new();
+        for file in files {
+            let file = file.with_context(|| format!("{}", folder.display()))?;
+            let ending = file
+                .path()
+                .extension()
+                .unwrap_or_default()
+                .to_string_lossy();
+            if !file.file_type().is_file()
+                || !IMAGE_ENDINGS.contains(&ending.to_lowercase().as_str())
+            {
+                continue;
+            }
+            let about = file.metadata()?;
+            let changed = about.modified()?.duration_since(UNIX_EPOCH);
+            let name = file.path().strip_prefix(folder).unwrap_or(file.path());
+            let Some(name) = name.to_str() else {
+                eprintln!("{}: left out, its name is not UTF-8", file.path().display());
+                continue;
+            };
+            items.push(Item {
+                name: name.into(),
+                stamp: format!("{} {}", about.len(), changed.unwrap_or_default().as_nanos()),
+            });
+        }
+        if items.is_empty() {
+            bail!(
+                "{}: no pictures in here (expected files that end in {})",
+                folder.display(),
+                IMAGE_ENDINGS.map(|ending| format!(".{ending}")).join(", ")
+            );
+        }
+        Ok(Self {
+            source: Source::Pictures(folder.into()),
+            items,
+        })
+    }
+
+    /// All different captions of a data file.
+    pub fn captions(data: &str, image_root: Option<&Path>) -> Result<Self> {
+        let dataset = open_data(&[data.to_owned()], image_root, 1.0)?;
+        let mut records = HashMap::new();
+        let mut items = Vec::new();
+        for record in 0..dataset.len() {
+            for caption in dataset
+                .entry(record)
+                .map(|entry| entry.captions)
+                .unwrap_or_default()
+            {
+                if records.insert(caption.clone(), record).is_none() {
+                    items.push(Item {
+                        name: caption,
+                        stamp: String::new(),
+                    });
+                }
+            }
+        }
+        if items.is_empty() {
+            bail!("{data}: no captions in here");
+        }
+        Ok(Self {
+            source: Source::Captions(dataset, records),
+            items,
+        })
+    }
+
+    /// Whether the items are pictures; else they are captions.
+    pub fn is_pictures(&self) -> bool {
+        matches!(self.source, Source::Pictures(_))
+    }
+
+    /// The picture that an item is, or that it belongs to.
+    pub fn picture(&self, name: &str) -> Result<Entry> {
+        Ok(match &self.source {
+            Source::Pictures(folder) => picture(&folder.join(name)),
+            Source::Captions(dataset, records) => dataset.entry(records[name])?,
+        })
+    }
+
+    /// Opens the index in `folder` and brings it up to date: what is new or has changed is embedded, what is gone is forgotten. Also
+    /// how many were embedded.
+    pub fn index(&self, folder: &Path, model: &Model, max_tokens: usize) -> Result<(Index, usize)> {
+        let config = &model.simla.config;
+        let (what, payload) = match self.source {
+            Source::Pictures(_) => ("pictures", patch_bytes(config)),
+            Source::Captions(..) => ("captions", 0),
+        };
+        let contents = Contents {
+            what: what.into(),
+            model: model.checkpoint.fingerprint().into(),
+            features: config.embed_dim as usize,
+            payload,
+        };
+        let mut index = Index::open(folder, contents)?;
+        let missing = index.keep(&self.items)?;
+        let mut unusable = Vec::new();
+        let mut progress = None;
+        for (nth, chunk) in missing.chunks(CHUNK).enumerate() {
+            let items: Vec<Item> = chunk.iter().map(|&i| self.items[i].clone()).collect();
+            let mut rows = Vec::with_capacity(items.len());
+            if self.is_pictures() {
+                let entries = items.iter().map(|item| self.picture(&item.name));
+                let seen = see(&model.simla, &entries.collect::<Result<Vec<_>>>()?)?;
+                for (item, seen) in items.into_iter().zip(seen) {
+                    match seen {
+                        Ok(seen) => rows.push((item, seen.feature, seen.patches)),
+                        Err(error) => unusable.push(error),
+                    }
+                }
+            } else {
+                let encode = |item: &Item| model.vocabulary.encode(&item.name, max_tokens);
+                let ids: Vec<Vec<i64>> = items.iter().map(encode).collect();
+                let features = caption_features(&model.simla, &ids)?;
+                let row = |(item, feature)| (item, feature, vec![]);
+                rows.extend(items.into_iter().zip(features).map(row));
+            }
+            index.add(rows)?;
+            progress
+                .get_or_insert_with(|| Progress::new(what, 0, missing.len() as u64))
+                .set((nth * CHUNK + chunk.len()) as u64, String::new);
+        }
+        drop(progress);
+        index.commit()?;
+        if !unusable.is_empty() {
+            eprintln!("{} pictures cannot be used:", unusable.len());
+            unusable
+                .iter()
+                .take(NAMED)
+                .for_each(|error| eprintln!("  {error}"));
+        }
+        if index.is_empty() {
+            bail!(
+                "{}: none of the {} can be used",
+                folder.display(),
+                self.items.len()
+            );
+        }
+        Ok((index, missing.len() - unusable.len()))
+    }
+}
+
+/// A picture file.
+pub fn picture(path: &Path) -> Entry {
+    Entry {
+        image: Location::File(path.into()),
+        captions: vec![],
+        name: "picture".into(),
+        image_id: 0,
+    }
+}

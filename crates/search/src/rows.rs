@@ -1,0 +1,78 @@
+//! Files of rows: each a feature (f32, little-endian) and a payload.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+use memmap2::Mmap;
+
+use crate::error::SearchError;
+
+/// Writes rows to a new file and syncs it.
+pub(crate) fn write<'a>(
+    path: &Path,
+    rows: impl Iterator<Item = (&'a [f32], &'a [u8])>,
+) -> Result<(), SearchError> {
+    let io = SearchError::io(path);
+    let write = || {
+        let mut file = BufWriter::new(File::create(path)?);
+        for (feature, payload) in rows {
+            for value in feature {
+                file.write_all(&value.to_le_bytes())?;
+            }
+            file.write_all(payload)?;
+        }
+        file.into_inner()?.sync_all()
+    };
+    write().map_err(io)
+}
+
+/// An open file of rows.
+#[derive(Debug)]
+pub(crate) struct Rows {
+    map: Mmap,
+    feature: usize,
+    row: usize,
+}
+
+impl Rows {
+    /// Opens a file that holds `count` rows of features of `features` values and payloads of `payload` bytes.
+    pub fn open(
+        path: &Path,
+        count: u64,
+        features: usize,
+        payload: usize,
+    ) -> Result<Self, SearchError> {
+        let file = File::open(path).map_err(SearchError::io(path))?;
+        let found = file.metadata().map_err(SearchError::io(path))?.len();
+        let (feature, row) = (4 * features, 4 * features + payload);
+        let expected = (row as u64).checked_mul(count);
+        if expected != Some(found) || found == 0 {
+            return Err(SearchError::Damaged {
+                path: path.into(),
+                reason: format!("{found} bytes, expected {count} rows of {row}"),
+            });
+        }
+        // SAFETY: files of rows are never changed once they have their name.
+        let map = unsafe { Mmap::map(&file) }.map_err(SearchError::io(path))?;
+        Ok(Self { map, feature, row })
+    }
+
+    fn row(&self, number: u64) -> &[u8] {
+        &self.map[number as usize * self.row..][..self.row]
+    }
+
+    /// The feature of a row that is there.
+    pub fn feature(&self, number: u64) -> Vec<f32> {
+        let bytes = self.row(number)[..self.feature].as_chunks::<4>().0;
+        bytes
+            .iter()
+            .map(|bytes| f32::from_le_bytes(*bytes))
+            .collect()
+    }
+
+    /// The payload of a row that is there.
+    pub fn payload(&self, number: u64) -> &[u8] {
+        &self.row(number)[self.feature..]
+    }
+}

@@ -1,0 +1,207 @@
+//! Finding pictures by a phrase, and captions by a picture: the contrast finds the best, the matching score ranks them (3.6).
+//!
+//! What a search needs of a picture is computed once and kept: the contrastive feature, and E_v's patch embeddings in half precision
+//! for the matching score. A search then costs one pass of E_l and one of E_mm for each of the best.
+
+use rayon::prelude::*;
+use simla_data::{Entry, RecordError, Vocabulary};
+use simla_image::{Limits, evaluation_view};
+use tch::{Kind, Tensor, no_grad};
+use thiserror::Error;
+
+use crate::config::ModelConfig;
+use crate::guard::{TorchError, guarded};
+use crate::model::Simla;
+use crate::tasks::retrieval::{embed_pixels, match_scores, text_features};
+
+/// Pictures or captions that are embedded at a time.
+const BATCH: usize = 32;
+
+/// Why a phrase cannot be searched for.
+#[derive(Debug, Error, PartialEq)]
+pub enum PhraseError {
+    #[error("the phrase `{0}` says nothing: expected a word at least")]
+    Empty(String),
+    #[error("the phrase `{0}`: the model's vocabulary knows none of its words")]
+    Unknown(String),
+}
+
+/// Token ids of a phrase, at most `max_tokens`.
+///
+/// # Errors
+/// If there is no word in it, or none that the vocabulary knows.
+pub fn phrase(
+    vocabulary: &Vocabulary,
+    text: &str,
+    max_tokens: usize,
+) -> Result<Vec<i64>, PhraseError> {
+    let ids = vocabulary.encode(text, max_tokens);
+    let words = &ids[1..ids.len() - 1];
+    if words.is_empty() {
+        return Err(PhraseError::Empty(text.into()));
+    }
+    if words.iter().all(|&id| id == vocabulary.special().unk) {
+        return Err(PhraseError::Unknown(text.into()));
+    }
+    Ok(ids)
+}
+
+/// What is kept of a picture.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Seen {
+    /// The contrastive feature, `[E]`, of length one.
+    pub feature: Vec<f32>,
+    /// E_v's output `[1 + P, D]` in half precision, as bytes.
+    pub patches: Vec<u8>,
+}
+
+/// Bytes of [`Seen::patches`].
+pub fn patch_bytes(config: &ModelConfig) -> usize {
+    ((1 + config.patches()) * config.vision_width) as usize * Kind::Half.elt_size_in_bytes()
+}
+
+/// Looks at pictures, in order; one that cannot be read gives its error.
+///
+/// # Errors
+/// What libtorch could not do.
+pub fn see(model: &Simla, entries: &[Entry]) -> Result<Vec<Result<Seen, RecordError>>, TorchError> {
+    let side = model.config.image_size as usize;
+    let view = |entry: &Entry| {
+        let (mut bytes, mut view) = (Vec::new(), vec![0; side * side * 3]);
+        entry.read_image(&mut bytes)?;
+        evaluation_view(&bytes, side as u32, &Limits::default(), &mut view)
+            .map_err(|e| entry.unreadable(e))?;
+        Ok(view)
+    };
+    let mut all = Vec::with_capacity(entries.len());
+    for chunk in entries.chunks(BATCH) {
+        let views: Vec<Result<Vec<u8>, RecordError>> = chunk.par_iter().map(view).collect();
+        let pixels: Vec<&[u8]> = views.iter().flatten().map(Vec::as_slice).collect();
+        let mut seen = guarded(|| no_grad(|| see_pixels(model, &pixels)))?.into_iter();
+        all.extend(
+            views
+                .into_iter()
+                .map(|view| view.map(|_| seen.next().expect("one for each readable picture"))),
+        );
+    }
+    Ok(all)
+}
+
+fn see_pixels(model: &Simla, views: &[&[u8]]) -> Vec<Seen> {
+    if views.is_empty() {
+        return vec![];
+    }
+    let embeds = embed_pixels(model, &views.concat(), views.len());
+    let features = model.towers.image_feat(&model.online, &embeds);
+    let half = embeds.to_kind(Kind::Half).to_device(tch::Device::Cpu);
+    let size = patch_bytes(&model.config);
+    (0..views.len() as i64)
+        .map(|i| {
+            let own = half.get(i).contiguous();
+            let mut patches = vec![0; size];
+            own.copy_data_u8(&mut patches, own.numel());
+            Seen {
+                feature: Vec::try_from(features.get(i)).expect("floats"),
+                patches,
+            }
+        })
+        .collect()
+}
+
+/// Contrastive features of captions, `[E]` each, of length one.
+///
+/// # Errors
+/// What libtorch could not do.
+pub fn caption_features(
+    model: &Simla,
+    captions: &[impl AsRef<[i64]>],
+) -> Result<Vec<Vec<f32>>, TorchError> {
+    let mut all = Vec::with_capacity(captions.len());
+    for chunk in captions.chunks(BATCH) {
+        let features = guarded(|| no_grad(|| text_features(model, chunk)))?;
+        let rows = (0..chunk.len() as i64).map(|i| Vec::try_from(features.get(i)));
+        all.extend(rows.map(|row| row.expect("floats")));
+    }
+    Ok(all)
+}
+
+/// Probabilities that captions belong to pictures ([`Seen::patches`]): all to the one, or each to its own.
+///
+/// # Errors
+/// What libtorch could not do.
+pub fn match_probabilities(
+    model: &Simla,
+    patches: &[&[u8]],
+    captions: &[&[i64]],
+) -> Result<Vec<f32>, TorchError> {
+    if captions.is_empty() {
+        return Ok(vec![]);
+    }
+    let (config, w) = (&model.config, &model.online);
+    let shape = [
+        patches.len() as i64,
+        1 + config.patches(),
+        config.vision_width,
+    ];
+    let odds = guarded(|| {
+        let embeds = Tensor::from_data_size(&patches.concat(), &shape, Kind::Half);
+        let embeds = embeds.to_device(w.device()).to_kind(w.kind());
+        no_grad(|| match_scores(model, &embeds, captions))
+    })?;
+    Ok(odds
+        .into_iter()
+        .map(|odds| 1.0 / (1.0 + (-odds).exp()))
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+
+    use super::*;
+    use crate::config::{Preset, SpecialIds};
+
+    #[test]
+    fn pairs_score_the_same_together_and_one_by_one() {
+        let special = SpecialIds {
+            pad: 0,
+            cls: 1,
+            sep: 2,
+            mask: 3,
+        };
+        let config = ModelConfig {
+            image_size: 32,
+            queue_size: 8,
+            vision_depth: 2,
+            text_depth: 2,
+            ..ModelConfig::preset(Preset::Tiny, 50, special)
+        };
+        let model = Simla::new(config, Kind::Float, Device::Cpu, 3);
+        let views: Vec<Vec<u8>> = (0..3).map(|i| vec![40 * i; 32 * 32 * 3]).collect();
+        let views: Vec<&[u8]> = views.iter().map(Vec::as_slice).collect();
+        let seen = no_grad(|| see_pixels(&model, &views));
+        assert_eq!(seen[0].patches.len(), patch_bytes(&model.config));
+        let patches: Vec<&[u8]> = seen.iter().map(|seen| seen.patches.as_slice()).collect();
+        let captions: [&[i64]; 3] = [&[1, 9, 2], &[1, 7, 8, 30, 2], &[1, 12, 13, 2]];
+        let together = match_probabilities(&model, &patches, &captions).unwrap();
+        for (i, together) in together.iter().enumerate() {
+            let alone = match_probabilities(&model, &patches[i..=i], &captions).unwrap();
+            assert!((alone[i] - together).abs() < 1e-5, "{alone:?}: {together}");
+        }
+        let features = caption_features(&model, &captions).unwrap();
+        let alone = caption_features(&model, &captions[1..2]).unwrap();
+        let product: f32 = features[1].iter().zip(&alone[0]).map(|(a, b)| a * b).sum();
+        assert!((product - 1.0).abs() < 1e-5, "{product}");
+    }
+
+    #[test]
+    fn a_phrase_needs_a_word_that_is_known() {
+        let captions = ["a red circle", "a blue square"].map(str::to_owned);
+        let vocabulary = Vocabulary::learn(captions.into_iter(), 100).unwrap();
+        assert!(phrase(&vocabulary, "a red square", 25).unwrap().len() > 2);
+        let empty = phrase(&vocabulary, " ?! ", 25).unwrap_err();
+        assert_eq!(empty, PhraseError::Empty(" ?! ".into()));
+        let unknown = phrase(&vocabulary, "жук", 25).unwrap_err();
+        assert_eq!(unknown, PhraseError::Unknown("жук".into()));
+    }
+}
