@@ -1,32 +1,14 @@
 //! Data through the program: every kind of source, a look at it, and its way into shards.
 
+mod common;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// A model that trains in seconds.
-const MICRO: &[&str] = &[
-    "image_size=32",
-    "vision_width=32",
-    "vision_depth=1",
-    "vision_heads=2",
-    "text_width=32",
-    "text_depth=2",
-    "text_heads=2",
-    "text_mlp=64",
-    "embed_dim=16",
-    "visual_vocab=32",
-    "queue_size=40",
-    "batch_size=8",
-    "vocab_size=200",
-    "dvae_steps=4",
-    "dvae_batch_size=8",
-    "dvae_width=4",
-    "workers=2",
-];
+use crate::common::{MICRO, assert_refused, output_of, printed, said};
 
 const SCENES: usize = 24;
 
@@ -73,39 +55,9 @@ impl Scenes {
     }
 }
 
-fn simla(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_simla"))
-        .env("OMP_NUM_THREADS", "1") // tests run side by side
-        .args(arguments)
-        .output()
-        .unwrap()
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// What a command that has to succeed printed.
-fn printed(arguments: &[&str]) -> String {
-    let output = simla(arguments);
-    assert!(output.status.success(), "{arguments:?}: {}", said(&output));
-    String::from_utf8(output.stdout).unwrap()
-}
-
 fn inspected(arguments: &[&str]) -> Value {
     let all = [&["data", "inspect", "--json"], arguments].concat();
     serde_json::from_str(&printed(&all)).unwrap()
-}
-
-#[track_caller]
-fn assert_refused(output: &Output, words: &[&str]) {
-    let said = said(output);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("error: "), "{said}");
-    assert!(
-        words.iter().all(|word| said.contains(word)),
-        "{words:?}: {said}"
-    );
 }
 
 #[test]
@@ -198,7 +150,7 @@ fn every_kind_of_source_holds_the_same() {
         of_csv["words"]
     );
     assert_refused(
-        &simla(&["data", "inspect", &tsv]),
+        &output_of(&["data", "inspect", &tsv]),
         &["pairs.tsv", "\"image\"", "file, words"],
     );
 
@@ -236,7 +188,7 @@ fn every_kind_of_source_holds_the_same() {
     let root = scenes.path("scenes");
     same(&[&elsewhere, "--image-root", &root]);
     assert_refused(
-        &simla(&[
+        &output_of(&[
             "data",
             "inspect",
             &elsewhere,
@@ -263,7 +215,7 @@ fn packing_is_all_or_nothing() {
         (&json!(SCENES - 1), &json!(1))
     );
 
-    let again = simla(&["data", "pack", &one, "--output", &shards]);
+    let again = output_of(&["data", "pack", &one, "--output", &shards]);
     assert_refused(&again, &["there is already", "00000.tar", "empty folder"]);
 
     for record in &mut records[..8] {
@@ -271,7 +223,7 @@ fn packing_is_all_or_nothing() {
     }
     let many = scenes.write("many.json", &Value::from(records).to_string());
     let other = scenes.path("other");
-    let refused = simla(&["data", "pack", &many, "--output", &other]);
+    let refused = output_of(&["data", "pack", &many, "--output", &other]);
     assert_refused(&refused, &["max_bad_share", "nowhere.png"]);
     let left = fs::read_dir(scenes.folder.path()).unwrap();
     let mut left: Vec<_> = left.map(|file| file.unwrap().file_name()).collect();
@@ -305,9 +257,9 @@ fn shards_train_and_rank_as_their_source_does() {
     let table = scenes.write("pairs.csv", &table);
 
     // Mixed with weights: 24 x 0.5 + 24 x 2 records an epoch, 7 batches of 8.
-    let run = scenes.path("run");
+    let folder = scenes.path("run");
     let (half, twice) = (format!("{table}@0.5"), format!("{shards}@2"));
-    let mut arguments = vec!["pretrain", "--data", &half, &twice, "--output", &run];
+    let mut arguments = vec!["pretrain", "--data", &half, &twice, "--output", &folder];
     let settings = [
         MICRO,
         &["epochs=1", "image_column=file", "caption_column=words"],
@@ -316,7 +268,7 @@ fn shards_train_and_rank_as_their_source_does() {
     settings
         .iter()
         .for_each(|setting| arguments.extend(["--set", setting]));
-    let output = simla(&arguments);
+    let output = output_of(&arguments);
     assert!(output.status.success(), "{}", said(&output));
     assert!(
         said(&output).contains("pre-training 7/7"),
@@ -329,7 +281,7 @@ fn shards_train_and_rank_as_their_source_does() {
             "eval",
             "retrieval",
             "--checkpoint",
-            &run,
+            &folder,
             "--data",
             data,
             "--json",
@@ -338,7 +290,7 @@ fn shards_train_and_rank_as_their_source_does() {
     };
     assert_eq!(ranked(&train), ranked(&shards));
 
-    let wrong = simla(&["data", "inspect", &format!("{shards}@0")]);
+    let wrong = output_of(&["data", "inspect", &format!("{shards}@0")]);
     assert_refused(&wrong, &["weight 0", "above 0"]);
 }
 
@@ -369,7 +321,7 @@ fn a_tokenizer_needs_no_batch_of_the_model_and_is_measured_on_held_out_pictures(
     settings
         .iter()
         .for_each(|setting| arguments.extend(["--set", setting]));
-    let output = simla(&arguments);
+    let output = output_of(&arguments);
     assert!(output.status.success(), "{}", said(&output));
     let curve = fs::read_to_string(Path::new(&dvae).join("metrics.jsonl")).unwrap();
     let measured: Vec<Value> = curve

@@ -1,6 +1,5 @@
 //! `simla search` through the program: an index that is kept, answers of every kind, and refusals that leave it as it was.
 
-#[allow(dead_code)] // what other tests need of it
 mod common;
 
 use std::collections::BTreeMap;
@@ -8,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use common::{Scenes, said, simla};
+use common::{Scenes, assert_refused, said, simla};
 use serde_json::Value;
 
 /// Pictures of their own in a folder with another in it, and a model.
@@ -82,16 +81,6 @@ fn images(answer: &Value) -> Vec<String> {
         .iter()
         .map(|found| found["image"].as_str().unwrap().to_owned())
         .collect()
-}
-
-fn assert_refused(output: &Output, words: &[&str]) {
-    let said = said(output);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("error: "), "{said}");
-    assert!(
-        words.iter().all(|word| said.contains(word)),
-        "{words:?}: {said}"
-    );
 }
 
 #[test]

@@ -1,11 +1,15 @@
 //! Published weights through the program: imported, started from, used; and what is refused.
 
+mod common;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 use serde_json::Value;
 use tempfile::TempDir;
+
+use crate::common::{assert_refused, output_of, said};
 
 /// The size of the small BERT and of the authors' small model, see the fixtures of the library.
 const SIZES: &[&str] = &[
@@ -67,37 +71,14 @@ impl Place {
             .iter()
             .for_each(|setting| arguments.extend(["--set", setting]));
         arguments.extend(more);
-        simla(&arguments)
+        output_of(&arguments)
     }
-}
-
-fn simla(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_simla"))
-        .env("OMP_NUM_THREADS", "1") // tests run side by side
-        .args(arguments)
-        .output()
-        .unwrap()
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 #[track_caller]
 fn assert_done(output: &Output) -> String {
     assert!(output.status.success(), "{}", said(output));
     String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-#[track_caller]
-fn assert_refused(output: &Output, words: &[&str]) {
-    let said = said(output);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("error: "), "{said}");
-    assert!(
-        words.iter().all(|word| said.contains(word)),
-        "{words:?}: {said}"
-    );
 }
 
 #[test]
@@ -107,7 +88,7 @@ fn a_run_starts_from_deit_bert_and_dalle() {
     let import = |what: &str, file: &str, output: &str, more: &[&str]| {
         let file = fixture(file);
         let arguments = [&["import", what, &file, "--output", output], more].concat();
-        assert_done(&simla(&arguments));
+        assert_done(&output_of(&arguments));
     };
     import("deit", "deit-mini.pth", &deit, &[]);
     import("bert", "bert-mini.bin", &bert, &["--vocabulary", &words]);
@@ -184,14 +165,14 @@ fn a_run_starts_from_deit_bert_and_dalle() {
 
     let test = place.data.with_file_name("test.json").display().to_string();
     let eval = ["dvae", "eval", "--dvae", &dalle, "--data", &test, "--json"];
-    let found: Value = serde_json::from_str(&assert_done(&simla(&eval))).unwrap();
+    let found: Value = serde_json::from_str(&assert_done(&output_of(&eval))).unwrap();
     assert_eq!(
         found["error"],
         Value::Null,
         "an encoder reconstructs nothing"
     );
     assert!(found["perplexity"].as_f64().unwrap() >= 1.0);
-    let sheet = simla(&[&eval[..], &["--sheet", &place.path("sheet.png")]].concat());
+    let sheet = output_of(&[&eval[..], &["--sheet", &place.path("sheet.png")]].concat());
     assert_refused(&sheet, &["--sheet", "without a decoder"]);
 }
 
@@ -209,7 +190,7 @@ fn the_authors_model_is_used_and_started_from() {
         "--vocabulary",
         &words,
     ];
-    assert_done(&simla(&[&import[..], &["--heads", "4"]].concat()));
+    assert_done(&output_of(&[&import[..], &["--heads", "4"]].concat()));
     let test = place.data.with_file_name("test.json").display().to_string();
     let eval = |checkpoint: &str| {
         let arguments = [
@@ -221,12 +202,12 @@ fn the_authors_model_is_used_and_started_from() {
             &test,
             "--json",
         ];
-        simla(&arguments)
+        output_of(&arguments)
     };
     let found: Value = serde_json::from_str(&assert_done(&eval(&model))).unwrap();
     assert_eq!(found["images"], 2);
 
-    assert_done(&simla(&["import", "authors", &file, "--output", &bare]));
+    assert_done(&output_of(&["import", "authors", &file, "--output", &bare]));
     assert_refused(&eval(&bare), &["task `import`", "expected a model"]);
     let more = ["--init", &bare, "--vocabulary", &words];
     let more = [&more[..], &["--set", "visual_vocab=48"]].concat();
@@ -238,7 +219,10 @@ fn what_is_no_such_file_is_refused_and_leaves_nothing() {
     let place = Place::new();
     let output = place.path("output");
     let refused = |what: &str, file: &str, words: &[&str]| {
-        assert_refused(&simla(&["import", what, file, "--output", &output]), words);
+        assert_refused(
+            &output_of(&["import", what, file, "--output", &output]),
+            words,
+        );
         assert!(!Path::new(&output).exists(), "{what} {file}");
     };
     refused("deit", &place.path("nowhere.pth"), &["nowhere.pth"]);
@@ -276,7 +260,7 @@ fn what_is_no_such_file_is_refused_and_leaves_nothing() {
     let words = place.path("few.txt");
     fs::write(&words, "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n").unwrap();
     let bert = fixture("bert-mini.bin");
-    let few = simla(&[
+    let few = output_of(&[
         "import",
         "bert",
         &bert,
@@ -289,7 +273,7 @@ fn what_is_no_such_file_is_refused_and_leaves_nothing() {
     assert!(!Path::new(&output).exists());
 
     let deit = fixture("deit-mini.pth");
-    assert_done(&simla(&["import", "deit", &deit, "--output", &output]));
-    let again = simla(&["import", "deit", &deit, "--output", &output]);
+    assert_done(&output_of(&["import", "deit", &deit, "--output", &output]));
+    let again = output_of(&["import", "deit", &deit, "--output", &output]);
     assert_refused(&again, &["something in here already"]);
 }

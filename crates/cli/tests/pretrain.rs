@@ -8,7 +8,7 @@ use std::process::Output;
 
 use serde_json::Value;
 
-use crate::common::{Scenes, metrics, pretraining, said, simla};
+use crate::common::{Scenes, assert_refused, metrics, pretraining, said, simla};
 
 /// A file of records that is not the drawn one; images are relative to the scenes' folder.
 fn file_of(scenes: &Scenes, name: &str, records: &Value) -> PathBuf {
@@ -19,21 +19,6 @@ fn file_of(scenes: &Scenes, name: &str, records: &Value) -> PathBuf {
 
 fn pretrain(data: &Path, output: &Path, more: &[&str]) -> Output {
     pretraining(data, output, more).output().unwrap()
-}
-
-/// The run was refused before anything was computed, with all these words in one line.
-fn assert_refused(output: &Output, words: &[&str]) {
-    let said = said(output);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    let line = said
-        .lines()
-        .find(|line| line.starts_with("error: "))
-        .unwrap_or_else(|| panic!("no line of error in: {said}"));
-    assert!(
-        words.iter().all(|word| said.contains(word)),
-        "{words:?}: {line}"
-    );
-    assert!(!said.contains("panicked"), "{said}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use common::{Scenes, metrics, said, simla};
+use common::{Scenes, assert_refused, metrics, output_of, printed, said};
 
 /// Scenes with a micro model that was trained for two steps.
 fn trained() -> (Scenes, String) {
@@ -21,13 +21,6 @@ fn trained() -> (Scenes, String) {
 
 fn shown(path: &Path) -> String {
     path.display().to_string()
-}
-
-/// What the program prints, which must succeed.
-fn printed(arguments: &[&str]) -> String {
-    let output = simla().args(arguments).output().unwrap();
-    assert!(output.status.success(), "{arguments:?}: {}", said(&output));
-    String::from_utf8(output.stdout).unwrap()
 }
 
 fn printed_json(arguments: &[&str]) -> Value {
@@ -181,19 +174,7 @@ fn what_cannot_be_looked_at_is_refused_with_its_name() {
     )
     .unwrap();
     let output = shown(&scenes.path("out.png"));
-    let refused = |arguments: &[&str], words: &[&str]| {
-        let result = simla().args(arguments).output().unwrap();
-        let said = said(&result);
-        assert_eq!(result.status.code(), Some(1), "{arguments:?}: {said}");
-        assert!(
-            words.iter().all(|word| said.contains(word)),
-            "{words:?}: {said}"
-        );
-        assert!(
-            !said.contains("panicked") && !said.contains("defect"),
-            "{said}"
-        );
-    };
+    let refused = |arguments: &[&str], words: &[&str]| assert_refused(&output_of(arguments), words);
     let ground = |image: &str, phrase: &str, more: &[&str], words: &[&str]| {
         let arguments = [
             "ground",

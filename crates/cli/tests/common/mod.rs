@@ -1,4 +1,5 @@
 //! Runs of the program on drawn scenes, for its tests.
+#![allow(dead_code)] // each test takes what it needs
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -81,6 +82,44 @@ pub fn simla() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_simla"));
     command.env("OMP_NUM_THREADS", "1");
     command
+}
+
+/// The program with these arguments, to its end.
+pub fn output_of(arguments: &[&str]) -> Output {
+    simla().args(arguments).output().unwrap()
+}
+
+/// What a command that has to succeed printed.
+#[track_caller]
+pub fn printed(arguments: &[&str]) -> String {
+    let output = output_of(arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", said(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// What it was refused with, from the line of the error on; it must have been, and without a panic.
+#[track_caller]
+pub fn refusal(output: &Output) -> String {
+    let said = said(output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for defect in ["panicked", "defect"] {
+        assert!(!said.contains(defect), "{said}");
+    }
+    let error: Vec<&str> = said
+        .lines()
+        .skip_while(|line| !line.starts_with("error: "))
+        .collect();
+    assert!(!error.is_empty(), "no line of error in: {said}");
+    error.join("\n")
+}
+
+/// It was refused with all these words.
+#[track_caller]
+pub fn assert_refused(output: &Output, words: &[&str]) {
+    let error = refusal(output);
+    for word in words {
+        assert!(error.contains(word), "{word} in: {error}");
+    }
 }
 
 /// What it said for people to read.
