@@ -13,13 +13,11 @@ use simla_data::{Dataset, Entry};
 use simla_search::{Contents, Index, Item};
 use walkdir::WalkDir;
 
-use crate::console::Progress;
+use crate::console::{Progress, say_broken};
 use crate::run::open_data;
 
 /// Items that are embedded before they are put on the disk: so many are lost where the program is ended.
 const CHUNK: usize = 128;
-/// Unusable files that are named.
-const NAMED: usize = 5;
 
 /// Where the items are.
 enum Source {
@@ -166,13 +164,7 @@ impl Collection {
         }
         drop(progress);
         index.commit()?;
-        if !unusable.is_empty() {
-            eprintln!("{} pictures cannot be used:", unusable.len());
-            unusable
-                .iter()
-                .take(NAMED)
-                .for_each(|error| eprintln!("  {error}"));
-        }
+        say_broken(&unusable, "pictures");
         if index.is_empty() {
             bail!(
                 "{}: none of the {} can be used",

@@ -1,21 +1,21 @@
 //! Progress: a bar on a terminal, plain lines elsewhere.
 
+use std::fmt::Display;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
-use simla_data::RecordError;
 
 /// Between two plain lines.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
 
-/// Names the first few of the records that cannot be used.
-pub fn say_broken(broken: &[RecordError], records: u64) {
+/// Names the first few of the things that cannot be used; `of` says what they are, behind their number.
+pub fn say_broken(broken: &[impl Display], of: impl Display) {
     const NAMED: usize = 5;
     if broken.is_empty() {
         return;
     }
-    eprintln!("{} of {records} records cannot be used:", broken.len());
+    eprintln!("{} {of} cannot be used:", broken.len());
     for error in broken.iter().take(NAMED) {
         eprintln!("  {error}");
     }

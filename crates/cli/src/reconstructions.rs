@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use anyhow::Result;
-use image::RgbImage;
 use simla::dvae::evaluation::{Outcome, Reconstruction, evaluate};
 use simla::dvae::training::Training;
 use simla::train::Observer;
@@ -12,7 +11,7 @@ use simla_data::Dataset;
 use simla_pictures::canvas::save_png;
 use simla_pictures::sheet::{Cell, Sheet};
 
-use crate::watch::Watch;
+use crate::watch::{Watch, square};
 
 /// Pictures of a sheet.
 pub const PICTURES: usize = 16;
@@ -23,15 +22,13 @@ pub struct Reconstructing<'a> {
     pub held_out: Option<&'a Dataset>,
     /// Steps between measurements; 0 for one at the end.
     pub every: u64,
-    pub steps: u64,
     pub folder: &'a Path,
 }
 
 impl Reconstructing<'_> {
     /// Adds what was measured to the record; the error with its sign changed, if it was time to look.
     fn look(&self, task: &Training, record: &mut StepRecord) -> Result<Option<f64>> {
-        let due =
-            record.step == self.steps || self.every > 0 && record.step.is_multiple_of(self.every);
+        let due = self.watch.due(record.step, self.every);
         let Some(held_out) = self.held_out.filter(|_| due) else {
             return Ok(None);
         };
@@ -84,14 +81,10 @@ impl Observer<Training> for Reconstructing<'_> {
 /// If the file cannot be written.
 pub fn save(found: &Outcome, path: &Path) -> Result<()> {
     let measured = &found.evaluation;
-    let picture = |bytes: &[u8], side: usize| {
-        RgbImage::from_raw(side as u32, side as u32, bytes.to_vec())
-            .expect("a square of RGB pixels")
-    };
     let cell = |one: &Reconstruction| Cell {
         pictures: vec![
-            picture(&one.original, one.side),
-            picture(&one.restored, one.side),
+            square(&one.original, one.side),
+            square(&one.restored, one.side),
         ],
         ..Cell::default()
     };

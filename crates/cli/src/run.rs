@@ -292,7 +292,6 @@ impl Run {
             watch: Watch::start("tokenizer", folder, first, s.dvae_steps, shown)?,
             held_out: self.held_out.as_ref().map(|held_out| &*held_out.dataset),
             every: s.eval_every_steps,
-            steps: s.dvae_steps,
             folder,
         };
         let ending = trainer.run(&mut task, &mut loader, &mut watch, stop);

@@ -126,6 +126,11 @@ impl Watch {
         Ok(self.events.flush()?)
     }
 
+    /// Whether it is time for something that happens `every` so many steps, and at the end; 0 for the end alone.
+    pub fn due(&self, step: u64, every: u64) -> bool {
+        step == self.status.steps || every > 0 && step.is_multiple_of(every)
+    }
+
     /// A line that stays.
     pub fn say(&self, line: &str) {
         self.progress.say(line);
@@ -261,9 +266,7 @@ impl Evaluating<'_> {
         let Some(looking) = &mut self.looking else {
             return Ok(None);
         };
-        let due =
-            |every: u64| step == self.watch.status.steps || every > 0 && step.is_multiple_of(every);
-        if due(looking.samples_every) {
+        if self.watch.due(step, looking.samples_every) {
             let seen = samples(
                 &mut task.simla,
                 &task.dvae,
@@ -289,7 +292,7 @@ impl Evaluating<'_> {
             )?;
             self.watch.events.image(step, "samples", &sheet)?;
         }
-        if !due(looking.eval_every) {
+        if !self.watch.due(step, looking.eval_every) {
             return Ok(None);
         }
         let found = looking.held_out.evaluate(&task.simla, 0, "evaluation")?.itc;
@@ -352,13 +355,15 @@ fn in_words(sample: &Sample) -> simla_pictures::samples::Sample {
     }
 }
 
+/// The picture that the RGB bytes `[side, side, 3]` are.
+pub fn square(bytes: &[u8], side: usize) -> RgbImage {
+    RgbImage::from_raw(side as u32, side as u32, bytes.to_vec()).expect("a square of RGB bytes")
+}
+
 /// The `i`th pair of the batch: its view, the view with hidden patches greyed, and both through the tokenizer.
 fn in_pictures(batch: &Batch, i: usize, sample: &Sample) -> SamplePictures {
     const HIDDEN: Rgb<u8> = Rgb([128; 3]);
-    let picture = |bytes: &[u8], side: usize| {
-        RgbImage::from_raw(side as u32, side as u32, bytes.to_vec()).expect("a square of RGB bytes")
-    };
-    let original = picture(
+    let original = square(
         &batch.images[i * batch.side * batch.side * 3..][..batch.side * batch.side * 3],
         batch.side,
     );
@@ -374,8 +379,8 @@ fn in_pictures(batch: &Batch, i: usize, sample: &Sample) -> SamplePictures {
         }
     }
     let decoded = sample.decoded.as_ref().map(|decoded| Decoded {
-        filled: picture(&decoded.filled, batch.side / 2),
-        whole: picture(&decoded.original, batch.side / 2),
+        filled: square(&decoded.filled, batch.side / 2),
+        whole: square(&decoded.original, batch.side / 2),
     });
     SamplePictures {
         original,

@@ -98,7 +98,7 @@ fn eval(arguments: &EvalArguments) -> Result<ExitCode> {
         progress.set(done as u64, String::new);
     })?;
     drop(progress);
-    say_broken(&found.broken, dataset.len());
+    say_broken(&found.broken, format_args!("of {} records", dataset.len()));
     if found.evaluation.images == 0 {
         bail!("{}: no usable record", arguments.data.join(", "));
     }

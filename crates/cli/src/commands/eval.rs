@@ -73,7 +73,10 @@ fn retrieval(arguments: RetrievalArguments) -> Result<ExitCode> {
         );
     }
     let gallery = Gallery::read(&dataset, &model.vocabulary, arguments.max_tokens);
-    say_broken(&gallery.broken, dataset.len());
+    say_broken(
+        &gallery.broken,
+        format_args!("of {} records", dataset.len()),
+    );
     if gallery.images.is_empty() {
         bail!("{}: no usable record", arguments.data);
     }

@@ -13,7 +13,7 @@ use simla::tasks::grounding::{Answers, Grounding, Question, Shares, answer};
 use simla::tasks::pretrain::Model;
 use simla_data::{BoxedPicture, ReferFiles, read_boxes};
 
-use crate::console::Progress;
+use crate::console::{Progress, say_broken};
 use crate::see::{ModelArguments, Seen, layer};
 
 /// Finds what phrases name and compares with true boxes
@@ -60,19 +60,10 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let root = arguments.image_root.as_deref();
     let pictures = read_boxes(&arguments.data, root, refer.as_ref())?;
     let asked = Asked::new(&model, &pictures, layer)?;
-    if !asked.broken.is_empty() {
-        const NAMED: usize = 5;
-        let broken = &asked.broken;
-        eprintln!(
-            "{} of {} pictures cannot be used:",
-            broken.len(),
-            pictures.len()
-        );
-        broken
-            .iter()
-            .take(NAMED)
-            .for_each(|error| eprintln!("  {error}"));
-    }
+    say_broken(
+        &asked.broken,
+        format_args!("of {} pictures", pictures.len()),
+    );
     let Some(all) = asked.grounding(None) else {
         bail!("{}: no usable picture", arguments.data.display());
     };

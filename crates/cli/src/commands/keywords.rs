@@ -15,7 +15,7 @@ use simla_pictures::canvas::{save_png, stack};
 use simla_pictures::heat::HeatRow;
 use simla_pictures::sheet::{Cell, Sheet};
 
-use crate::console::Progress;
+use crate::console::{Progress, say_broken};
 use crate::run::open_data;
 use crate::see::{ModelArguments, Seen, heat};
 
@@ -124,18 +124,7 @@ fn a_file(arguments: &Arguments, model: &Model, data: &str) -> Result<()> {
         records.push((record.name, record.captions, keywords));
     }
     drop(progress);
-    if !broken.is_empty() {
-        const NAMED: usize = 5;
-        eprintln!(
-            "{} of {} records cannot be used:",
-            broken.len(),
-            dataset.len()
-        );
-        broken
-            .iter()
-            .take(NAMED)
-            .for_each(|error| eprintln!("  {error}"));
-    }
+    say_broken(&broken, format_args!("of {} records", dataset.len()));
     if records.is_empty() {
         bail!("{data}: no usable record");
     }
