@@ -126,12 +126,21 @@ fn killed_at_any_moment_a_run_computes_what_it_would_have() {
         true => resuming(&killed, &[]),
         false => pretraining(&scenes.train, &killed, &more),
     };
+    let mut rng = rand::rng();
     for _ in 0..KILLS {
-        let moment = duration.mul_f64(rand::rng().random_range(0.1..0.8));
-        moments.push(moment);
+        // Some steps and a moment later, whatever the machine does besides: none of them is set-up, the moment any part of a step.
+        let (steps, moment) = (
+            rng.random_range(0..5),
+            duration.mul_f64(rng.random_range(0.0..0.05)),
+        );
+        moments.push((steps, moment));
+        let wanted = lines(&killed) + steps;
         let mut child = quietly(again());
+        wait_until("the next step", || {
+            lines(&killed) >= wanted || child.try_wait().unwrap().is_some()
+        });
         sleep(moment);
-        signal(&child, Signal::KILL);
+        child.kill().unwrap();
         hits += usize::from(child.wait().unwrap().code().is_none());
     }
     let last = again().output().unwrap();
