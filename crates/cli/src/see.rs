@@ -13,6 +13,7 @@ use simla::settings::Dtype;
 use simla::tasks::boxes::Bounds;
 use simla::tasks::gradcam::{Map, default_layer};
 use simla::tasks::pretrain::Model;
+use simla::tasks::search::phrase;
 use simla_data::record::MAX_IMAGE_BYTES;
 use simla_image::{Limits, RgbImage};
 use simla_pictures::heat::{BoxKind, HeatMap, Marked};
@@ -95,25 +96,13 @@ pub fn layer(asked: Option<usize>, model: &Simla) -> Result<usize> {
 }
 
 /// Token ids of a phrase that the model knows at least a part of.
-pub fn phrase_ids(phrase: &str, model: &Model) -> Result<Vec<i64>> {
+pub fn phrase_ids(text: &str, model: &Model) -> Result<Vec<i64>> {
     let vocabulary = &model.vocabulary;
-    let ids = vocabulary.encode(phrase, model.simla.config.max_positions as usize);
-    let pieces = &ids[1..ids.len() - 1];
-    let unknown = pieces
-        .iter()
-        .filter(|&&id| id == vocabulary.special().unk)
-        .count();
-    if pieces.is_empty() {
-        bail!("the phrase {phrase:?} says nothing: expected words");
-    }
-    if unknown == pieces.len() {
-        bail!(
-            "the phrase {phrase:?}: no word of it is among the model's {} word pieces; use words of the captions that it was trained on",
-            vocabulary.len()
-        );
-    }
+    let ids = phrase(vocabulary, text, model.simla.config.max_positions as usize)?;
+    let unknown = vocabulary.special().unk;
+    let unknown = ids.iter().filter(|&&id| id == unknown).count();
     if unknown > 0 {
-        eprintln!("the phrase {phrase:?}: {unknown} of its words are unknown to the model");
+        eprintln!("the phrase {text:?}: {unknown} of its words are unknown to the model");
     }
     Ok(ids)
 }

@@ -12,6 +12,17 @@ pub struct SpecialIds {
     pub mask: i64,
 }
 
+#[cfg(test)]
+impl SpecialIds {
+    /// The first ids of a small vocabulary.
+    pub(crate) const FIRST: Self = Self {
+        pad: 0,
+        cls: 1,
+        sep: 2,
+        mask: 3,
+    };
+}
+
 /// All sizes of a model. Widths in features, sizes in pixels, counts in tokens.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

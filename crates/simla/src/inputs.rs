@@ -2,8 +2,8 @@
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use simla_data::Batch;
-use simla_image::{MEAN, STD};
+use simla_data::{Batch, Entry, RecordError};
+use simla_image::{Limits, MEAN, STD, evaluation_view};
 use tch::{Device, Kind, Tensor};
 
 use crate::objectives::negatives::Negatives;
@@ -35,6 +35,18 @@ pub fn tokenizer_pixels(batch: &Batch, device: Device) -> Tensor {
 pub fn halved(pixels: &[u8], batch: usize, side: usize, device: Device) -> Tensor {
     let x = bytes(pixels, batch, side, device).to_kind(Kind::Float);
     (x * (0.8 / 255.0) + 0.1).contiguous()
+}
+
+/// A whole picture at `side`: RGB bytes `[side, side, 3]`.
+///
+/// # Errors
+/// A file that is missing, or that is not a picture.
+pub(crate) fn whole_view(entry: &Entry, side: usize) -> Result<Vec<u8>, RecordError> {
+    let (mut bytes, mut view) = (Vec::new(), vec![0; side * side * 3]);
+    entry.read_image(&mut bytes)?;
+    evaluation_view(&bytes, side as u32, &Limits::default(), &mut view)
+        .map_err(|error| entry.unreadable(error))?;
+    Ok(view)
 }
 
 /// A seed for one purpose of one step: resuming needs no generator's state.

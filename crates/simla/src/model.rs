@@ -206,17 +206,11 @@ mod tests {
     use crate::config::{Preset, SpecialIds};
 
     fn tiny(kind: Kind) -> Simla {
-        let special = SpecialIds {
-            pad: 0,
-            cls: 1,
-            sep: 2,
-            mask: 3,
-        };
         let config = ModelConfig {
             vision_depth: 1,
             text_depth: 2,
             queue_size: 8,
-            ..ModelConfig::preset(Preset::Tiny, 50, special)
+            ..ModelConfig::preset(Preset::Tiny, 50, SpecialIds::FIRST)
         };
         Simla::new(config, kind, Device::Cpu, 3)
     }

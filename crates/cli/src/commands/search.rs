@@ -9,7 +9,6 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::Serialize;
-use simla::settings::Dtype;
 use simla::tasks::pretrain::Model;
 use simla::tasks::search::{Seen, caption_features, match_probabilities, phrase, see};
 use simla_data::Entry;
@@ -19,6 +18,7 @@ use simla_pictures::sheet::{Cell, Sheet};
 use simla_search::{Hit, Index};
 
 use crate::collection::{Collection, picture};
+use crate::see::ModelArguments;
 
 /// Finds pictures by a phrase or a picture, and captions by a picture
 ///
@@ -51,9 +51,8 @@ pub struct Arguments {
     /// With --data: folder that image paths are relative to, in place of the file's own
     #[arg(long, value_name = "DIR", requires = "data")]
     image_root: Option<PathBuf>,
-    /// A run's folder, or a checkpoint's
-    #[arg(long, value_name = "DIR")]
-    checkpoint: PathBuf,
+    #[command(flatten)]
+    model: ModelArguments,
     /// Folder for the index; else .simla-index in the folder of pictures, or beside the data file
     #[arg(long, value_name = "DIR")]
     index: Option<PathBuf>,
@@ -72,9 +71,6 @@ pub struct Arguments {
     /// One JSON object a search in place of the lines
     #[arg(long)]
     json: bool,
-    /// Where to compute: cpu, cuda or cuda:N
-    #[arg(long, default_value = "cpu")]
-    device: String,
 }
 
 /// Pieces of a phrase or caption at most.
@@ -116,7 +112,6 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     if arguments.top == 0 {
         bail!("--top 0: expected at least 1");
     }
-    let device = simla::device::open(&arguments.device)?;
     if let Some(path) = &arguments.image {
         fs::metadata(path).with_context(|| format!("--image {}", path.display()))?;
     }
@@ -129,7 +124,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         }
     };
     let place = arguments.index.clone().unwrap_or(place);
-    let model = Model::open(&arguments.checkpoint, Dtype::F32.kind(), device)?;
+    let model = arguments.model.open()?;
     // What cannot be looked for is said before anything is embedded.
     let query = match (&arguments.phrase, &arguments.image) {
         (Some(text), _) => Some((text.clone(), Query::of_phrase(&model, text)?)),

@@ -3,12 +3,11 @@
 use rayon::prelude::*;
 use serde::Serialize;
 use simla_data::{Dataset, RecordError};
-use simla_image::Limits;
 use tch::{Kind, Tensor};
 
 use crate::dvae::Dvae;
 use crate::guard::{TorchError, guarded};
-use crate::inputs::halved;
+use crate::inputs::{halved, whole_view};
 use crate::tasks::samples::to_bytes;
 
 /// Pictures that are looked at together.
@@ -95,15 +94,9 @@ pub fn evaluate(
 
 /// The half-size view of a whole picture, `[side / 2, side / 2, 3]`.
 fn view(dataset: &Dataset, index: u64, side: i64) -> Result<Vec<u8>, RecordError> {
-    let side = side as u32;
-    let area = (side * side * 3) as usize;
-    let (mut view, mut half) = (vec![0; area], vec![0; area / 4]);
-    let entry = dataset.entry(index)?;
-    let mut bytes = Vec::new();
-    entry.read_image(&mut bytes)?;
-    simla_image::evaluation_view(&bytes, side, &Limits::default(), &mut view)
-        .map_err(|error| entry.unreadable(error))?;
-    simla_image::halve(&view, side, &mut half);
+    let view = whole_view(&dataset.entry(index)?, side as usize)?;
+    let mut half = vec![0; view.len() / 4];
+    simla_image::halve(&view, side as u32, &mut half);
     Ok(half)
 }
 

@@ -192,12 +192,6 @@ mod tests {
 
     /// A model in f64, so that differences are exact, with weights large enough that something depends on something.
     fn model() -> Simla {
-        let special = SpecialIds {
-            pad: 0,
-            cls: 1,
-            sep: 2,
-            mask: 3,
-        };
         let config = ModelConfig {
             image_size: 16,
             vision_width: 8,
@@ -209,7 +203,7 @@ mod tests {
             text_depth: 3,
             embed_dim: 8,
             queue_size: 8,
-            ..ModelConfig::preset(Preset::Tiny, 20, special)
+            ..ModelConfig::preset(Preset::Tiny, 20, SpecialIds::FIRST)
         };
         let mut model = Simla::new(config, Kind::Double, Device::Cpu, 5);
         no_grad(|| _ = model.online.master().matrices.g_mul_scalar_(20.0));

@@ -249,12 +249,6 @@ mod tests {
     const PATCHES: usize = 16;
 
     fn task() -> Pretraining {
-        let special = SpecialIds {
-            pad: 0,
-            cls: 1,
-            sep: 2,
-            mask: 3,
-        };
         let config = ModelConfig {
             image_size: SIDE as i64,
             patch_size: 8,
@@ -262,7 +256,7 @@ mod tests {
             text_depth: 2,
             visual_vocab: 8,
             queue_size: 10,
-            ..ModelConfig::preset(Preset::Tiny, 20, special)
+            ..ModelConfig::preset(Preset::Tiny, 20, SpecialIds::FIRST)
         };
         let encoder = EncoderConfig {
             width: 4,

@@ -5,12 +5,12 @@
 
 use rayon::prelude::*;
 use simla_data::{Entry, RecordError, Vocabulary};
-use simla_image::{Limits, evaluation_view};
 use tch::{Kind, Tensor, no_grad};
 use thiserror::Error;
 
 use crate::config::ModelConfig;
 use crate::guard::{TorchError, guarded};
+use crate::inputs::whole_view;
 use crate::model::Simla;
 use crate::tasks::retrieval::{embed_pixels, match_scores, text_features};
 
@@ -20,9 +20,11 @@ const BATCH: usize = 32;
 /// Why a phrase cannot be searched for.
 #[derive(Debug, Error, PartialEq)]
 pub enum PhraseError {
-    #[error("the phrase `{0}` says nothing: expected a word at least")]
+    #[error("the phrase {0:?} says nothing: expected words")]
     Empty(String),
-    #[error("the phrase `{0}`: the model's vocabulary knows none of its words")]
+    #[error(
+        "the phrase {0:?}: no word of it is in the model's vocabulary; use words of the captions that it was trained on"
+    )]
     Unknown(String),
 }
 
@@ -66,16 +68,12 @@ pub fn patch_bytes(config: &ModelConfig) -> usize {
 /// What libtorch could not do.
 pub fn see(model: &Simla, entries: &[Entry]) -> Result<Vec<Result<Seen, RecordError>>, TorchError> {
     let side = model.config.image_size as usize;
-    let view = |entry: &Entry| {
-        let (mut bytes, mut view) = (Vec::new(), vec![0; side * side * 3]);
-        entry.read_image(&mut bytes)?;
-        evaluation_view(&bytes, side as u32, &Limits::default(), &mut view)
-            .map_err(|e| entry.unreadable(e))?;
-        Ok(view)
-    };
     let mut all = Vec::with_capacity(entries.len());
     for chunk in entries.chunks(BATCH) {
-        let views: Vec<Result<Vec<u8>, RecordError>> = chunk.par_iter().map(view).collect();
+        let views: Vec<Result<Vec<u8>, RecordError>> = chunk
+            .par_iter()
+            .map(|entry| whole_view(entry, side))
+            .collect();
         let pixels: Vec<&[u8]> = views.iter().flatten().map(Vec::as_slice).collect();
         let mut seen = guarded(|| no_grad(|| see_pixels(model, &pixels)))?.into_iter();
         all.extend(
@@ -163,18 +161,12 @@ mod tests {
 
     #[test]
     fn pairs_score_the_same_together_and_one_by_one() {
-        let special = SpecialIds {
-            pad: 0,
-            cls: 1,
-            sep: 2,
-            mask: 3,
-        };
         let config = ModelConfig {
             image_size: 32,
             queue_size: 8,
             vision_depth: 2,
             text_depth: 2,
-            ..ModelConfig::preset(Preset::Tiny, 50, special)
+            ..ModelConfig::preset(Preset::Tiny, 50, SpecialIds::FIRST)
         };
         let model = Simla::new(config, Kind::Float, Device::Cpu, 3);
         let views: Vec<Vec<u8>> = (0..3).map(|i| vec![40 * i; 32 * 32 * 3]).collect();
