@@ -1,5 +1,6 @@
 //! The command line of SIMLA.
 
+mod allocator;
 mod collection;
 mod commands;
 mod console;
@@ -18,10 +19,6 @@ use clap::{Parser, Subcommand};
 use crate::commands::{
     attention, bench, data, demo, dvae, eval, ground, import, keywords, pretrain, report, search,
 };
-
-/// Overrides malloc for libtorch too: the system's leaves holes between tensors, a sixth of a step's memory at base size.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Learns from photographs with captions, and nothing else, to align images with sentences, patches with words, and images
 /// with concepts (SIMLA, ECCV 2022).
@@ -63,6 +60,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    allocator::keep_freed_memory();
     let arguments = Arguments::parse();
     // libtorch's exceptions reach us as panics: they are caught and reported as errors, without a Rust backtrace before.
     panic::set_hook(Box::new(|_| {}));

@@ -85,12 +85,11 @@ impl AdamW {
                     }
                     let _ = m.lerp_(&gradient, 1.0 - beta1);
                     let _ = v.lerp_(&gradient.square(), 1.0 - beta2);
-                    // parameter -= lr / bias1 x m / (sqrt(v / bias2) + eps), the factor folded into the denominator.
+                    // parameter -= lr / bias1 x m / (sqrt(v / bias2) + eps), all factors folded into the denominator.
                     let denominator = v
                         .sqrt()
-                        .g_div_scalar_(bias2.sqrt())
-                        .g_add_scalar_(eps)
-                        .g_mul_scalar_(-bias1 / lr);
+                        .g_add_scalar_(eps * bias2.sqrt())
+                        .g_mul_scalar_(-bias1 / (lr * bias2.sqrt()));
                     let _ = parameter
                         .g_mul_scalar_(1.0 - lr * decay)
                         .addcdiv_(&m, &denominator);
