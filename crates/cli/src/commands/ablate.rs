@@ -93,7 +93,7 @@ pub struct Arguments {
 
 /// The objectives of a row.
 pub fn objectives(row: usize) -> Objectives {
-    let names = ADDED[..=row].iter().map(|&name| name.to_owned()).collect();
+    let names: Vec<String> = ADDED[..=row].iter().map(|&name| name.to_owned()).collect();
     Objectives::try_from(names).expect("names of objectives")
 }
 
