@@ -26,8 +26,10 @@ fn ablating(scenes: &Scenes, output: &str, more: &[&str]) -> Command {
     command.arg("ablate").arg("--data").arg(&scenes.train);
     command.arg("--eval-data").arg(&scenes.test);
     command.arg("--output").arg(scenes.path(output));
-    command.args(["--top-k", "4"]);
-    for setting in MICRO.iter().chain(&["steps=3", "dropout=0.1"]) {
+    for setting in MICRO
+        .iter()
+        .chain(&["steps=3", "save_every_steps=1", "dropout=0.1"])
+    {
         command.args(["--set", setting]);
     }
     command.args(more);
@@ -64,7 +66,7 @@ fn read(path: &Path) -> String {
 #[test]
 fn every_row_is_a_run_and_the_table_is_the_same_when_killed_shared_and_continued() {
     let scenes = Scenes::new();
-    let both = ["--seeds", "0,3", "--json"];
+    let both = ["--seeds", "0,3", "--top-k", "4", "--json"];
     let whole = ablating(&scenes, "whole", &both).output().unwrap();
     assert!(whole.status.success(), "{}", said(&whole));
     let report = numbers(&whole.stdout);
@@ -107,44 +109,32 @@ fn every_row_is_a_run_and_the_table_is_the_same_when_killed_shared_and_continued
         .unwrap();
     assert!(page.status.success(), "{}", said(&page));
 
-    // Stopped in its first run, then killed in a later one, then finished by two processes: one with all seeds, one with the last.
-    let again = || {
-        let mut command = ablating(&scenes, "again", &both);
-        command
-            .args(["--set", "save_every_steps=1"])
-            .stderr(Stdio::null());
-        command.stdout(Stdio::null());
+    // Stopped in its first run, killed in a later one, finished by two processes at once, then only collected.
+    let again = |more: &[&str]| ablating(&scenes, "again", more);
+    let quietly = |more: &[&str]| {
+        let mut command = again(more);
+        let command = command.stdout(Stdio::null()).stderr(Stdio::null());
         command.spawn().unwrap()
     };
-    let again_in = |run: &str| scenes.path("again").join(run);
-    let mut child = again();
-    wait_until("a first step", || {
-        again_in("seed-0/1-itm/metrics.jsonl").exists()
-    });
+    let in_run = |file: &str| scenes.path("again/seed-0").join(file);
+    let mut child = quietly(&both);
+    wait_until("a step", || in_run("1-itm/metrics.jsonl").exists());
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(STOPPED));
-    let mut child = again();
-    wait_until("a checkpoint", || {
-        again_in("seed-0/3-mlm/checkpoints/latest").exists()
-    });
+    let mut child = quietly(&both);
+    let checkpoint = in_run("3-mlm/checkpoints/latest");
+    wait_until("a checkpoint", || checkpoint.exists());
     child.kill().unwrap();
     child.wait().unwrap();
-    let mut one = again();
-    let two = ablating(
-        &scenes,
-        "again",
-        &["--seeds", "3", "--set", "save_every_steps=1"],
-    );
-    let two = { two }.output().unwrap();
-    assert!(two.status.success(), "{}", said(&two));
-    assert!(one.wait().unwrap().success());
-    let collected = ablating(
-        &scenes,
-        "again",
-        &[&both[..], &["--set", "save_every_steps=1"]].concat(),
-    );
-    let collected = { collected }.output().unwrap();
+    let mut all = quietly(&both);
+    let mut last = quietly(&["--seeds", "3", "--top-k", "4"]);
+    assert!(all.wait().unwrap().success() && last.wait().unwrap().success());
+    let collected = again(&both).output().unwrap();
     assert!(collected.status.success(), "{}", said(&collected));
+    assert!(
+        !said(&collected).contains("runs are done"),
+        "nothing is left to train"
+    );
     assert_eq!(numbers(&collected.stdout), report);
 }
 
