@@ -17,7 +17,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    attention, bench, data, demo, dvae, eval, ground, import, keywords, pretrain, report, search,
+    ablate, attention, bench, data, demo, dvae, eval, ground, import, keywords, pretrain, report,
+    search,
 };
 
 /// Learns from photographs with captions, and nothing else, to align images with sentences, patches with words, and images
@@ -53,6 +54,7 @@ enum Command {
     Keywords(keywords::Arguments),
     Attention(attention::Arguments),
     Search(search::Arguments),
+    Ablate(ablate::Arguments),
     Demo(demo::Arguments),
     #[command(subcommand)]
     Bench(bench::Command),
@@ -74,6 +76,7 @@ fn main() -> ExitCode {
         Command::Keywords(arguments) => keywords::run(arguments),
         Command::Attention(arguments) => attention::run(arguments),
         Command::Search(arguments) => search::run(arguments),
+        Command::Ablate(arguments) => ablate::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Bench(command) => bench::run(command),
         Command::Report(arguments) => report::run(arguments),

@@ -345,6 +345,14 @@ impl Run {
         Ok(loader.next().expect("a plan of one batch")?)
     }
 
+    /// Optimiser steps of an epoch, and of the run.
+    pub fn steps(&self) -> (u64, u64) {
+        let s = &self.settings;
+        let batches = self.loading(s.batch_size, 0, 0);
+        let per_epoch = batches.steps_per_epoch(self.dataset.epoch_len()) / s.accumulate;
+        (per_epoch, s.total_steps(per_epoch))
+    }
+
     /// Pre-trains `model`, from `resume` where there is one.
     pub fn pretrain(
         &self,
@@ -354,11 +362,7 @@ impl Run {
         stop: &AtomicBool,
     ) -> Result<(Simla, Ending)> {
         let s = &self.settings;
-        let per_epoch = self
-            .loading(s.batch_size, 0, 0)
-            .steps_per_epoch(self.dataset.epoch_len())
-            / s.accumulate;
-        let steps = s.total_steps(per_epoch);
+        let (per_epoch, steps) = self.steps();
         let first = resume.map_or(0, |checkpoint| checkpoint.state.step);
         if let Some(before) = resume.map(|checkpoint| checkpoint.state.steps_per_epoch)
             && before != per_epoch

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use image::{Rgb, RgbImage};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use simla::tasks::pretrain::Pretraining;
 use simla::tasks::retrieval::Recalls;
 use simla::tasks::samples::{Sample, samples};
@@ -253,12 +253,12 @@ pub struct Evaluating<'a> {
     pub looking: Option<Looking<'a>>,
 }
 
-/// A row of evaluation.jsonl.
-#[derive(Serialize)]
-struct Evaluation {
-    step: u64,
+/// A row of evaluation.jsonl: held-out retrieval by contrast.
+#[derive(Serialize, Deserialize)]
+pub struct Evaluation {
+    pub step: u64,
     #[serde(flatten)]
-    recalls: Recalls,
+    pub recalls: Recalls,
 }
 
 impl Evaluating<'_> {

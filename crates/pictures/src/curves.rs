@@ -32,6 +32,8 @@ const GRID_OPACITY: f64 = 0.12;
 
 const SWATCH: u32 = 12;
 
+const GREY: image::Rgb<u8> = SERIES[7];
+
 /// The plot library finds its font by name; a missing one would be an error on a fresh machine.
 static FONT: LazyLock<()> = LazyLock::new(|| {
     let registered = register_font("sans-serif", FontStyle::Normal, dejavu::sans::regular());
@@ -49,6 +51,8 @@ pub struct Chart {
     pub y_label: String,
     /// The curves.
     pub series: Vec<Series>,
+    /// What they are to be compared with, chance say: a grey curve.
+    pub baseline: Option<Series>,
     /// Logarithmic height; points at or below zero are gaps then.
     pub log_y: bool,
     /// Weight of the past in smoothed curves, in [0, 1); 0: none. The raw curve stays visible behind.
@@ -64,6 +68,7 @@ impl Default for Chart {
             x_label: "step".into(),
             y_label: String::new(),
             series: Vec::new(),
+            baseline: None,
             log_y: false,
             smoothing: 0.0,
             size: (720, 400),
@@ -116,6 +121,13 @@ impl Chart {
         SERIES[number % SERIES.len()]
     }
 
+    /// The curves that are shown, the baseline last, each with its colour.
+    fn shown(&self) -> impl Iterator<Item = (&Series, image::Rgb<u8>)> {
+        let series = self.series.iter().take(MAX_SERIES).enumerate();
+        let series = series.map(|(number, series)| (series, Self::color(number)));
+        series.chain(self.baseline.iter().map(|series| (series, GREY)))
+    }
+
     fn plot_size(&self) -> (u32, u32) {
         let side = |v: u32| v.clamp(160, MAX_SIDE);
         (side(self.size.0), side(self.size.1))
@@ -124,30 +136,29 @@ impl Chart {
     /// Swatches with names, as many a row as fit. A single curve without a name needs none.
     fn legend(&self, width: u32) -> RgbImage {
         let row_height = Style::BODY.line_height() + 2;
-        let named = self.series.iter().take(MAX_SERIES).enumerate();
         let mut places = Vec::new();
         let (mut x, mut y) = (12, 4);
-        for (number, series) in named.filter(|(_, series)| !series.name.is_empty()) {
+        for (series, color) in self.shown().filter(|(series, _)| !series.name.is_empty()) {
             let name = Block::line(&series.name, Style::BODY, width.saturating_sub(60));
             let entry = SWATCH + 6 + name.width() + 18;
             if x > 12 && x + entry > width {
                 (x, y) = (12, y + row_height);
             }
-            places.push((number, name, x, y));
+            places.push((color, name, x, y));
             x += entry;
         }
         if places.is_empty() {
             return blank(1, 1);
         }
         let mut canvas = blank(width, y + row_height);
-        for (number, name, x, y) in places {
+        for (color, name, x, y) in places {
             let swatch = Area {
                 x: x.into(),
                 y: i64::from(y) + 3,
                 width: SWATCH.into(),
                 height: SWATCH.into(),
             };
-            fill(&mut canvas, swatch, Self::color(number));
+            fill(&mut canvas, swatch, color);
             name.draw(&mut canvas, i64::from(x + SWATCH + 6), y.into());
         }
         canvas
@@ -162,10 +173,9 @@ impl Chart {
             parts.map(<[_]>::to_vec).collect()
         };
         let smoothing = self.smoothing.clamp(0.0, 0.999);
-        let shown = self.series.iter().take(MAX_SERIES).enumerate();
-        shown
-            .map(|(number, series)| {
-                let [r, g, b] = Self::color(number).0;
+        self.shown()
+            .map(|(series, color)| {
+                let [r, g, b] = color.0;
                 let raw = plane(&series.points);
                 let edges = series.points.iter().zip(&series.band);
                 let low = edges.clone().map(|(&(x, _), &(low, _))| (x, height(low)));
@@ -336,6 +346,22 @@ mod tests {
             canvas.enumerate_pixels().find(|p| *p.2 == color).unwrap()
         };
         assert!(swatch(0).0 < swatch(1).0 && swatch(0).1 == swatch(1).1);
+    }
+
+    #[test]
+    fn the_baseline_is_grey_below_the_curves_and_named_last() {
+        let mut chart = chart(vec![line("model", &[4.0, 4.0])]);
+        chart.baseline = Some(line("chance", &[1.0, 1.0]));
+        let canvas = chart.draw();
+        let row = |color: image::Rgb<u8>, columns: Range<u32>| {
+            let mut at = canvas.enumerate_pixels();
+            let found = at.find(|(x, y, pixel)| columns.contains(x) && *y > 40 && **pixel == color);
+            found.unwrap().1
+        };
+        let plot = 100..300;
+        assert!(row(GREY, plot.clone()) > row(Chart::color(0), plot) + 100);
+        let swatch = |color| canvas.enumerate_pixels().find(|p| *p.2 == color).unwrap().0;
+        assert!(swatch(GREY) > swatch(Chart::color(0)));
     }
 
     #[test]

@@ -176,16 +176,22 @@ impl Ablation {
         let group = BAR * measures as i64 + 12;
         let left = i64::from(PADDING + NAME_WIDTH);
         let height = group * rows.len() as i64 + 40;
+        let names = self.measures.iter().take(measures);
+        let names: Vec<Block> = names
+            .map(|name| Block::line(name, Style::BODY, 160))
+            .collect();
+        let entry = |name: &Block| 16 + i64::from(name.width()) + 16;
+        let legend: i64 = names.iter().map(entry).sum();
+        let beyond = i64::from(5 * PADDING);
         let mut canvas = blank(
-            (left + BAR_WIDTH) as u32 + 5 * PADDING,
+            (left + legend.max(BAR_WIDTH + beyond)) as u32,
             u32::try_from(height).unwrap_or(u32::MAX),
         );
         let mut x = left;
-        for (number, measure) in self.measures.iter().take(measures).enumerate() {
-            let name = Block::line(measure, Style::BODY, 160);
+        for (number, name) in names.iter().enumerate() {
             fill(&mut canvas, square(x, 6, 11), SERIES[number]);
             name.draw(&mut canvas, x + 16, 2);
-            x += 16 + i64::from(name.width()) + 16;
+            x += entry(name);
         }
         for (number, row) in rows.iter().enumerate() {
             let top = 28 + group * number as i64;
@@ -201,14 +207,18 @@ impl Ablation {
                     height: BAR - 2,
                 };
                 fill(&mut canvas, bar, SERIES[measure]);
-                for value in values.iter().filter(|v| v.is_finite()) {
+                let several = if values.len() > 1 { &values[..] } else { &[] };
+                for value in several.iter().filter(|v| v.is_finite()) {
                     fill(
                         &mut canvas,
                         square(left + length(*value) - 2, y + 4, 4),
                         INK,
                     );
                 }
-                let text = crate::numbers::short_number((mean * 10.0).round() / 10.0);
+                let text = match mean.is_nan() {
+                    true => "-".to_string(),
+                    false => format!("{mean:.1}"),
+                };
                 let text = Block::line(&text, Style::NOTE, 60);
                 let beyond = values
                     .iter()

@@ -61,8 +61,8 @@ pub fn step_seed(seed: u64, step: u64, purpose: u64) -> u64 {
 }
 
 impl Inputs {
-    /// The batch on `device`; `tokens` `[B, P]` are the views' visual tokens, `noise` seeds the draw of negatives.
-    pub fn new(batch: &Batch, tokens: &Tensor, noise: u64, device: Device) -> Self {
+    /// The batch on `device`; `tokens` `[B, P]` are the views' visual tokens where MIM takes part, `noise` seeds the draw of negatives.
+    pub fn new(batch: &Batch, tokens: Option<&Tensor>, noise: u64, device: Device) -> Self {
         let (size, length) = (batch.size as i64, batch.length as i64);
         let ints = |values: &[i64]| Tensor::from_slice(values).view([size, length]).to(device);
         let masked_words: Vec<bool> = batch.mlm_labels.iter().map(|&label| label >= 0).collect();
@@ -74,7 +74,7 @@ impl Inputs {
             mask: ints(&batch.mask),
             mlm_ids: ints(&batch.mlm_ids),
             word_labels: words.pick(&ids),
-            patch_labels: patches.pick(tokens),
+            patch_labels: tokens.map(|tokens| patches.pick(tokens)),
             ids,
             words,
             patches,

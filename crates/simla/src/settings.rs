@@ -294,15 +294,31 @@ impl Settings {
     /// # Errors
     /// The first such setting, with both values.
     pub fn check_resumed(&self, before: &Self) -> Result<(), SettingsError> {
+        self.check(before, FIXED.iter().copied())
+    }
+
+    /// Refuses every change: runs that are compared are made alike.
+    ///
+    /// # Errors
+    /// The first setting that differs, with both values.
+    pub fn check_alike(&self, before: &Self) -> Result<(), SettingsError> {
+        self.check(before, HELP.iter().map(|(name, _)| *name))
+    }
+
+    fn check(
+        &self,
+        before: &Self,
+        mut fixed: impl Iterator<Item = &'static str>,
+    ) -> Result<(), SettingsError> {
         let table = |settings| Table::try_from(settings).expect("settings are a table");
         let (ours, before) = (table(self), table(before));
-        match FIXED.iter().find(|&&name| ours[name] != before[name]) {
+        match fixed.find(|&name| ours[name] != before[name]) {
             Some(name) => Err(bad_value(
                 name,
-                &ours[*name],
+                &ours[name],
                 &format!(
                     "this run began with {} and cannot change it; a new --output can",
-                    before[*name]
+                    before[name]
                 ),
             )),
             None => Ok(()),

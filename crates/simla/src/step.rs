@@ -29,8 +29,8 @@ pub struct Inputs {
     /// The truth at each masked word, in order.
     pub word_labels: Tensor,
     pub patches: Masked,
-    /// The visual token of each masked patch, in order.
-    pub patch_labels: Tensor,
+    /// The visual token of each masked patch, in order; MIM alone reads them.
+    pub patch_labels: Option<Tensor>,
     pub negatives: Negatives,
 }
 
@@ -411,13 +411,11 @@ impl Simla {
 
     /// MIM, with its graph; and its logits `[n, visual vocabulary]`.
     pub fn reconstruct(&self, b: &Inputs, alpha: f64) -> (Tensor, Tensor) {
+        let labels = b.patch_labels.as_ref().expect("the labels of MIM");
         let image = b.image.to_kind(self.online.kind());
         let teacher = (alpha > 0.0).then(|| no_grad(|| self.patch_logits(b, &image, true)));
         let logits = self.patch_logits(b, &image, false);
-        (
-            xmm::loss(&logits, &b.patch_labels, teacher.as_ref(), alpha),
-            logits,
-        )
+        (xmm::loss(&logits, labels, teacher.as_ref(), alpha), logits)
     }
 
     /// Masked patches as queries of the whole caption's raw word embeddings (appendix 1.2).

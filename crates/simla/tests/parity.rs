@@ -126,7 +126,7 @@ impl Case {
             words: Masked::new(&words, length, device),
             word_labels: get("mlm_labels").masked_select(&get("mlm_labels").ne(-100)),
             patches: Masked::new(&patches, self.config.patches() as usize, device),
-            patch_labels: get("visual_labels"),
+            patch_labels: Some(get("visual_labels")),
             negatives: Negatives::Given {
                 image: get("neg_image"),
                 text: get("neg_text"),

@@ -339,7 +339,7 @@ fn random_inputs(
         mask: ids.ones_like(),
         mlm_ids: tensor(&masked),
         word_labels: words.pick(&ids),
-        patch_labels: patches.pick(&visual),
+        patch_labels: Some(patches.pick(&visual)),
         words,
         patches,
         negatives: Negatives::noise(batch, rng, device),

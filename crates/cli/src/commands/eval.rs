@@ -131,7 +131,7 @@ pub fn table(found: &Retrieval) -> String {
 }
 
 /// What guessing would give.
-fn chance(found: &Retrieval) -> Recalls {
+pub fn chance(found: &Retrieval) -> Recalls {
     let within = |k: usize, all: usize| 100.0 * k as f64 / all.max(k) as f64;
     let per_image = found.captions as f64 / found.images as f64;
     // With several right captions among k guesses: the share of guesses that miss all of them, left out.

@@ -1,5 +1,7 @@
 //! One file a command.
 
+pub mod ablate;
+pub mod ablate_report;
 pub mod attention;
 pub mod bench;
 pub mod bench_memory;

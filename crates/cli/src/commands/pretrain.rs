@@ -171,7 +171,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
 
 /// Where a run goes on: its last checkpoint, or with `allow_older` the newest that fits `model`, which takes its tensors. None
 /// where the run was killed before it saved one.
-fn last_checkpoint(
+pub fn last_checkpoint(
     run: &Path,
     model: &mut Simla,
     allow_older: bool,

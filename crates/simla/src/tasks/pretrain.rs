@@ -162,17 +162,20 @@ impl Task for Pretraining {
     fn backward(&mut self, batch: &Batch, at: At, gradients: &mut Gradients) -> Scores {
         let device = self.simla.online.device();
         let alpha = alpha_at(self.alpha, at.step, at.steps_per_epoch);
-        let tokens = self.dvae.tokens(&tokenizer_pixels(batch, device));
+        let tokenize = || self.dvae.tokens(&tokenizer_pixels(batch, device));
+        let tokens = self.objectives.mim.then(tokenize);
         const NEGATIVES: u64 = 1;
         let inputs = Inputs::new(
             batch,
-            &tokens,
+            tokens.as_ref(),
             step_seed(at.seed, at.step, NEGATIVES),
             device,
         );
         let (losses, seen) = self.simla.step(&inputs, alpha, self.objectives, gradients);
         let mut others = no_grad(|| observations(&seen, batch.size as i64));
-        others.push(("codes_in_batch", codes_used(&tokens, self.dvae.vocab())));
+        if let Some(tokens) = &tokens {
+            others.push(("codes_in_batch", codes_used(tokens, self.dvae.vocab())));
+        }
         others.push(("temperature", self.simla.temp().detach()));
         others.push(("alpha", Tensor::from(alpha).to(device)));
         self.features.push((seen.image_feat_m, seen.text_feat_m));

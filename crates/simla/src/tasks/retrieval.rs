@@ -4,7 +4,7 @@
 //! of an image are projected once for all captions that are matched with it.
 
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use simla_data::{Dataset, RecordError, Vocabulary};
 use simla_image::Limits;
 use tch::{Kind, Tensor, no_grad};
@@ -72,7 +72,7 @@ impl Gallery {
 }
 
 /// Shares of right answers, in percent.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Recalls {
     /// Image queries that find one of their captions at the first rank, among the first 5, among the first 10.
     pub txt_r1: f64,
@@ -108,7 +108,7 @@ impl Recalls {
 }
 
 /// What an evaluation found.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Retrieval {
     pub images: usize,
     pub captions: usize,

@@ -66,7 +66,7 @@ fn look(
 ) -> Vec<Sample> {
     let device = model.online.device();
     let tokens = dvae.tokens(&tokenizer_pixels(batch, device));
-    let b = Inputs::new(batch, &tokens, 0, device);
+    let b = Inputs::new(batch, Some(&tokens), 0, device);
     let (_, seen) = model.align(
         &b,
         0.0,

@@ -1,0 +1,404 @@
+//! `simla ablate`: the ablation of table 1, in small.
+//!
+//! DIR/common/          settings, vocabulary and visual tokenizer, which all runs share
+//! DIR/seed-S/N-name/   an ordinary run for every seed and row, and its final retrieval.json
+//! DIR/ablation.{md,json,png}, DIR/curves.png
+//!
+//! Whoever works on a folder holds the lock in it: processes with the same command share the runs out among themselves.
+
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use indicatif::HumanDuration;
+use serde_json::{Value, json};
+use simla::objectives::Objectives;
+use simla::settings::Settings;
+use simla::tasks::retrieval::Retrieval;
+use simla::train::Ending;
+use simla::train::checkpoint::write_atomically;
+use tch::Device;
+
+use crate::commands::ablate_report::{Outcome, Report};
+use crate::commands::pretrain::last_checkpoint;
+use crate::run::{Inputs, Run};
+use crate::stop;
+
+/// The objectives in the order in which the rows of table 1 add them.
+pub const ADDED: [&str; 5] = ["itm", "itc", "mlm", "mim", "psl"];
+/// Evaluations of a run, where eval_every_steps does not say.
+const EVALUATIONS: u64 = 8;
+/// The final retrieval of a run, written when it has ended.
+const RETRIEVAL: &str = "retrieval.json";
+/// Between two looks at a folder on which another process works.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Measures what each objective adds: the rows of the paper's table 1, in small
+///
+/// Pre-trains with matching (ITM) alone, then with contrast (ITC), masked words (MLM), masked patches (MIM) and keywords (PSL) added one
+/// after the other; every row with every seed, and with the same data, budget, vocabulary and visual tokenizer. Makes a table and bars of
+/// the final retrieval, and curves of retrieval against the time of training (figure 4). Interrupted, the same command goes on where it
+/// was. Several processes with the same command share the work; with other --seeds, they work side by side, and a last call with all
+/// seeds collects. The time of training is comparable only between runs that had the machine alike to themselves.
+#[derive(Args)]
+#[command(after_long_help = super::pretrain::settings_help())]
+pub struct Arguments {
+    /// Image-caption pairs: files, patterns or folders
+    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+    data: Vec<String>,
+    /// Held-out pairs, on which retrieval is measured
+    #[arg(long, value_name = "FILE")]
+    eval_data: PathBuf,
+    /// Folder for the runs and their comparison
+    #[arg(long, value_name = "DIR")]
+    output: PathBuf,
+    /// Seeds that every row is trained with
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "0,1,2",
+        value_name = "N,N,..."
+    )]
+    seeds: Vec<u64>,
+    /// Settings in a TOML file, as name = value; its objectives are not used, its seed is the tokenizer's
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A setting of all runs, over the file's; all are listed below (--help)
+    #[arg(long, value_name = "NAME=VALUE")]
+    set: Vec<String>,
+    /// Folder that image paths are relative to, in place of the file's own
+    #[arg(long, value_name = "DIR")]
+    image_root: Option<PathBuf>,
+    /// A vocab.txt or tokenizer.json to use; without, word pieces are learned from the captions
+    #[arg(long, value_name = "FILE")]
+    vocabulary: Option<PathBuf>,
+    /// A visual tokenizer to use; without, one is trained on the same images first
+    #[arg(long, value_name = "DIR")]
+    dvae: Option<PathBuf>,
+    /// Candidates of each query that the matching score ranks again
+    #[arg(long, default_value_t = 16, value_name = "N")]
+    top_k: usize,
+    /// Where to compute: cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// One JSON object in place of the table
+    #[arg(long)]
+    json: bool,
+}
+
+/// The objectives of a row.
+pub fn objectives(row: usize) -> Objectives {
+    let names: Vec<String> = ADDED[..=row].iter().map(|&name| name.to_owned()).collect();
+    Objectives::try_from(names).expect("names of objectives")
+}
+
+pub fn run(arguments: Arguments) -> Result<ExitCode> {
+    let device = simla::device::open(&arguments.device)?;
+    check(&arguments)?;
+    let file = arguments
+        .config
+        .as_deref()
+        .map(|path| fs::read_to_string(path).with_context(|| path.display().to_string()));
+    let settings = Settings {
+        objectives: Objectives::default(),
+        ..Settings::resolve(file.transpose()?.as_deref(), &arguments.set)?
+    };
+    let inputs = Inputs {
+        data: arguments.data,
+        image_root: arguments.image_root,
+        vocabulary: arguments.vocabulary,
+        dvae: arguments.dvae,
+        init: vec![],
+        held_out: Some(arguments.eval_data),
+    };
+    let common = arguments.output.join("common");
+    check_unchanged(&common, &settings, &inputs)?;
+    let stop = stop::on_signal()?;
+    let common = Run::prepare(&common, settings, inputs, device)?;
+    if !tokenize(&common, &stop)? {
+        return Ok(stopped());
+    }
+
+    let (_, steps) = common.steps();
+    let mut settings = common.settings.clone();
+    if settings.eval_every_steps == 0 {
+        settings.eval_every_steps = steps.div_ceil(EVALUATIONS);
+    }
+    let dvae = common.inputs.dvae.clone();
+    let rows = Rows {
+        output: &arguments.output,
+        inputs: Inputs {
+            vocabulary: Some(common.folder.join("vocabulary.json")),
+            dvae: Some(dvae.unwrap_or(common.folder.join("dvae"))),
+            ..common.inputs
+        },
+        settings,
+        device,
+        top_k: arguments.top_k,
+    };
+    let Some(outcomes) = rows.all(&arguments.seeds, &stop)? else {
+        return Ok(stopped());
+    };
+    let report = Report::new(&outcomes, &rows.settings, steps);
+    report.save(&arguments.output)?;
+    match arguments.json {
+        true => println!("{}", report.json()),
+        false => print!("{}", report.markdown()),
+    }
+    let folder = arguments.output.display();
+    eprintln!("done: {folder}/ablation.md, ablation.json, ablation.png and curves.png");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn stopped() -> ExitCode {
+    eprintln!("stopped: the same command goes on");
+    stop::code(Ending::Stopped)
+}
+
+/// Refuses what the rows decide, and seeds that would be the same run twice.
+fn check(arguments: &Arguments) -> Result<()> {
+    for set in &arguments.set {
+        match set.split('=').next().unwrap_or_default().trim() {
+            "objectives" => bail!("--set {set}: the rows decide which objectives take part"),
+            "seed" => bail!("--set {set}: expected --seeds, a list"),
+            _ => {}
+        }
+    }
+    let seeds = &arguments.seeds;
+    if let Some(at) = (1..seeds.len()).find(|&at| seeds[..at].contains(&seeds[at])) {
+        bail!(
+            "--seeds: {} is there twice, expected different ones",
+            seeds[at]
+        );
+    }
+    if arguments.top_k == 0 {
+        bail!("--top-k 0: expected at least 1, since every row is ranked by matching");
+    }
+    Ok(())
+}
+
+/// Refuses to go on with anything but what the ablation in this folder began with.
+fn check_unchanged(common: &Path, settings: &Settings, inputs: &Inputs) -> Result<()> {
+    const FLAGS: [(&str, &str); 5] = [
+        ("data", "--data"),
+        ("image_root", "--image-root"),
+        ("vocabulary", "--vocabulary"),
+        ("dvae", "--dvae"),
+        ("held_out", "--eval-data"),
+    ];
+    let read = |name: &str| {
+        let path = common.join(name);
+        fs::read_to_string(&path).with_context(|| path.display().to_string())
+    };
+    if !common.join("run.json").exists() {
+        return Ok(());
+    }
+    settings.check_alike(&Settings::resolve(Some(&read("config.toml")?), &[])?)?;
+    let before: Inputs = serde_json::from_str(&read("run.json")?).context("run.json")?;
+    let (ours, before) = (json!(inputs), json!(before));
+    for (field, flag) in FLAGS {
+        if ours[field] != before[field] {
+            let shown = |value: &Value| match value {
+                Value::Null => "none".to_owned(),
+                value => value.to_string(),
+            };
+            bail!(
+                "{flag} {}: this ablation began with {} and cannot change it; a new --output can",
+                shown(&ours[field]),
+                shown(&before[field])
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Trains the tokenizer that all runs share where it is not there yet, or waits for the process that does. False: asked to stop.
+fn tokenize(common: &Run, stop: &AtomicBool) -> Result<bool> {
+    let mut told = false;
+    loop {
+        if let Some(_lock) = claim(&common.folder)? {
+            return Ok(common.tokenizer(stop)?.is_some());
+        }
+        if stop.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        if !told {
+            eprintln!("waiting for the visual tokenizer, which another process trains");
+            told = true;
+        }
+        sleep(PATIENCE);
+    }
+}
+
+/// The lock of a folder, held until it is dropped or the process has ended; none where another process has it.
+fn claim(folder: &Path) -> Result<Option<File>> {
+    let path = folder.join("lock");
+    let lock = || {
+        fs::create_dir_all(folder)?;
+        let file = File::create(&path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    };
+    lock().with_context(|| path.display().to_string())
+}
+
+/// The rows of the table, and what their runs share.
+struct Rows<'a> {
+    output: &'a Path,
+    settings: Settings,
+    inputs: Inputs,
+    device: Device,
+    top_k: usize,
+}
+
+impl Rows<'_> {
+    /// What came of every row with every seed, once all are there. None: asked to stop meanwhile.
+    fn all(&self, seeds: &[u64], stop: &AtomicBool) -> Result<Option<Vec<Outcome>>> {
+        let rows = 0..ADDED.len();
+        let mut left: Vec<(u64, usize)> = seeds
+            .iter()
+            .flat_map(|&seed| rows.clone().map(move |row| (seed, row)))
+            .collect();
+        let (count, mut outcomes, mut waiting) = (left.len(), Vec::new(), false);
+        loop {
+            let mut unfinished = Vec::new();
+            for (seed, row) in left {
+                match self.outcome(seed, row)? {
+                    Some(outcome) => outcomes.push(outcome),
+                    None => unfinished.push((seed, row)),
+                }
+            }
+            left = unfinished;
+            if left.is_empty() {
+                outcomes.sort_by_key(|outcome: &Outcome| (outcome.seed, outcome.row));
+                return Ok(Some(outcomes));
+            }
+            let mut free = None;
+            for &(seed, row) in &left {
+                if let Some(lock) = claim(&self.folder(seed, row))? {
+                    free = Some((lock, seed, row));
+                    break;
+                }
+            }
+            if stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            match free {
+                Some((_lock, seed, row)) => {
+                    let time = seconds_left(&outcomes, &left).map_or(String::new(), |seconds| {
+                        let time = HumanDuration(Duration::from_secs_f64(seconds));
+                        format!("; about {time} of training left")
+                    });
+                    eprintln!(
+                        "{} of {count} runs are done{time}; next: {}",
+                        count - left.len(),
+                        self.folder(seed, row).display(),
+                    );
+                    if self.train(seed, row, stop)? == Ending::Stopped {
+                        return Ok(None);
+                    }
+                }
+                None => {
+                    if !waiting {
+                        eprintln!("waiting for the runs of another process");
+                        waiting = true;
+                    }
+                    sleep(PATIENCE);
+                }
+            }
+        }
+    }
+
+    fn folder(&self, seed: u64, row: usize) -> PathBuf {
+        let run = format!("{}-{}", row + 1, ADDED[row]);
+        self.output.join(format!("seed-{seed}")).join(run)
+    }
+
+    /// Trains a row from where it is, and ranks the held-out pairs with the model of its last step.
+    fn train(&self, seed: u64, row: usize, stop: &AtomicBool) -> Result<Ending> {
+        let folder = self.folder(seed, row);
+        let settings = Settings {
+            seed,
+            objectives: objectives(row),
+            ..self.settings.clone()
+        };
+        let run = Run::prepare(&folder, settings, self.inputs.clone(), self.device)?;
+        let Some(dvae) = run.tokenizer(stop)? else {
+            return Ok(Ending::Stopped);
+        };
+        let mut model = run.model()?;
+        let resume = last_checkpoint(&folder, &mut model, true)?;
+        let (model, ending) = run.pretrain(model, dvae, resume.as_ref(), stop)?;
+        if ending == Ending::Finished {
+            let held_out = run
+                .held_out
+                .as_ref()
+                .expect("an ablation has held-out pairs");
+            let found = held_out.evaluate(&model, self.top_k, "retrieval")?;
+            let path = folder.join(RETRIEVAL);
+            write_atomically(&path, &serde_json::to_vec_pretty(&found)?)
+                .with_context(|| path.display().to_string())?;
+        }
+        Ok(ending)
+    }
+
+    /// What came of a row; none where it has not ended.
+    fn outcome(&self, seed: u64, row: usize) -> Result<Option<Outcome>> {
+        let folder = self.folder(seed, row);
+        let path = folder.join(RETRIEVAL);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let read = || -> Result<Retrieval> { Ok(serde_json::from_slice(&fs::read(&path)?)?) };
+        let retrieval = read().with_context(|| path.display().to_string())?;
+        if retrieval.top_k != self.top_k {
+            return Ok(None);
+        }
+        let pairs = self.settings.pairs_per_step();
+        Outcome::read(seed, row, folder, retrieval, pairs).map(Some)
+    }
+}
+
+/// Seconds of training in the runs that are left: of each as its row took before, else as the longest run. None before the first.
+fn seconds_left(done: &[Outcome], left: &[(u64, usize)]) -> Option<f64> {
+    let longest = done.iter().map(|run| run.seconds).reduce(f64::max)?;
+    let expected = |&(_, row): &(u64, usize)| {
+        let own = done.iter().filter(|run| run.row == row);
+        own.map(|run| run.seconds)
+            .reduce(f64::max)
+            .unwrap_or(longest)
+    };
+    Some(left.iter().map(expected).sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_adds_one_objective_in_the_order_of_table_1() {
+        let named = |row| Vec::<String>::from(objectives(row));
+        assert_eq!(named(0), ["itm"]);
+        assert_eq!(named(1), ["itc", "itm"]);
+        assert_eq!(named(2), ["itc", "itm", "mlm"]);
+        assert_eq!(named(3), ["itc", "itm", "mlm", "mim"]);
+        assert_eq!(objectives(4), Objectives::default());
+    }
+
+    #[test]
+    fn a_claimed_folder_is_free_again_when_the_claim_is_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = claim(folder.path()).unwrap();
+        assert!(first.is_some() && claim(folder.path()).unwrap().is_none());
+        drop(first);
+        assert!(claim(folder.path()).unwrap().is_some());
+    }
+}

@@ -1,0 +1,414 @@
+//! What `simla ablate` shows: table 1 as text, numbers and bars, figure 4 as curves.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+use simla::settings::Settings;
+use simla::tasks::retrieval::{Recalls, Retrieval};
+use simla::train::checkpoint::write_atomically;
+use simla::train::metrics::StepRecord;
+use simla_pictures::canvas::save_png;
+use simla_pictures::curves::Chart;
+use simla_pictures::series::Series;
+use simla_pictures::table::{Ablation, AblationRow, Table, mean_and_deviation};
+
+use crate::commands::ablate::{ADDED, objectives};
+use crate::commands::eval::chance;
+use crate::watch::Evaluation;
+
+/// What is shown of a ranking, in percent.
+const MEASURES: [(&str, fn(&Recalls) -> f64); 5] = [
+    ("TR@1", |r| r.txt_r1),
+    ("TR@10", |r| r.txt_r10),
+    ("IR@1", |r| r.img_r1),
+    ("IR@10", |r| r.img_r10),
+    ("mean", Recalls::mean),
+];
+
+/// What came of one row with one seed.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    pub seed: u64,
+    pub row: usize,
+    pub folder: PathBuf,
+    /// At the end.
+    pub retrieval: Retrieval,
+    /// Of training, evaluations and checkpoints not counted.
+    pub seconds: f64,
+    /// Seconds of training and the mean recall by contrast, at every evaluation.
+    pub curve: Vec<(f64, f64)>,
+}
+
+impl Outcome {
+    /// From the folder of a run that has ended; a step has so many pairs.
+    pub fn read(
+        seed: u64,
+        row: usize,
+        folder: PathBuf,
+        retrieval: Retrieval,
+        pairs: u64,
+    ) -> Result<Self> {
+        let steps: Vec<StepRecord> = rows(&folder.join("metrics.jsonl"))?;
+        let evaluations: Vec<Evaluation> = rows(&folder.join("evaluation.jsonl"))?;
+        let speeds: Vec<f64> = steps.iter().map(|step| step.pairs_per_s).collect();
+        let clock = clock(&speeds, pairs);
+        let point = |found: &Evaluation| {
+            let seconds = clock.get(found.step.checked_sub(1)? as usize)?;
+            Some((*seconds, found.recalls.mean()))
+        };
+        Ok(Self {
+            seed,
+            row,
+            folder,
+            retrieval,
+            seconds: clock.last().copied().unwrap_or(0.0),
+            curve: evaluations.iter().filter_map(point).collect(),
+        })
+    }
+
+    /// Contrast takes part in its row: it is the order of the ranking, not a guess.
+    fn contrast(&self) -> Option<&Recalls> {
+        objectives(self.row).itc.then_some(&self.retrieval.itc)
+    }
+
+    fn reranked(&self) -> &Recalls {
+        self.retrieval.itm.as_ref().unwrap_or(&self.retrieval.itc)
+    }
+}
+
+/// The lines of a file of JSON lines.
+fn rows<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
+    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let row = |(number, line)| {
+        serde_json::from_str(line)
+            .with_context(|| format!("{}, line {}", path.display(), number + 1))
+    };
+    text.lines().enumerate().map(row).collect()
+}
+
+/// Seconds of training after each step, from the pairs a second of each: a run that was interrupted has every step once, with the
+/// time that it took.
+fn clock(pairs_per_s: &[f64], pairs: u64) -> Vec<f64> {
+    let mut seconds = 0.0;
+    let steps = pairs_per_s.iter().map(|speed| pairs as f64 / speed);
+    steps
+        .map(|step| {
+            seconds += step;
+            seconds
+        })
+        .collect()
+}
+
+/// How a row is called: by what it adds.
+fn name(row: usize) -> String {
+    let added = ADDED[row].to_uppercase();
+    match row {
+        0 => added,
+        _ => format!("+ {added}"),
+    }
+}
+
+/// The comparison of all rows.
+pub struct Report<'a> {
+    outcomes: &'a [Outcome],
+    seeds: Vec<u64>,
+    note: String,
+}
+
+impl<'a> Report<'a> {
+    /// Of at least one run, each of so many steps with these settings.
+    pub fn new(outcomes: &'a [Outcome], settings: &Settings, steps: u64) -> Self {
+        let mut seeds: Vec<u64> = outcomes.iter().map(|run| run.seed).collect();
+        seeds.sort_unstable();
+        seeds.dedup();
+        let listed: Vec<String> = seeds.iter().map(u64::to_string).collect();
+        let found = &outcomes[0].retrieval;
+        let spread = match seeds.len() {
+            1 => format!("One run a row, with seed {}", seeds[0]),
+            n => format!(
+                "Mean and standard deviation of {n} runs a row, with the seeds {}",
+                listed.join(", ")
+            ),
+        };
+        let note = format!(
+            "Percent of {} held-out images and {} captions. Each query's first {} by contrast are ranked again by ITM; in the row of \
+             ITM alone nothing trains the contrast, and they are a guess. {spread}; {steps} steps of {} pairs each.",
+            found.images,
+            found.captions,
+            found.top_k,
+            settings.pairs_per_step()
+        );
+        Self {
+            outcomes,
+            seeds,
+            note,
+        }
+    }
+
+    fn runs(&self, row: usize) -> impl Iterator<Item = &Outcome> {
+        self.outcomes.iter().filter(move |run| run.row == row)
+    }
+
+    fn chance(&self) -> Recalls {
+        chance(&self.outcomes[0].retrieval)
+    }
+
+    /// The numbers of every row, and of guessing.
+    fn ablation(&self) -> Ablation {
+        let row = |row: usize| {
+            let measured = |measure: fn(&Recalls) -> f64| {
+                self.runs(row).map(|run| measure(run.reranked())).collect()
+            };
+            let contrast = self.runs(row).filter_map(Outcome::contrast);
+            let mut values: Vec<Vec<f64>> = MEASURES.iter().map(|(_, of)| measured(*of)).collect();
+            values.push(contrast.map(Recalls::mean).collect());
+            AblationRow {
+                name: name(row),
+                values,
+            }
+        };
+        let guess = self.chance();
+        let mut chance: Vec<Vec<f64>> = MEASURES.iter().map(|(_, of)| vec![of(&guess)]).collect();
+        chance.push(vec![guess.mean()]);
+        let chance = AblationRow {
+            name: "chance".into(),
+            values: chance,
+        };
+        let measures = MEASURES.iter().map(|(name, _)| (*name).to_owned());
+        Ablation {
+            title: "What each objective adds".into(),
+            note: self.note.clone(),
+            measures: measures.chain(["mean by contrast".into()]).collect(),
+            rows: (0..ADDED.len()).map(row).chain([chance]).collect(),
+        }
+    }
+
+    /// The table as text, with the time that each row took.
+    pub fn markdown(&self) -> String {
+        let mut table = self.ablation().table();
+        table.header.push("minutes of training".into());
+        for (row, cells) in table.rows.iter_mut().enumerate() {
+            let minutes: Vec<f64> = self.runs(row).map(|run| run.seconds / 60.0).collect();
+            cells.push(match minutes.is_empty() {
+                true => String::new(),
+                false => format!("{:.1}", mean_and_deviation(&minutes).0),
+            });
+        }
+        markdown(&table)
+    }
+
+    /// Every number: of each run, and each row's mean and deviation over the seeds.
+    pub fn json(&self) -> Value {
+        let found = &self.outcomes[0].retrieval;
+        let row = |(row, numbers): (usize, &AblationRow)| {
+            let of = |values: &Vec<f64>| {
+                let (mean, deviation) = mean_and_deviation(values);
+                json!({"mean": mean, "deviation": deviation})
+            };
+            let measures = MEASURES.iter().map(|(name, _)| *name);
+            let measures = measures.chain(["mean by contrast"]);
+            let summary: Map<String, Value> = measures
+                .zip(&numbers.values)
+                .filter(|(_, values)| !values.is_empty())
+                .map(|(name, values)| (name.to_owned(), of(values)))
+                .collect();
+            let runs: Vec<Value> = self
+                .runs(row)
+                .map(|run| {
+                    json!({"seed": run.seed, "folder": run.folder, "seconds": run.seconds, "reranked": run.reranked(),
+                        "contrast": run.contrast(), "curve": run.curve})
+                })
+                .collect();
+            json!({"name": numbers.name, "objectives": objectives(row), "percent": summary, "runs": runs})
+        };
+        let ablation = self.ablation();
+        let rows: Vec<Value> = ablation.rows[..ADDED.len()]
+            .iter()
+            .enumerate()
+            .map(row)
+            .collect();
+        json!({"images": found.images, "captions": found.captions, "top_k": found.top_k, "seeds": self.seeds, "rows": rows,
+            "chance": self.chance(), "note": self.note})
+    }
+
+    /// Retrieval by contrast against the time of training, with the spread over the seeds.
+    fn curves(&self) -> Chart {
+        let minutes = |run: &Outcome| -> Vec<(f64, f64)> {
+            run.curve
+                .iter()
+                .map(|(s, recall)| (s / 60.0, *recall))
+                .collect()
+        };
+        let series: Vec<Series> = (0..ADDED.len())
+            .map(|row| {
+                let runs: Vec<_> = self.runs(row).map(minutes).collect();
+                Series::over_runs(name(row), &runs)
+            })
+            .collect();
+        let last = series.iter().filter_map(|series| series.points.last());
+        let last = last.map(|point| point.0).fold(0.0, f64::max);
+        let guess = self.chance().mean();
+        Chart {
+            title: "Held-out retrieval against the time of training".into(),
+            x_label: "minutes of training".into(),
+            y_label: "mean recall by contrast, percent".into(),
+            series,
+            baseline: Some(Series::new("chance", vec![(0.0, guess), (last, guess)])),
+            ..Chart::default()
+        }
+    }
+
+    /// Writes table, numbers and pictures.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        let json = serde_json::to_string_pretty(&self.json())? + "\n";
+        for (name, text) in [("ablation.md", self.markdown()), ("ablation.json", json)] {
+            let path = folder.join(name);
+            write_atomically(&path, text.as_bytes()).with_context(|| path.display().to_string())?;
+        }
+        save_png(&self.ablation().draw(), &folder.join("ablation.png"))?;
+        save_png(&self.curves().draw(), &folder.join("curves.png"))?;
+        Ok(())
+    }
+}
+
+/// A table as Markdown, its columns as wide as their words: it reads well as it is, too.
+fn markdown(table: &Table) -> String {
+    let lines = || std::iter::once(&table.header).chain(&table.rows);
+    let width = |column: usize| {
+        let cells = lines().filter_map(|line| line.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..table.header.len()).map(width).collect();
+    let mut text = format!("# {}\n\n", table.title);
+    for (number, line) in lines().enumerate() {
+        let cells = line.iter().zip(&widths).enumerate();
+        let cells = cells.map(|(column, (cell, width))| match column {
+            0 => format!("{cell:<width$}"),
+            _ => format!("{cell:>width$}"),
+        });
+        text += &format!("| {} |\n", cells.collect::<Vec<_>>().join(" | "));
+        if number == 0 {
+            let rule = |(column, width): (usize, &usize)| match column {
+                0 => "-".repeat(*width),
+                _ => format!("{}:", "-".repeat(width - 1)),
+            };
+            let rules: Vec<String> = widths.iter().enumerate().map(rule).collect();
+            text += &format!("| {} |\n", rules.join(" | "));
+        }
+    }
+    text + &format!("\n{}\n", table.note)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recalls(shares: [f64; 6]) -> Recalls {
+        let [txt_r1, txt_r5, txt_r10, img_r1, img_r5, img_r10] = shares;
+        Recalls {
+            txt_r1,
+            txt_r5,
+            txt_r10,
+            img_r1,
+            img_r5,
+            img_r10,
+        }
+    }
+
+    /// Five rows with two seeds; seed 1 finds 2 percent more, contrast 3 percent less.
+    fn outcomes() -> Vec<Outcome> {
+        let outcome = |row: usize, seed: u64| {
+            let base = 10.0 * row as f64 + 2.0 * seed as f64;
+            let itm = recalls([base, base + 6.0, base + 12.0, base, base + 6.0, base + 12.0]);
+            let itc = recalls([base - 3.0; 6]);
+            Outcome {
+                seed,
+                row,
+                folder: format!("seed-{seed}").into(),
+                retrieval: Retrieval {
+                    images: 20,
+                    captions: 40,
+                    top_k: 4,
+                    itc,
+                    itm: Some(itm),
+                },
+                seconds: 60.0 * (1.0 + row as f64),
+                curve: vec![(30.0, base / 2.0), (60.0 + seed as f64, base)],
+            }
+        };
+        let seeds = |row| [0, 1].map(move |seed| outcome(row, seed));
+        (0..5).flat_map(seeds).collect()
+    }
+
+    #[test]
+    fn time_adds_up_over_steps() {
+        // 8 pairs at 4, 2 and 8 pairs a second: 2 s, 4 s, 1 s.
+        assert_eq!(clock(&[4.0, 2.0, 8.0], 8), [2.0, 6.0, 7.0]);
+        assert!(clock(&[], 8).is_empty());
+    }
+
+    #[test]
+    fn the_table_holds_means_deviations_and_chance() {
+        let outcomes = outcomes();
+        let text =
+            Report::new(&outcomes, &Settings::preset(simla::config::Preset::Tiny), 7).markdown();
+        let cells = |start: &str| -> Vec<&str> {
+            let line = text.lines().find(|line| line.starts_with(start));
+            let line = line.unwrap_or_else(|| panic!("{start} in {text}"));
+            line.split('|').map(str::trim).collect()
+        };
+        // Seeds 0 and 1 of + ITC: 10 and 12 at rank 1; their mean is 11, their deviation the root of 2. The six recalls' mean: 6 more.
+        let expected = [
+            "",
+            "+ ITC",
+            "11.0 ± 1.4",
+            "23.0 ± 1.4",
+            "11.0 ± 1.4",
+            "23.0 ± 1.4",
+            "17.0 ± 1.4",
+            "8.0 ± 1.4",
+            "2.0",
+            "",
+        ];
+        assert_eq!(cells("| + ITC"), expected);
+        assert_eq!(cells("| ITM")[7], "-", "ITM alone has no contrast");
+        // One of 20 images; with 2 captions of 40 right, ten guesses miss with (1 - 1/20)^10 = 0.599; ten of 20 images are half.
+        let chance = cells("| chance");
+        assert_eq!(chance[2..6], ["5.0", "40.1", "5.0", "50.0"]);
+        assert!(
+            text.contains("20 held-out images and 40 captions")
+                && text.contains("7 steps of 32 pairs")
+        );
+    }
+
+    #[test]
+    fn json_has_every_run_and_what_they_come_to() {
+        let outcomes = outcomes();
+        let json = Report::new(&outcomes, &Settings::preset(simla::config::Preset::Tiny), 7).json();
+        let row = &json["rows"][2];
+        assert_eq!(row["objectives"], json!(["itc", "itm", "mlm"]));
+        assert_eq!(row["percent"]["IR@1"]["mean"], 21.0);
+        assert_eq!(row["runs"][1]["reranked"]["txt_r1"], 22.0);
+        assert_eq!(row["runs"][1]["curve"][1], json!([61.0, 22.0]));
+        let alone = &json["rows"][0];
+        assert!(
+            alone["runs"][0]["contrast"].is_null()
+                && alone["percent"]["mean by contrast"].is_null()
+        );
+    }
+
+    #[test]
+    fn curves_are_over_time_with_their_spread() {
+        let outcomes = outcomes();
+        let chart =
+            Report::new(&outcomes, &Settings::preset(simla::config::Preset::Tiny), 7).curves();
+        assert_eq!(chart.series.len(), 5);
+        // + MLM at its last evaluation: 20 and 22 percent after 60 and 61 seconds.
+        let series = &chart.series[2];
+        assert_eq!(series.points[1], (60.5 / 60.0, 21.0));
+        assert_eq!(series.band[1], (20.0, 22.0));
+    }
+}
