@@ -206,7 +206,7 @@ mod tests {
             ..ModelConfig::preset(Preset::Tiny, 20, SpecialIds::FIRST)
         };
         let mut model = Simla::new(config, Kind::Double, Device::Cpu, 5);
-        no_grad(|| _ = model.online.master().matrices.g_mul_scalar_(20.0));
+        no_grad(|| _ = model.online.master().matrices.g_mul_scalar_(2.0));
         model.online.refresh();
         model
     }
