@@ -17,8 +17,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    ablate, attention, bench, data, demo, dvae, eval, ground, import, keywords, pretrain, report,
-    search,
+    ablate, attention, bench, data, demo, dvae, eval, finetune, ground, import, keywords, pretrain,
+    report, search,
 };
 
 /// Learns from photographs with captions, and nothing else, to align images with sentences, patches with words, and images
@@ -42,6 +42,8 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Pretrain(pretrain::Arguments),
+    #[command(subcommand)]
+    Finetune(finetune::Command),
     #[command(subcommand)]
     Data(data::Command),
     #[command(subcommand)]
@@ -68,6 +70,7 @@ fn main() -> ExitCode {
     panic::set_hook(Box::new(|_| {}));
     let outcome = panic::catch_unwind(|| match arguments.command {
         Command::Pretrain(arguments) => pretrain::run(arguments),
+        Command::Finetune(command) => finetune::run(command),
         Command::Data(command) => data::run(command),
         Command::Import(command) => import::run(command),
         Command::Dvae(command) => dvae::run(command),

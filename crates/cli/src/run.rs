@@ -1,4 +1,4 @@
-//! A run in a folder: its data, vocabulary, tokenizer, model and training, as `pretrain` and `demo` share them.
+//! A run in a folder: its data, vocabulary, tokenizer, model and training, as `pretrain`, `finetune` and `demo` share them.
 //!
 //! RUN/run.json            where the data and the tokenizer are
 //! RUN/config.toml         every setting, resolved
@@ -21,7 +21,7 @@ use simla::guard::guarded;
 use simla::model::Simla;
 use simla::optim::AdamWConfig;
 use simla::settings::Settings;
-use simla::tasks::pretrain::{Pretraining, special_ids};
+use simla::tasks::pretrain::{Pretraining, Saved, special_ids};
 use simla::tasks::retrieval::{Gallery, Retrieval, evaluate};
 use simla::train::checkpoint::{Checkpoint, write_atomically};
 use simla::train::{Ending, Plan, Trainer};
@@ -44,6 +44,8 @@ pub struct Inputs {
     /// Folders of weights to start from, the later ones over the earlier ones.
     #[serde(default)]
     pub init: Vec<PathBuf>,
+    /// The model that is fine-tuned; none in pre-training.
+    pub fine_tuned: Option<PathBuf>,
     /// Held-out pairs, for retrieval while the run goes on.
     pub held_out: Option<PathBuf>,
 }
@@ -116,6 +118,7 @@ impl Run {
             image_column: settings.image_column.clone(),
             caption_column: settings.caption_column.clone(),
             max_bad_share: settings.max_bad_share,
+            each_caption: inputs.fine_tuned.is_some(),
             ..Options::default()
         };
         let dataset = open_sources(&inputs.data, &options)?;
@@ -147,13 +150,17 @@ impl Run {
         write("config.toml", &settings.to_toml())?;
         // Last: what makes the folder a run that can be resumed.
         write("run.json", &serde_json::to_string_pretty(&inputs)?)?;
+        let counted = match inputs.fine_tuned {
+            None => "records",
+            Some(_) => "pairs",
+        };
         eprintln!(
-            "{} records, {} word pieces",
+            "{} {counted}, {} word pieces",
             dataset.len(),
             vocabulary.len()
         );
         let records = dataset.epoch_len();
-        if has_model && settings.queue_size as u64 >= records {
+        if has_model && inputs.fine_tuned.is_none() && settings.queue_size as u64 >= records {
             eprintln!(
                 "warning: queue_size = {} with {records} records: the queue holds every picture as a negative of itself; \
                  --set queue_size={} learns better",
@@ -315,14 +322,22 @@ impl Run {
         }
     }
 
-    /// A fresh model for the run's vocabulary, with the weights that it is to start from.
+    /// A model for the run's vocabulary, with what it is to start from.
     pub fn model(&self) -> Result<Simla> {
         let s = &self.settings;
         let config = s.model(self.vocabulary.len() as i64, special_ids(&self.vocabulary));
         config.validate()?;
         let fresh = || Simla::new(config, s.dtype.kind(), self.device, s.seed as i64);
         let mut simla = guarded(fresh)?;
-        start::weights(&mut simla, &self.inputs.init)?;
+        match &self.inputs.fine_tuned {
+            // A run that has saved something needs the model that it began with no more.
+            Some(model) if Checkpoint::open(&self.folder).is_err() => {
+                let model = Saved::open(model)?;
+                model.checkpoint.verify()?;
+                model.load(&mut simla)?;
+            }
+            _ => start::weights(&mut simla, &self.inputs.init)?,
+        }
         Ok(simla)
     }
 
@@ -353,11 +368,11 @@ impl Run {
         (per_epoch, s.total_steps(per_epoch))
     }
 
-    /// Pre-trains `model`, from `resume` where there is one.
-    pub fn pretrain(
+    /// Pre-trains or fine-tunes `model`, from `resume` where there is one; with the tokenizer that MIM needs.
+    pub fn train(
         &self,
         model: Simla,
-        dvae: Dvae,
+        dvae: Option<Dvae>,
         resume: Option<&Checkpoint>,
         stop: &AtomicBool,
     ) -> Result<(Simla, Ending)> {
@@ -374,7 +389,16 @@ impl Run {
         let mut loader =
             self.load(self.loading(s.batch_size, first * s.accumulate, steps * s.accumulate))?;
         let vocabulary = fs::read(self.folder.join("vocabulary.json"))?;
-        let mut task = Pretraining::new(model, dvae, s.objectives, s.alpha, vocabulary);
+        let (what, mut task) = match self.inputs.fine_tuned {
+            None => (
+                "pre-training",
+                Pretraining::new(model, dvae, s.objectives, s.alpha, vocabulary),
+            ),
+            Some(_) => (
+                "fine-tuning",
+                Pretraining::fine_tuning(model, s.objectives, s.alpha, vocabulary),
+            ),
+        };
         let mut trainer = Trainer::new(
             &mut task,
             s.optimizer(),
@@ -384,13 +408,16 @@ impl Run {
         )?;
         let first = trainer.step();
         let shown = &["itc", "itm", "mlm", "mim", "psl"];
-        let watch = Watch::start("pre-training", &self.folder, first, steps, shown)?;
+        let watch = Watch::start(what, &self.folder, first, steps, shown)?;
         let looking = match &self.held_out {
             Some(held_out) => Some(Looking::at(
                 &self.folder,
                 first,
                 held_out,
-                self.fixed_pairs(held_out)?,
+                match self.inputs.fine_tuned {
+                    None => Some(self.fixed_pairs(held_out)?),
+                    Some(_) => None,
+                },
                 &self.vocabulary,
                 (s.eval_every_steps, s.samples_every_steps),
             )?),
@@ -417,7 +444,8 @@ fn check_batches(
         );
     }
     let batch = settings.dvae_batch_size;
-    if inputs.dvae.is_none() && batch > records {
+    let trains_tokenizer = inputs.dvae.is_none() && (settings.objectives.mim || !has_model);
+    if trains_tokenizer && batch > records {
         bail!("dvae_batch_size = {batch}: expected at most the {records} records of the data set");
     }
     Ok(())

@@ -214,8 +214,8 @@ impl<T: Task> Observer<T> for Watch {
 /// Held-out pairs with what is looked at while a run goes on.
 pub struct Looking<'a> {
     held_out: &'a HeldOut,
-    /// The same few pairs every time, with the same masks.
-    fixed: Batch,
+    /// The same few pairs every time, with the same masks; none in fine-tuning, which fills no masks.
+    fixed: Option<Batch>,
     vocabulary: &'a Vocabulary,
     log: Metrics,
     eval_every: u64,
@@ -231,7 +231,7 @@ impl<'a> Looking<'a> {
         folder: &Path,
         first: u64,
         held_out: &'a HeldOut,
-        fixed: Batch,
+        fixed: Option<Batch>,
         vocabulary: &'a Vocabulary,
         (eval_every, samples_every): (u64, u64),
     ) -> Result<Self> {
@@ -266,12 +266,14 @@ impl Evaluating<'_> {
         let Some(looking) = &mut self.looking else {
             return Ok(None);
         };
-        if self.watch.due(step, looking.samples_every) {
+        if let Some(fixed) = &looking.fixed
+            && self.watch.due(step, looking.samples_every)
+        {
             let seen = samples(
                 &mut task.simla,
-                &task.dvae,
+                task.dvae.as_ref(),
                 looking.vocabulary,
-                &looking.fixed,
+                fixed,
                 KEYWORDS,
             )?;
             let set = SampleSet {
@@ -282,7 +284,7 @@ impl Evaluating<'_> {
             let pictures: Vec<SamplePictures> = seen
                 .iter()
                 .enumerate()
-                .map(|(i, sample)| in_pictures(&looking.fixed, i, sample))
+                .map(|(i, sample)| in_pictures(fixed, i, sample))
                 .collect();
             let sheet = set.draw(&pictures);
             set.save(

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use crate::order::{Order, Part};
 use crate::record::{Entry, Record, RecordError};
-use crate::sources::{self, OpenError, Options, Records};
+use crate::sources::{self, OpenError, Options, Pairs, Records};
 
 /// Largest weight of a source.
 pub const MAX_WEIGHT: f64 = 1000.0;
@@ -92,7 +92,14 @@ impl Dataset {
                     weight: *weight,
                 });
             }
-            let records = sources::open(path, options)?;
+            let mut records = sources::open(path, options)?;
+            if options.each_caption {
+                let pairs = Pairs::of(records, options.index_folder.as_deref());
+                records = Box::new(pairs.map_err(|error| OpenError::Io {
+                    path: path.clone(),
+                    error,
+                })?);
+            }
             let next = first + records.len();
             opened.push(Opened {
                 path: path.clone(),

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Ids of the tokens that mean something to the objectives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// Ids of the tokens that mean something to the objectives. The default stands for those of a vocabulary that is not there yet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpecialIds {
     pub pad: i64,
     pub cls: i64,
@@ -71,6 +71,16 @@ pub enum Preset {
     Tiny,
     Small,
     Base,
+}
+
+impl Preset {
+    /// The smallest that is no narrower than `model`; `Base` where none is.
+    pub fn of(model: &ModelConfig) -> Self {
+        let width = |preset| ModelConfig::preset(preset, 1, model.special).vision_width;
+        let narrow = [Self::Tiny, Self::Small].into_iter();
+        let mut wide_enough = narrow.filter(|&preset| width(preset) >= model.vision_width);
+        wide_enough.next().unwrap_or(Self::Base)
+    }
 }
 
 impl ModelConfig {
@@ -145,7 +155,8 @@ impl ModelConfig {
         self.grid() * self.grid()
     }
 
-    /// Refuses sizes that do not fit each other.
+    /// Refuses sizes that do not fit each other. Whether the positions suffice for patches as queries is a matter of the objectives
+    /// ([`Settings::resolve`](crate::settings::Settings::resolve)).
     ///
     /// # Errors
     /// The first field that is wrong, its value, and what was expected.
@@ -168,6 +179,7 @@ impl ModelConfig {
             ("text_heads", self.text_heads),
             ("text_mlp", self.text_mlp),
             ("vocab_size", self.vocab_size),
+            ("max_positions", self.max_positions),
             ("embed_dim", self.embed_dim),
             ("visual_vocab", self.visual_vocab),
             ("queue_size", self.queue_size),
@@ -209,13 +221,6 @@ impl ModelConfig {
                 "text_width",
                 &self.text_width,
                 format!("expected vision_width = {}", self.vision_width),
-            );
-        }
-        if self.max_positions < 1 + self.patches() {
-            return refuse(
-                "max_positions",
-                &self.max_positions,
-                format!("expected at least 1 + {} patches", self.patches()),
             );
         }
         if !(0.0..1.0).contains(&self.dropout) {
@@ -289,13 +294,6 @@ mod tests {
                 ..base()
             })
             .contains("text_width = 768")
-        );
-        assert!(
-            wrong(ModelConfig {
-                max_positions: 256,
-                ..base()
-            })
-            .contains("max_positions = 256")
         );
         assert!(
             wrong(ModelConfig {

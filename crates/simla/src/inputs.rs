@@ -79,6 +79,7 @@ impl Inputs {
             words,
             patches,
             negatives: Negatives::noise(size, &mut ChaCha8Rng::seed_from_u64(noise), device),
+            image_ids: None,
         }
     }
 }

@@ -6,11 +6,18 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::weights::{WeightsError, check};
 
+/// The images' name in a checkpoint, the authors'.
+const IMAGE_IDS: &str = "idx_queue";
+/// The image of a queued pair that is not known: no image of any data.
+const UNKNOWN: i64 = -100;
+
 /// Features `[E, size]` of each modality. New ones replace the oldest; the queue wraps at any size.
 #[derive(Debug)]
 pub struct Queues {
     pub image: Tensor,
     pub text: Tensor,
+    /// `[1, size]`: which image each pair shows, where the queue is to know it (in fine-tuning).
+    image_ids: Option<Tensor>,
     next: i64,
 }
 
@@ -24,6 +31,7 @@ impl Queues {
         Self {
             image: random(),
             text: random(),
+            image_ids: None,
             next: 0,
         }
     }
@@ -32,25 +40,51 @@ impl Queues {
         self.image.size()[1]
     }
 
+    /// From here on knows which image each new pair shows.
+    pub fn remember_images(&mut self) {
+        let options = (Kind::Int64, self.image.device());
+        self.image_ids = Some(Tensor::full([1, self.size()], UNKNOWN, options));
+    }
+
+    /// The images `[B]` of a batch, then those of the queue: `[B + size]`.
+    ///
+    /// # Panics
+    /// If the queue was not told to [remember](Self::remember_images) them.
+    pub fn after(&self, image_ids: &Tensor) -> Tensor {
+        let queued = self.image_ids.as_ref().expect("images are remembered");
+        Tensor::cat(&[image_ids, &queued.get(0)], 0)
+    }
+
     /// Puts in the features `[B, E]` of a batch; of a batch larger than the queue, its last ones remain.
     pub fn push(&mut self, image_feat: &Tensor, text_feat: &Tensor) {
+        let options = (Kind::Int64, self.image.device());
+        let unknown = Tensor::full([image_feat.size()[0]], UNKNOWN, options);
+        self.push_images(image_feat, text_feat, &unknown);
+    }
+
+    /// As [`Queues::push`], of pairs that show the images `image_ids` `[B]`.
+    pub fn push_images(&mut self, image_feat: &Tensor, text_feat: &Tensor, image_ids: &Tensor) {
         let (size, batch) = (self.size(), image_feat.size()[0]);
         let kept = batch.min(size);
-        let first = self.next + batch - kept;
+        let start = (self.next + batch - kept) % size;
+        let before_end = kept.min(size - start);
+        let features = [
+            (&self.image, image_feat.transpose(0, 1)),
+            (&self.text, text_feat.transpose(0, 1)),
+        ];
+        let ids = self.image_ids.as_ref();
+        let ids = ids.map(|queue| (queue, image_ids.unsqueeze(0)));
         no_grad(|| {
-            for (queue, features) in [(&mut self.image, image_feat), (&mut self.text, text_feat)] {
-                let features = features
-                    .detach()
-                    .narrow(0, batch - kept, kept)
-                    .transpose(0, 1);
-                let start = first % size;
-                let before_end = kept.min(size - start);
+            for (queue, new) in features.into_iter().chain(ids) {
+                let new = new.detach().narrow(1, batch - kept, kept);
                 queue
                     .narrow(1, start, before_end)
-                    .copy_(&features.narrow(1, 0, before_end));
-                queue
-                    .narrow(1, 0, kept - before_end)
-                    .copy_(&features.narrow(1, before_end, kept - before_end));
+                    .copy_(&new.narrow(1, 0, before_end));
+                queue.narrow(1, 0, kept - before_end).copy_(&new.narrow(
+                    1,
+                    before_end,
+                    kept - before_end,
+                ));
             }
         });
         self.next = (self.next + batch) % size;
@@ -58,13 +92,18 @@ impl Queues {
 
     /// Under the names of the checkpoint.
     pub fn named(&self) -> BTreeMap<String, Tensor> {
-        BTreeMap::from([
+        let mut named = BTreeMap::from([
             ("image_queue".into(), self.image.shallow_clone()),
             ("text_queue".into(), self.text.shallow_clone()),
             ("queue_ptr".into(), Tensor::from_slice(&[self.next])),
-        ])
+        ]);
+        let ids = self.image_ids.as_ref();
+        named.extend(ids.map(|ids| (IMAGE_IDS.into(), ids.shallow_clone())));
+        named
     }
 
+    /// Images are taken where they are remembered; of a queue without them, as pre-training leaves it, none is known.
+    ///
     /// # Errors
     /// The first tensor that is missing, of another shape, not finite, or a pointer outside of the queue.
     pub fn load(&mut self, source: &BTreeMap<String, Tensor>) -> Result<(), WeightsError> {
@@ -77,6 +116,10 @@ impl Queues {
         let shape = self.image.size();
         let (image, text) = (get("image_queue", &shape)?, get("text_queue", &shape)?);
         let next = get("queue_ptr", &[1])?.int64_value(&[0]);
+        let ids = match source.contains_key(IMAGE_IDS) {
+            true => Some(get(IMAGE_IDS, &[1, self.size()])?),
+            false => None,
+        };
         if !(0..self.size()).contains(&next) {
             return Err(WeightsError::Pointer {
                 found: next,
@@ -86,6 +129,12 @@ impl Queues {
         no_grad(|| {
             self.image.copy_(image);
             self.text.copy_(text);
+            if let Some(known) = &mut self.image_ids {
+                match ids {
+                    Some(ids) => known.copy_(ids),
+                    None => drop(known.fill_(UNKNOWN)),
+                }
+            }
         });
         self.next = next;
         Ok(())
@@ -123,6 +172,38 @@ mod tests {
             [114.0, 108.0, 109.0, 110.0, 111.0, 112.0, 113.0]
         );
         assert_eq!(queues.next, 1);
+    }
+
+    #[test]
+    fn images_stay_beside_their_features_through_wrapping_and_checkpoints() {
+        let mut queues = Queues::new(2, 7, Device::Cpu);
+        queues.push(&numbered(0, 3), &numbered(0, 3));
+        let of_pretraining = queues.named();
+        assert!(!of_pretraining.contains_key("idx_queue"));
+
+        let ids = |queues: &Queues| Vec::<i64>::try_from(queues.after(&Tensor::from(7).view(1)));
+        let mut tuned = Queues::new(2, 7, Device::Cpu);
+        tuned.remember_images();
+        tuned.load(&of_pretraining).unwrap();
+        assert_eq!(
+            ids(&tuned).unwrap(),
+            [7, -100, -100, -100, -100, -100, -100, -100]
+        );
+        // 3 to 8 are in slots 3 to 6, 0 and 1; each shows image 10 x itself.
+        for first in [3, 6] {
+            let new = numbered(first, 3);
+            tuned.push_images(&new, &new, &(new.select(1, 0) * 10).to_kind(Kind::Int64));
+        }
+        assert_eq!(content(&tuned.text)[..2], [7.0, 8.0]);
+        assert_eq!(ids(&tuned).unwrap(), [7, 70, 80, -100, 30, 40, 50, 60]);
+
+        let mut again = Queues::new(2, 7, Device::Cpu);
+        again.remember_images();
+        again.load(&tuned.named()).unwrap();
+        again.push(&numbered(9, 1), &numbered(9, 1));
+        assert_eq!(ids(&again).unwrap(), [7, 70, 80, -100, 30, 40, 50, 60]);
+        again.push(&numbered(10, 1), &numbered(10, 1));
+        assert_eq!(ids(&again).unwrap(), [7, 70, 80, -100, -100, 40, 50, 60]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Every setting of a pre-training run: one definition for the file, the command line and the help.
+//! Every setting of a run of training: one definition for the file, the command line and the help.
 
 use std::collections::BTreeMap;
 
@@ -72,7 +72,7 @@ settings! {
     text_depth: i64, "layers of the language and multimodal encoder";
     text_heads: i64, "attention heads of the language and multimodal encoder";
     text_mlp: i64, "features of its feed-forward layers";
-    max_positions: i64, "position embeddings of words: at least 1 + patches";
+    max_positions: i64, "position embeddings of words: with mim at least 1 + patches";
     embed_dim: i64, "features of the contrast";
     visual_vocab: i64, "visual tokens: codes of the discrete VAE";
     queue_size: i64, "momentum features of each modality kept as negatives";
@@ -128,10 +128,39 @@ const FIXED: &[&str] = &[
     "dvae_width",
 ];
 
+/// Sizes that fine-tuning takes from its model.
+const OF_THE_MODEL: &[&str] = &[
+    "preset",
+    "patch_size",
+    "vision_width",
+    "vision_depth",
+    "vision_heads",
+    "text_width",
+    "text_depth",
+    "text_heads",
+    "text_mlp",
+    "max_positions",
+    "embed_dim",
+    "visual_vocab",
+];
+
+/// What does nothing in fine-tuning: there is no word or patch to guess, no tokenizer, and temperature and vocabulary are the model's.
+const OF_PRETRAINING: &[&str] = &[
+    "temperature",
+    "keywords",
+    "vocab_size",
+    "masked_share",
+    "dvae_steps",
+    "dvae_batch_size",
+    "dvae_width",
+    "dvae_lr",
+    "samples_every_steps",
+];
+
 /// A setting that cannot be used.
 #[derive(Debug, Error)]
 pub enum SettingsError {
-    #[error("unknown setting `{name}`{suggestion}; `simla pretrain --help` lists all")]
+    #[error("unknown setting `{name}`{suggestion}; --help lists all")]
     Unknown { name: String, suggestion: String },
     #[error("setting `{name}` = {value}: {expected}")]
     Value {
@@ -148,14 +177,12 @@ pub enum SettingsError {
 impl Settings {
     /// A preset's defaults.
     pub fn preset(preset: Preset) -> Self {
-        // The vocabulary comes with the data.
-        let special = SpecialIds {
-            pad: 0,
-            cls: 0,
-            sep: 0,
-            mask: 0,
-        };
-        let model = ModelConfig::preset(preset, 1, special);
+        let model = ModelConfig::preset(preset, 1, SpecialIds::default());
+        Self::of(preset, &model)
+    }
+
+    /// The preset's recipe, for a model of these sizes.
+    fn of(preset: Preset, model: &ModelConfig) -> Self {
         let base = Self {
             preset,
             epochs: 30,
@@ -234,24 +261,40 @@ impl Settings {
         }
     }
 
+    /// Defaults of fine-tuning `model` on retrieval (spec section 6), whose sizes they are, on pictures half as large again; a model
+    /// that was `fine_tuned` before keeps its size of picture.
+    pub fn fine_tuning(model: &ModelConfig, fine_tuned: bool) -> Self {
+        let preset = Preset::of(model);
+        let lr = match preset {
+            Preset::Tiny => 1e-4,
+            Preset::Small => 3e-5,
+            Preset::Base => 1e-5,
+        };
+        let patches = if fine_tuned {
+            model.grid()
+        } else {
+            (1.5 * model.grid() as f64).round() as i64
+        };
+        Self {
+            epochs: 10,
+            batch_size: 32,
+            objectives: Objectives::RETRIEVAL,
+            lr,
+            warmup_lr: lr,
+            min_lr: 1e-6,
+            warmup_steps: 0,
+            min_scale: 0.5,
+            image_size: patches * model.patch_size,
+            ..Self::of(preset, model)
+        }
+    }
+
     /// Defaults of the preset that is asked for, then the file's settings, then the assignments `name=value`.
     ///
     /// # Errors
     /// An unknown name, a value of the wrong kind or out of range: with the name and the value.
     pub fn resolve(file: Option<&str>, assignments: &[String]) -> Result<Self, SettingsError> {
-        let mut asked: BTreeMap<String, Value> = BTreeMap::new();
-        if let Some(file) = file {
-            let table: Table = file
-                .parse()
-                .map_err(|e: toml::de::Error| SettingsError::File(e.to_string()))?;
-            asked.extend(table);
-        }
-        for assignment in assignments {
-            let (name, value) = assignment
-                .split_once('=')
-                .ok_or_else(|| SettingsError::Assignment(assignment.clone()))?;
-            asked.insert(name.trim().to_owned(), literal(value.trim()));
-        }
+        let asked = asked(file, assignments)?;
         let preset = match asked.get("preset") {
             Some(value) => value
                 .clone()
@@ -259,7 +302,29 @@ impl Settings {
                 .map_err(|_| bad_value("preset", value, "expected tiny, small or base"))?,
             None => Preset::Tiny,
         };
-        let mut table = Table::try_from(Self::preset(preset)).expect("settings are a table");
+        let settings = Self::preset(preset).changed(asked)?;
+        settings.validate()?;
+        Ok(settings)
+    }
+
+    /// These defaults of fine-tuning, then the file's settings, then the assignments.
+    ///
+    /// # Errors
+    /// As [`Settings::resolve`]; and what [`Settings::check_fine_tuning`] refuses.
+    pub fn resolve_fine_tuning(
+        defaults: &Self,
+        file: Option<&str>,
+        assignments: &[String],
+    ) -> Result<Self, SettingsError> {
+        let settings = defaults.clone().changed(asked(file, assignments)?)?;
+        settings.check_fine_tuning(defaults)?;
+        settings.validate()?;
+        Ok(settings)
+    }
+
+    /// With other values in place of its own.
+    fn changed(self, asked: BTreeMap<String, Value>) -> Result<Self, SettingsError> {
+        let mut table = self.table();
         for (name, value) in asked {
             let Some(default) = table.get(&name) else {
                 return Err(SettingsError::Unknown {
@@ -282,11 +347,41 @@ impl Settings {
                 ));
             }
         }
-        let settings: Self = table
+        table
             .try_into()
-            .map_err(|e| SettingsError::File(e.to_string()))?;
-        settings.validate()?;
-        Ok(settings)
+            .map_err(|e| SettingsError::File(e.to_string()))
+    }
+
+    fn table(&self) -> Table {
+        Table::try_from(self).expect("settings are a table")
+    }
+
+    /// Refuses objectives that fine-tuning on retrieval does not have, and changes, against `before`, of what it takes from its
+    /// model or has no use for.
+    ///
+    /// # Errors
+    /// The first such setting, with what it has to be.
+    pub fn check_fine_tuning(&self, before: &Self) -> Result<(), SettingsError> {
+        let (ours, before) = (self.table(), before.table());
+        let changed = |name: &&&str| ours[**name] != before[**name];
+        if let Some(name) = OF_THE_MODEL.iter().find(changed) {
+            let expected = format!("expected the {} of the model", before[*name]);
+            return Err(bad_value(name, &ours[*name], &expected));
+        }
+        if let Some(name) = OF_PRETRAINING.iter().find(changed) {
+            return Err(bad_value(name, &ours[*name], "does nothing in fine-tuning"));
+        }
+        let Objectives { mlm, mim, psl, .. } = self.objectives;
+        if mlm || mim || psl {
+            let expected = "expected itc, itm or both in fine-tuning on retrieval";
+            return Err(bad_value("objectives", &ours["objectives"], expected));
+        }
+        Ok(())
+    }
+
+    /// Whether fine-tuning can change a setting.
+    pub fn is_of_fine_tuning(name: &str) -> bool {
+        !OF_THE_MODEL.contains(&name) && !OF_PRETRAINING.contains(&name)
     }
 
     /// Refuses what a run that has begun cannot change: the sizes of its tensors, and the order of its data.
@@ -310,8 +405,7 @@ impl Settings {
         before: &Self,
         mut fixed: impl Iterator<Item = &'static str>,
     ) -> Result<(), SettingsError> {
-        let table = |settings| Table::try_from(settings).expect("settings are a table");
-        let (ours, before) = (table(self), table(before));
+        let (ours, before) = (self.table(), before.table());
         match fixed.find(|&name| ours[name] != before[name]) {
             Some(name) => Err(bad_value(
                 name,
@@ -327,7 +421,7 @@ impl Settings {
 
     /// The resolved settings as a commented file.
     pub fn to_toml(&self) -> String {
-        let table = Table::try_from(self).expect("settings are a table");
+        let table = self.table();
         let line = |(name, help): &(&str, &str)| format!("{name} = {} # {help}\n", table[*name]);
         HELP.iter().map(line).collect()
     }
@@ -416,14 +510,18 @@ impl Settings {
                 "expected at least one of itc, itm, mlm, mim, psl",
             ));
         }
-        let special = SpecialIds {
-            pad: 0,
-            cls: 0,
-            sep: 0,
-            mask: 0,
-        };
-        let model = self.model(self.vocab_size as i64, special).validate();
-        model.map_err(|e| bad_value(e.field, &e.value, &e.expected))?;
+        let model = self.model(self.vocab_size as i64, SpecialIds::default());
+        model
+            .validate()
+            .map_err(|e| bad_value(e.field, &e.value, &e.expected))?;
+        // Patches are queries of E_mm for MIM alone, and have its position embeddings then (appendix 1.2).
+        if self.objectives.mim && self.max_positions < 1 + model.patches() {
+            return Err(bad_value(
+                "max_positions",
+                &self.max_positions,
+                &format!("expected at least 1 + {} patches for mim", model.patches()),
+            ));
+        }
         if self.max_tokens as i64 > self.max_positions {
             return Err(bad_value(
                 "max_tokens",
@@ -489,8 +587,11 @@ impl Settings {
         }
     }
 
-    /// Patches hidden of each image.
+    /// Patches hidden of each image: none without MIM.
     pub fn masked_patches(&self) -> usize {
+        if !self.objectives.mim {
+            return 0;
+        }
         let grid = self.image_size / self.patch_size;
         ((grid * grid) as f64 * self.masked_share).round().max(1.0) as usize
     }
@@ -526,6 +627,27 @@ impl Settings {
             ..AdamWConfig::default()
         }
     }
+}
+
+/// The file's settings, and over them the assignments `name=value`.
+fn asked(
+    file: Option<&str>,
+    assignments: &[String],
+) -> Result<BTreeMap<String, Value>, SettingsError> {
+    let mut asked = BTreeMap::new();
+    if let Some(file) = file {
+        let table: Table = file
+            .parse()
+            .map_err(|e: toml::de::Error| SettingsError::File(e.to_string()))?;
+        asked.extend(table);
+    }
+    for assignment in assignments {
+        let (name, value) = assignment
+            .split_once('=')
+            .ok_or_else(|| SettingsError::Assignment(assignment.clone()))?;
+        asked.insert(name.trim().to_owned(), literal(value.trim()));
+    }
+    Ok(asked)
 }
 
 /// What was typed, as the kind of value that it looks like; else a string.
@@ -614,6 +736,60 @@ mod tests {
         }
         let known: Vec<&str> = HELP.iter().map(|(name, _)| *name).collect();
         assert!(FIXED.iter().all(|name| known.contains(name)));
+    }
+
+    #[test]
+    fn fine_tuning_keeps_the_models_sizes_on_larger_pictures() {
+        let of = |assignments: &[&str]| {
+            let settings = resolve(None, assignments).unwrap();
+            settings.model(500, SpecialIds::default())
+        };
+        let base = Settings::fine_tuning(&of(&["preset=base"]), false);
+        assert_eq!(
+            (base.preset, base.image_size, base.lr, base.batch_size),
+            (Preset::Base, 384, 1e-5, 32)
+        );
+        // 5 patches become 7.5, and 8 then.
+        let small = of(&["image_size=40", "vision_width=96", "text_width=96"]);
+        let small_defaults = Settings::fine_tuning(&small, false);
+        assert_eq!(
+            (small_defaults.preset, small_defaults.image_size),
+            (Preset::Tiny, 64)
+        );
+        assert_eq!(Settings::fine_tuning(&small, true).image_size, 40);
+
+        let tuned = |assignments: &[&str]| {
+            let assignments: Vec<String> = assignments.iter().map(|&s| s.to_owned()).collect();
+            Settings::resolve_fine_tuning(&small_defaults, None, &assignments)
+                .map_err(|e| e.to_string())
+        };
+        let settings = tuned(&["lr=1e-3", "image_size=160", "objectives=[\"itc\"]"]).unwrap();
+        // 400 patches and 80 positions: no patch is a query.
+        assert_eq!((settings.image_size, settings.max_positions), (160, 80));
+        assert_eq!(settings.masked_patches(), 0);
+        for (assignment, words) in [
+            ("vision_width=128", ["vision_width", "96"]),
+            ("preset=base", ["preset", "tiny"]),
+            ("dvae_steps=3", ["dvae_steps", "does nothing"]),
+            ("objectives=[\"itc\", \"mlm\"]", ["objectives", "itm"]),
+            ("image_size=41", ["image_size", "multiple"]),
+        ] {
+            let error = tuned(&[assignment]).unwrap_err();
+            assert!(words.iter().all(|word| error.contains(word)), "{error}");
+        }
+        let known: Vec<&str> = HELP.iter().map(|(name, _)| *name).collect();
+        let mut fixed = OF_THE_MODEL.iter().chain(OF_PRETRAINING);
+        assert!(fixed.all(|name| known.contains(name)));
+    }
+
+    #[test]
+    fn positions_must_suffice_for_patches_where_patches_are_queries() {
+        let error = resolve(None, &["image_size=128"]).unwrap_err();
+        assert!(
+            error.contains("max_positions` = 80") && error.contains("256 patches"),
+            "{error}"
+        );
+        resolve(None, &["image_size=128", "objectives=[\"itc\", \"itm\"]"]).unwrap();
     }
 
     #[test]

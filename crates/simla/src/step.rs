@@ -32,6 +32,8 @@ pub struct Inputs {
     /// The visual token of each masked patch, in order; MIM alone reads them.
     pub patch_labels: Option<Tensor>,
     pub negatives: Negatives,
+    /// `[B]`, in fine-tuning: pairs of the same image are positives of each other. In pre-training a pair is alone.
+    pub image_ids: Option<Tensor>,
 }
 
 /// Masked positions, known on the host: no step waits for the device to count them.
@@ -47,9 +49,6 @@ pub struct Masked {
 
 impl Masked {
     /// From a host mask `[B x tokens]`.
-    ///
-    /// # Panics
-    /// If nothing is masked: the loader masks something of every pair.
     pub fn new(hidden: &[bool], tokens: usize, device: tch::Device) -> Self {
         let sequences: Vec<Vec<i64>> = hidden
             .chunks_exact(tokens)
@@ -62,7 +61,6 @@ impl Masked {
             })
             .collect();
         let width = sequences.iter().map(Vec::len).max().unwrap_or(0);
-        assert!(width > 0, "nothing is masked in this batch");
         let mut rows = vec![0i64; sequences.len() * width];
         let mut valid = Vec::new();
         for (i, positions) in sequences.iter().enumerate() {
@@ -234,16 +232,22 @@ impl Simla {
         let similarities = similar(&image_feat, &text_feat);
         if objectives.itc {
             let momentum = no_grad(|| similar(&teacher.image_feat, &teacher.text_feat));
-            let own = itc::own_pair(batch, image_all.size()[1], image.device());
-            losses.itc = Some(itc::loss(&similarities, &momentum, &own, alpha));
+            let hard = match &b.image_ids {
+                Some(ids) => itc::same_image(ids, &self.queues.after(ids)),
+                None => itc::own_pair(batch, image_all.size()[1], image.device()),
+            };
+            losses.itc = Some(itc::loss(&similarities, &momentum, &hard, alpha));
         }
 
         // One pass of E_mm: masked captions, then the three groups of ITM: wrong captions, captions, captions with a wrong image.
+        let same_image = |ids: &Tensor| ids.unsqueeze(1).eq_tensor(&ids.unsqueeze(0));
+        let positive = b.image_ids.as_ref().map(same_image);
+        let positive = positive.as_ref();
         let (neg_image, neg_text) = match &b.negatives {
             Negatives::Given { image, text } => (image.shallow_clone(), text.shallow_clone()),
             Negatives::Drawn { image, text } => (
-                sample(&similarities.t2i.narrow(1, 0, batch), image, None),
-                sample(&similarities.i2t.narrow(1, 0, batch), text, None),
+                sample(&similarities.t2i.narrow(1, 0, batch), image, positive),
+                sample(&similarities.i2t.narrow(1, 0, batch), text, positive),
             ),
         };
         let mut groups = Vec::with_capacity(4);

@@ -131,6 +131,7 @@ impl Case {
                 image: get("neg_image"),
                 text: get("neg_text"),
             },
+            image_ids: None,
         }
     }
 }

@@ -336,7 +336,7 @@ impl Rows<'_> {
         };
         let mut model = run.model()?;
         let resume = last_checkpoint(&folder, &mut model, true)?;
-        let (model, ending) = run.pretrain(model, dvae, resume.as_ref(), stop)?;
+        let (model, ending) = run.train(model, Some(dvae), resume.as_ref(), stop)?;
         if ending == Ending::Finished {
             let held_out = run
                 .held_out

@@ -343,6 +343,7 @@ fn random_inputs(
         words,
         patches,
         negatives: Negatives::noise(batch, rng, device),
+        image_ids: None,
         ids,
     };
     (

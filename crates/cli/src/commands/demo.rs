@@ -113,7 +113,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     };
     let model = run.model()?;
     let before = held_out.evaluate(&model, TOP_K, "before")?;
-    let (model, ending) = run.pretrain(model, dvae, None, &stop)?;
+    let (model, ending) = run.train(model, Some(dvae), None, &stop)?;
     if ending == Ending::Stopped {
         eprintln!(
             "stopped: go on with simla pretrain --resume {}",

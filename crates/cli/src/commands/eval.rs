@@ -36,8 +36,8 @@ pub struct RetrievalArguments {
     /// Folder that image paths are relative to, in place of the file's own
     #[arg(long, value_name = "DIR")]
     image_root: Option<PathBuf>,
-    /// Candidates of each query that the matching score ranks again (256 for COCO, 128 for Flickr30k); 0 for none
-    #[arg(long, default_value_t = 16)]
+    /// Candidates of each query that the matching score ranks again: the paper's for Flickr30k, 256 for COCO; 0 for none
+    #[arg(long, default_value_t = 128)]
     top_k: usize,
     /// Word pieces of a caption at most
     #[arg(long, default_value_t = 25)]

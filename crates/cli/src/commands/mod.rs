@@ -10,6 +10,7 @@ pub mod demo;
 pub mod demo_report;
 pub mod dvae;
 pub mod eval;
+pub mod finetune;
 pub mod ground;
 pub mod grounding;
 pub mod import;

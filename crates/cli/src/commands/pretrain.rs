@@ -66,20 +66,24 @@ pub struct Arguments {
 
 /// Every setting with its default and meaning, for `--help`.
 pub fn settings_help() -> String {
+    help_of("defaults of preset", Settings::preset, |_| true)
+}
+
+/// The settings that `shows` tells by name, each with its default of every preset and its meaning.
+pub fn help_of(
+    whose: &str,
+    defaults: impl Fn(Preset) -> Settings,
+    shows: impl Fn(&str) -> bool,
+) -> String {
     let [tiny, small, base] = [Preset::Tiny, Preset::Small, Preset::Base].map(|preset| {
-        let file: Vec<String> = Settings::preset(preset)
-            .to_toml()
-            .lines()
-            .map(str::to_owned)
-            .collect();
-        file.into_iter()
-            .map(|line| value_of(&line))
-            .collect::<Vec<_>>()
+        let file = defaults(preset).to_toml();
+        file.lines().map(value_of).collect::<Vec<_>>()
     });
-    let mut help = String::from(
-        "Settings (--set NAME=VALUE, or a line of --config); [defaults of preset tiny, small, base]:\n",
+    let mut help = format!(
+        "Settings (--set NAME=VALUE, or a line of --config); [{whose} tiny, small, base]:\n"
     );
-    for (i, (name, what)) in HELP.iter().enumerate() {
+    let shown = HELP.iter().enumerate();
+    for (i, (name, what)) in shown.filter(|(_, (name, _))| shows(name)) {
         let defaults = if tiny[i] == small[i] && small[i] == base[i] {
             tiny[i].clone()
         } else {
@@ -98,16 +102,15 @@ fn value_of(line: &str) -> String {
 
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let device = simla::device::open(&arguments.device)?;
-    let read =
-        |path: &Path| fs::read_to_string(path).with_context(|| format!("{}", path.display()));
     let (folder, settings, inputs) = match &arguments.resume {
         Some(folder) => {
-            let saved =
-                read(&folder.join("config.toml")).context("--resume: not the folder of a run")?;
-            let settings = Settings::resolve(Some(&saved), &arguments.set)?;
-            settings.check_resumed(&Settings::resolve(Some(&saved), &[])?)?;
-            let inputs: Inputs =
-                serde_json::from_str(&read(&folder.join("run.json"))?).context("run.json")?;
+            let (settings, inputs) = resumed(folder, &arguments.set)?;
+            if inputs.fine_tuned.is_some() {
+                bail!(
+                    "{0}: a fine-tuning; go on with simla finetune retrieval --resume {0}",
+                    folder.display()
+                );
+            }
             let inputs = Inputs {
                 held_out: arguments.eval_data.or(inputs.held_out),
                 image_root: arguments.image_root.or(inputs.image_root),
@@ -120,12 +123,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
             let file = arguments.config.as_deref().map(read).transpose()?;
             let settings = Settings::resolve(file.as_deref(), &arguments.set)?;
             let folder = arguments.output.expect("clap asks for it");
-            if folder.join("run.json").exists() {
-                bail!(
-                    "{0}: there is a run in here; go on with --resume {0}, or choose another --output",
-                    folder.display()
-                );
-            }
+            refuse_run(&folder)?;
             let inputs = Inputs {
                 data: arguments.data,
                 image_root: arguments.image_root,
@@ -133,6 +131,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
                 dvae: arguments.dvae,
                 init: arguments.init,
                 held_out: arguments.eval_data,
+                ..Inputs::default()
             };
             (folder, settings, inputs)
         }
@@ -142,31 +141,65 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     if !run.inputs.init.is_empty() {
         run.model()?; // what does not fit is said before a tokenizer is trained
     }
-    let ending = match run.tokenizer(&stop)? {
+    let tokenizer = match run.settings.objectives.mim {
+        true => run.tokenizer(&stop)?.map(Some),
+        false => Some(None),
+    };
+    let ending = match tokenizer {
         Some(dvae) => {
             let mut model = run.model()?;
             let resume = match arguments.resume.is_some() {
                 true => last_checkpoint(&folder, &mut model, arguments.allow_older)?,
                 false => None,
             };
-            run.pretrain(model, dvae, resume.as_ref(), &stop)?.1
+            run.train(model, dvae, resume.as_ref(), &stop)?.1
         }
         None => Ending::Stopped,
     };
+    Ok(conclude(ending, "simla pretrain", &folder))
+}
+
+/// Says what to do after a run of `command` in `folder`, and gives the code to exit with.
+pub fn conclude(ending: Ending, command: &str, folder: &Path) -> ExitCode {
+    let folder = folder.display();
     match ending {
         Ending::Finished => {
-            eprintln!("done: the model is in {}", folder.display());
-            eprintln!(
-                "next: simla eval retrieval --checkpoint {} --data HELD_OUT.json",
-                folder.display()
-            );
+            eprintln!("done: the model is in {folder}");
+            eprintln!("next: simla eval retrieval --checkpoint {folder} --data HELD_OUT.json");
         }
-        Ending::Stopped => eprintln!(
-            "stopped: go on with simla pretrain --resume {}",
-            folder.display()
-        ),
+        Ending::Stopped => eprintln!("stopped: go on with {command} --resume {folder}"),
     }
-    Ok(stop::code(ending))
+    stop::code(ending)
+}
+
+/// The text of a file.
+pub fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("{}", path.display()))
+}
+
+/// Refuses a folder for a new run that has one already.
+pub fn refuse_run(folder: &Path) -> Result<()> {
+    if folder.join("run.json").exists() {
+        bail!(
+            "{0}: there is a run in here; go on with --resume {0}, or choose another --output",
+            folder.display()
+        );
+    }
+    Ok(())
+}
+
+/// What the run in `folder` is made of, with these settings over its own.
+pub fn resumed(folder: &Path, set: &[String]) -> Result<(Settings, Inputs)> {
+    let saved = read(&folder.join("config.toml")).context("--resume: not the folder of a run")?;
+    let inputs: Inputs =
+        serde_json::from_str(&read(&folder.join("run.json"))?).context("run.json")?;
+    let before = Settings::resolve(Some(&saved), &[])?;
+    let settings = match inputs.fine_tuned {
+        None => Settings::resolve(Some(&saved), set)?,
+        Some(_) => Settings::resolve_fine_tuning(&before, None, set)?,
+    };
+    settings.check_resumed(&before)?;
+    Ok((settings, inputs))
 }
 
 /// Where a run goes on: its last checkpoint, or with `allow_older` the newest that fits `model`, which takes its tensors. None

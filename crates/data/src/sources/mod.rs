@@ -6,6 +6,7 @@ mod fields;
 mod folder;
 mod json;
 mod limited;
+mod pairs;
 mod pattern;
 mod shards;
 
@@ -16,6 +17,8 @@ pub use folder::MAX_IMAGES;
 pub use limited::MAX_RECORD_BYTES;
 pub use pattern::MAX_PATHS;
 pub use shards::{MAX_MEMBERS, MAX_NAME_BYTES};
+
+pub(crate) use pairs::Pairs;
 
 use crate::record::{Entry, RecordError};
 
@@ -47,6 +50,9 @@ pub struct Options {
     pub caption_column: String,
     /// Share of bad records above which a data set is refused.
     pub max_bad_share: f64,
+    /// Makes a record of each caption: a record with five captions is seen five times an epoch, with each of them once. By default it is
+    /// seen once, with one of them at random.
+    pub each_caption: bool,
     /// Folder for the temporary index of the records, by default the system's.
     pub index_folder: Option<PathBuf>,
 }
@@ -58,6 +64,7 @@ impl Default for Options {
             image_column: "image".into(),
             caption_column: "caption".into(),
             max_bad_share: 0.1,
+            each_caption: false,
             index_folder: None,
         }
     }

@@ -71,6 +71,41 @@ fn json_records_are_what_is_written() {
 }
 
 #[test]
+fn each_caption_becomes_a_record_of_the_same_image() {
+    let photos = Photos::make(3);
+    photos.set_captions(1, json!(["only", " "]));
+    let pairs = Options {
+        each_caption: true,
+        max_bad_share: 0.5,
+        ..Options::default()
+    };
+    let whole = open(&photos.json).unwrap();
+    let dataset = open_with(&photos.json, &pairs).unwrap();
+    let images: Vec<_> = (0..3).map(|i| whole.entry(i).unwrap().image_id).collect();
+    let found: Vec<_> = (0..dataset.len())
+        .map(|i| dataset.entry(i).unwrap())
+        .map(|entry| (entry.image_id, entry.captions.concat()))
+        .collect();
+    let expected = [
+        (images[0], "a red square number w0"),
+        (images[0], "red!"),
+        (images[0], "the mark at w0"),
+        (images[1], "only"),
+        (images[2], "a blue square number w2"),
+        (images[2], "blue!"),
+        (images[2], "the mark at w2"),
+    ];
+    assert_eq!(found, expected.map(|(id, text)| (id, text.to_owned())));
+
+    // A record that cannot be used stays one, and is named.
+    photos.set_captions(0, json!([]));
+    let dataset = open_with(&photos.json, &pairs).unwrap();
+    assert_eq!(dataset.len(), 5);
+    let error = dataset.entry(0).unwrap_err().to_string();
+    assert!(error.contains("record 1"), "{error}");
+}
+
+#[test]
 fn images_are_found_from_the_image_root() {
     let photos = Photos::make(1);
     let elsewhere = tempfile::tempdir().unwrap();

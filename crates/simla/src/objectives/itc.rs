@@ -33,6 +33,14 @@ pub fn own_pair(n: i64, columns: i64, device: Device) -> Tensor {
     Tensor::eye_m(n, columns, (Kind::Float, device))
 }
 
+/// Hard targets of fine-tuning (3.1): each row spread over all candidates of the pair's image, from the images `[B]` of the pairs
+/// and `[B + queue]` of the candidates, the batch first. Rows sum to one.
+pub fn same_image(images: &Tensor, candidates: &Tensor) -> Tensor {
+    let same = images.unsqueeze(1).eq_tensor(&candidates.unsqueeze(0));
+    let same = same.to_kind(Kind::Float);
+    &same / same.sum_dim_intlist([1].as_slice(), true, Kind::Float)
+}
+
 /// Mean of both directions of the cross-entropy with `(1 - alpha) hard + alpha softmax(momentum)`.
 /// `hard` is `[B, B + queue]`, rows that sum to one, the same for both directions.
 pub fn loss(online: &Similarities, momentum: &Similarities, hard: &Tensor, alpha: f64) -> Tensor {
@@ -74,6 +82,36 @@ mod tests {
         assert!(
             (scalar(&loss(&online, &momentum, &own, 0.4)) - (0.6 * hard + 0.4 * soft)).abs() < 1e-6
         );
+    }
+
+    #[test]
+    fn targets_of_fine_tuning_are_shared_by_all_pairs_of_an_image() {
+        let images = Tensor::from_slice(&[5i64, 8, 5]);
+        let candidates = Tensor::from_slice(&[5i64, 8, 5, -100, 8, 5, 5, -100]);
+        let found = same_image(&images, &candidates);
+        let (q, h) = (0.25f32, 0.5f32);
+        let expected = Tensor::from_slice2(&[
+            [q, 0.0, q, 0.0, 0.0, q, q, 0.0],
+            [0.0, h, 0.0, 0.0, h, 0.0, 0.0, 0.0],
+            [q, 0.0, q, 0.0, 0.0, q, q, 0.0],
+        ]);
+        assert!(found.equal(&expected), "{found}");
+
+        // A momentum model without an opinion moves each target to (1 - alpha) target + alpha / 8.
+        let flat = || Tensor::zeros([3, 8], (Kind::Float, Device::Cpu));
+        let momentum = Similarities {
+            i2t: flat(),
+            t2i: flat(),
+        };
+        let online = Similarities {
+            i2t: Tensor::randn([3, 8], (Kind::Float, Device::Cpu)),
+            t2i: Tensor::randn([3, 8], (Kind::Float, Device::Cpu)),
+        };
+        let mixed = &expected * 0.6 + 0.4 / 8.0;
+        let surprise =
+            |x: &Tensor| scalar(&-(x.log_softmax(-1, Kind::Float) * &mixed).sum(Kind::Float));
+        let by_hand = (surprise(&online.i2t) + surprise(&online.t2i)) / 6.0;
+        assert!((scalar(&loss(&online, &momentum, &found, 0.4)) - by_hand).abs() < 1e-5);
     }
 
     #[test]

@@ -41,6 +41,13 @@ impl Objectives {
         psl: false,
     };
 
+    /// Those of fine-tuning on retrieval.
+    pub const RETRIEVAL: Self = Self {
+        itc: true,
+        itm: true,
+        ..Self::NONE
+    };
+
     pub fn any(self) -> bool {
         self != Self::NONE
     }

@@ -1,4 +1,5 @@
-//! Pre-training (2.2 to 2.5) as a task of the trainer.
+//! Pre-training (2.2 to 2.5) as a task of the trainer; and fine-tuning on retrieval (3.1), which is its contrast and matching with
+//! pairs that may share an image.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,6 +11,7 @@ use thiserror::Error;
 
 use crate::config::{ConfigError, ModelConfig, SpecialIds};
 use crate::dvae::Dvae;
+use crate::import::{PositionsError, fit_positions};
 use crate::inputs::{step_seed, tokenizer_pixels};
 use crate::model::Simla;
 use crate::objectives::{Objectives, itm};
@@ -21,6 +23,8 @@ use crate::weights::{Gradients, Weights, WeightsError};
 
 /// What a checkpoint of pre-training calls its task.
 pub const TASK: &str = "pretrain";
+/// What one of fine-tuning on retrieval does.
+pub const FINE_TUNING: &str = "finetune-retrieval";
 /// The vocabulary's file in a checkpoint.
 pub const VOCABULARY: &str = "vocabulary.json";
 
@@ -37,6 +41,11 @@ pub enum OpenError {
     Size(#[from] ConfigError),
     #[error("{path}: vocabulary: {reason}")]
     Vocabulary { path: String, reason: String },
+    #[error("{path}: tensor visual_encoder.pos_embed: {source}")]
+    Positions {
+        path: String,
+        source: PositionsError,
+    },
 }
 
 /// The special tokens of a vocabulary, as the model knows them.
@@ -50,20 +59,20 @@ pub fn special_ids(vocabulary: &Vocabulary) -> SpecialIds {
     }
 }
 
-/// A trained model with its vocabulary.
+/// A trained model on disk: all of it but its tensors.
 #[derive(Debug)]
-pub struct Model {
-    pub simla: Simla,
+pub struct Saved {
+    pub config: ModelConfig,
     pub vocabulary: Vocabulary,
     pub checkpoint: Checkpoint,
 }
 
-impl Model {
-    /// The model in a run's folder or a checkpoint's, to be used.
+impl Saved {
+    /// The model in a run's folder or a checkpoint's.
     ///
     /// # Errors
     /// If there is none, or it is damaged, or of another kind.
-    pub fn open(path: &Path, kind: Kind, device: Device) -> Result<Self, OpenError> {
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
         let checkpoint = Checkpoint::open(path)?;
         let shown = checkpoint.path.display().to_string();
         if [crate::dvae::TASK, crate::import::TASK].contains(&checkpoint.state.task.as_str()) {
@@ -98,53 +107,114 @@ impl Model {
                 reason,
             });
         }
-        let mut simla = Simla::new(config, kind, device, 0);
-        simla
-            .load(&checkpoint.model()?)
-            .map_err(|e| checkpoint.blame(e))?;
         Ok(Self {
-            simla,
+            config,
             vocabulary,
             checkpoint,
         })
     }
+
+    /// Puts all of it into `simla`: online and momentum model and, where it is of the same size, the queue. For another size of
+    /// the image, positions are resampled; the other sizes have to be the same.
+    ///
+    /// # Errors
+    /// The first tensor that is missing, of another shape or not finite.
+    pub fn load(&self, simla: &mut Simla) -> Result<(), OpenError> {
+        let mut tensors = self.checkpoint.model()?;
+        if simla.config.patches() != self.config.patches() {
+            fit_positions(&mut tensors, simla.config.patches()).map_err(|source| {
+                OpenError::Positions {
+                    path: self.checkpoint.path.display().to_string(),
+                    source,
+                }
+            })?;
+        }
+        if simla.config.queue_size != self.config.queue_size {
+            tensors.extend(simla.queues.named());
+        }
+        let loaded = simla.load(&tensors);
+        Ok(loaded.map_err(|e| self.checkpoint.blame(e))?)
+    }
 }
 
-/// A model in pre-training, with the tokenizer that labels its patches.
+/// A trained model with its vocabulary.
+#[derive(Debug)]
+pub struct Model {
+    pub simla: Simla,
+    pub vocabulary: Vocabulary,
+    pub checkpoint: Checkpoint,
+}
+
+impl Model {
+    /// The model in a run's folder or a checkpoint's, to be used.
+    ///
+    /// # Errors
+    /// As [`Saved::open`] and [`Saved::load`].
+    pub fn open(path: &Path, kind: Kind, device: Device) -> Result<Self, OpenError> {
+        let saved = Saved::open(path)?;
+        let mut simla = Simla::new(saved.config.clone(), kind, device, 0);
+        saved.load(&mut simla)?;
+        Ok(Self {
+            simla,
+            vocabulary: saved.vocabulary,
+            checkpoint: saved.checkpoint,
+        })
+    }
+}
+
+/// A model in pre-training or in fine-tuning on retrieval.
 #[derive(Debug)]
 pub struct Pretraining {
     pub simla: Simla,
-    pub dvae: Dvae,
+    /// The tokenizer that labels its patches, where MIM takes part.
+    pub dvae: Option<Dvae>,
+    /// Fine-tuning: pairs of one image are positives of each other.
+    by_image: bool,
     objectives: Objectives,
     alpha: f64,
     /// The vocabulary as it goes into checkpoints.
     vocabulary: Vec<u8>,
-    /// Momentum features of the step's batches so far.
-    features: Vec<(Tensor, Tensor)>,
+    /// Momentum features of the step's batches so far, and their images in fine-tuning.
+    features: Vec<(Tensor, Tensor, Option<Tensor>)>,
 }
 
 impl Pretraining {
     pub fn new(
         simla: Simla,
-        dvae: Dvae,
+        dvae: Option<Dvae>,
         objectives: Objectives,
         alpha: f64,
         vocabulary: Vec<u8>,
     ) -> Self {
         Self {
             simla,
-            dvae,
+            dvae: dvae.filter(|_| objectives.mim),
+            by_image: false,
             objectives,
             alpha,
             vocabulary,
             features: Vec::new(),
         }
     }
+
+    /// Fine-tuning on retrieval: `objectives` are of [`Objectives::RETRIEVAL`].
+    pub fn fine_tuning(
+        mut simla: Simla,
+        objectives: Objectives,
+        alpha: f64,
+        vocabulary: Vec<u8>,
+    ) -> Self {
+        simla.queues.remember_images();
+        Self {
+            by_image: true,
+            ..Self::new(simla, None, objectives, alpha, vocabulary)
+        }
+    }
 }
 
 impl Task for Pretraining {
     fn name(&self) -> &'static str {
-        TASK
+        if self.by_image { FINE_TUNING } else { TASK }
     }
 
     fn config(&self) -> Value {
@@ -162,23 +232,32 @@ impl Task for Pretraining {
     fn backward(&mut self, batch: &Batch, at: At, gradients: &mut Gradients) -> Scores {
         let device = self.simla.online.device();
         let alpha = alpha_at(self.alpha, at.step, at.steps_per_epoch);
-        let tokenize = || self.dvae.tokens(&tokenizer_pixels(batch, device));
-        let tokens = self.objectives.mim.then(tokenize);
+        let tokens = self.dvae.as_ref().map(|dvae| {
+            let tokens = dvae.tokens(&tokenizer_pixels(batch, device));
+            (tokens, dvae.vocab())
+        });
         const NEGATIVES: u64 = 1;
-        let inputs = Inputs::new(
-            batch,
-            tokens.as_ref(),
-            step_seed(at.seed, at.step, NEGATIVES),
-            device,
-        );
+        let inputs = Inputs {
+            image_ids: self
+                .by_image
+                .then(|| Tensor::from_slice(&batch.image_ids).to(device)),
+            ..Inputs::new(
+                batch,
+                tokens.as_ref().map(|(tokens, _)| tokens),
+                step_seed(at.seed, at.step, NEGATIVES),
+                device,
+            )
+        };
         let (losses, seen) = self.simla.step(&inputs, alpha, self.objectives, gradients);
-        let mut others = no_grad(|| observations(&seen, batch.size as i64));
-        if let Some(tokens) = &tokens {
-            others.push(("codes_in_batch", codes_used(tokens, self.dvae.vocab())));
+        let image_ids = inputs.image_ids;
+        let mut others = no_grad(|| observations(&seen, batch.size as i64, image_ids.as_ref()));
+        if let Some((tokens, vocab)) = &tokens {
+            others.push(("codes_in_batch", codes_used(tokens, *vocab)));
         }
         others.push(("temperature", self.simla.temp().detach()));
         others.push(("alpha", Tensor::from(alpha).to(device)));
-        self.features.push((seen.image_feat_m, seen.text_feat_m));
+        self.features
+            .push((seen.image_feat_m, seen.text_feat_m, image_ids));
         Scores {
             losses: losses.named(),
             others,
@@ -186,10 +265,11 @@ impl Task for Pretraining {
     }
 
     fn end_step(&mut self, applied: bool) {
-        for (image, text) in self.features.drain(..) {
-            // Features of a skipped step may not be finite: they must not stay for 65,536 pairs.
-            if applied {
-                self.simla.queues.push(&image, &text);
+        // Features of a skipped step may not be finite: they must not stay for 65,536 pairs.
+        for (image, text, ids) in self.features.drain(..).filter(|_| applied) {
+            match ids {
+                Some(ids) => self.simla.queues.push_images(&image, &text, &ids),
+                None => self.simla.queues.push(&image, &text),
             }
         }
     }
@@ -207,19 +287,27 @@ impl Task for Pretraining {
     }
 }
 
-/// ITM accuracy and in-batch retrieval: shares of right answers.
-fn observations(seen: &Alignment, batch: i64) -> Vec<(&'static str, Tensor)> {
+/// ITM accuracy and in-batch retrieval: shares of right answers. Right is the pair itself, or one of its image where `image_ids` say.
+fn observations(
+    seen: &Alignment,
+    batch: i64,
+    image_ids: Option<&Tensor>,
+) -> Vec<(&'static str, Tensor)> {
     let right = |answers: Tensor, truth: &Tensor| {
         answers
             .eq_tensor(truth)
             .to_kind(Kind::Float)
             .mean(Kind::Float)
     };
-    let own = Tensor::arange(batch, (Kind::Int64, seen.image_feat.device()));
-    let first = |similarity: &Tensor| similarity.narrow(1, 0, batch).argmax(1, false);
+    let pairs = Tensor::arange(batch, (Kind::Int64, seen.image_feat.device()));
+    let own = image_ids.unwrap_or(&pairs);
+    let first = |similarity: &Tensor| {
+        let first = similarity.narrow(1, 0, batch).argmax(1, false);
+        own.index_select(0, &first)
+    };
     let mut observed = vec![
-        ("batch_txt_r1", right(first(&seen.similarities.i2t), &own)),
-        ("batch_img_r1", right(first(&seen.similarities.t2i), &own)),
+        ("batch_txt_r1", right(first(&seen.similarities.i2t), own)),
+        ("batch_img_r1", right(first(&seen.similarities.t2i), own)),
     ];
     if let Some(logits) = &seen.itm_logits {
         let matched = Tensor::arange(3 * batch, (Kind::Int64, logits.device()))
@@ -247,11 +335,12 @@ mod tests {
     use crate::config::Preset;
     use crate::dvae::DvaeConfig;
     use crate::dvae::encoder::EncoderConfig;
+    use crate::objectives::negatives::Negatives;
 
     const SIDE: usize = 32;
     const PATCHES: usize = 16;
 
-    fn task() -> Pretraining {
+    fn simla() -> Simla {
         let config = ModelConfig {
             image_size: SIDE as i64,
             patch_size: 8,
@@ -261,6 +350,10 @@ mod tests {
             queue_size: 10,
             ..ModelConfig::preset(Preset::Tiny, 20, SpecialIds::FIRST)
         };
+        Simla::new(config, Kind::Float, Device::Cpu, 2)
+    }
+
+    fn task() -> Pretraining {
         let encoder = EncoderConfig {
             width: 4,
             groups: 3,
@@ -273,8 +366,7 @@ mod tests {
             decoder: false,
         };
         let dvae = Dvae::new(dvae, Kind::Float, Device::Cpu, false, 1);
-        let simla = Simla::new(config, Kind::Float, Device::Cpu, 2);
-        Pretraining::new(simla, dvae, Objectives::default(), 0.4, vec![])
+        Pretraining::new(simla(), Some(dvae), Objectives::default(), 0.4, vec![])
     }
 
     /// Two pairs; `shade` makes batches differ.
@@ -304,6 +396,98 @@ mod tests {
         }
     }
 
+    /// Three pairs without masked patches, two of them of one image.
+    fn of_two_images() -> Batch {
+        let two = batch(7);
+        Batch {
+            size: 3,
+            images: (0..3 * SIDE * SIDE * 3)
+                .map(|i| (i as u8).wrapping_mul((i / (SIDE * SIDE * 3)) as u8 + 3))
+                .collect(),
+            halves: vec![],
+            ids: [two.ids, vec![1, 6, 8, 2]].concat(),
+            mask: vec![1; 12],
+            mlm_ids: [two.mlm_ids, vec![1, 6, 3, 2]].concat(),
+            mlm_labels: [two.mlm_labels, vec![-100, -100, 8, -100]].concat(),
+            masked_patches: vec![false; 3 * PATCHES],
+            image_ids: vec![40, 40, 70],
+            ..two
+        }
+    }
+
+    #[test]
+    fn fine_tuning_takes_no_negative_of_the_same_image() {
+        let batch = of_two_images();
+        let mut simla = simla();
+        simla.queues.remember_images();
+        let logits = |image_ids: Option<Tensor>, negatives: Option<Negatives>, seed: u64| {
+            let b = Inputs::new(&batch, None, seed, Device::Cpu);
+            let b = Inputs {
+                image_ids,
+                negatives: negatives.unwrap_or(b.negatives),
+                ..b
+            };
+            let (_, seen) = no_grad(|| simla.align(&b, 0.4, Objectives::RETRIEVAL));
+            // Of pairs 0 and 1, with a wrong text and with a wrong image.
+            let groups = seen.itm_logits.unwrap().view([3, 3, 2]);
+            groups.narrow(0, 1, 2).narrow(1, 0, 2)
+        };
+        let other = || Tensor::from_slice(&[2i64, 2, 0]);
+        let given = Negatives::Given {
+            image: other(),
+            text: other(),
+        };
+        let expected = logits(None, Some(given), 0);
+        let as_expected = |image_ids: Option<[i64; 3]>, seed: u64| {
+            let image_ids = image_ids.map(|ids| Tensor::from_slice(&ids));
+            logits(image_ids, None, seed).allclose(&expected, 1e-5, 1e-6, false)
+        };
+        assert!((0..10).all(|seed| as_expected(Some([40, 40, 70]), seed)));
+        assert!(
+            !(0..10).all(|seed| as_expected(None, seed)),
+            "without images, 0 and 1 are negatives of each other"
+        );
+    }
+
+    #[test]
+    fn fine_tuning_queues_the_images_of_its_pairs_and_pre_training_does_not() {
+        let mut task = Pretraining::fine_tuning(simla(), Objectives::RETRIEVAL, 0.4, vec![]);
+        let mut gradients = Gradients::new(task.weights());
+        let at = At {
+            step: 3,
+            steps_per_epoch: 4,
+            seed: 5,
+        };
+        let mut losses = |task: &mut Pretraining, batch: &Batch| {
+            task.begin_step();
+            let scores = task.backward(batch, at, &mut gradients);
+            task.end_step(true);
+            let names: Vec<&str> = scores.losses.iter().map(|(name, _)| *name).collect();
+            assert_eq!(names, ["itc", "itm"]);
+            scores.losses[0].1.double_value(&[])
+        };
+        losses(&mut task, &of_two_images());
+        let ids = Vec::<i64>::try_from(task.tensors()["idx_queue"].get(0)).unwrap();
+        assert_eq!(ids[..5], [40, 40, 70, -100, -100]);
+        assert!(!self::task().tensors().contains_key("idx_queue"));
+
+        // The queued pairs are positives or not, by their images alone.
+        let state = task.tensors();
+        let state: BTreeMap<_, _> = state.into_iter().map(|(k, t)| (k, t.copy())).collect();
+        let [of_the_queue, of_another] = [40, 41].map(|id| {
+            task.load(&state).unwrap();
+            let image_ids = vec![id; 2];
+            losses(
+                &mut task,
+                &Batch {
+                    image_ids,
+                    ..batch(50)
+                },
+            )
+        });
+        assert_ne!(of_the_queue, of_another);
+    }
+
     #[test]
     fn queues_and_momentum_model_move_once_a_step_with_all_its_batches() {
         let mut task = task();
@@ -331,7 +515,7 @@ mod tests {
             let features: Vec<Tensor> = task
                 .features
                 .iter()
-                .map(|(image, _)| image.copy())
+                .map(|(image, ..)| image.copy())
                 .collect();
             task.end_step(applied);
             (before, features)

@@ -27,7 +27,7 @@ pub struct Sample {
     pub words: Vec<(String, Guess)>,
     /// Recommended concepts, best first.
     pub keywords: Vec<Guess>,
-    /// None without a decoder.
+    /// None without a tokenizer that decodes.
     pub decoded: Option<Decoded>,
 }
 
@@ -40,13 +40,14 @@ pub struct Decoded {
     pub filled: Vec<u8>,
 }
 
-/// The model's view of every pair of `batch`, with the `keywords` best concepts. Without dropout.
+/// The model's view of every pair of `batch`, with the `keywords` best concepts. Without dropout. Patches are masked in `batch`
+/// where there is a tokenizer.
 ///
 /// # Errors
 /// What libtorch could not do.
 pub fn samples(
     model: &mut Simla,
-    dvae: &Dvae,
+    dvae: Option<&Dvae>,
     vocabulary: &Vocabulary,
     batch: &Batch,
     keywords: i64,
@@ -59,14 +60,14 @@ pub fn samples(
 
 fn look(
     model: &Simla,
-    dvae: &Dvae,
+    dvae: Option<&Dvae>,
     vocabulary: &Vocabulary,
     batch: &Batch,
     keywords: i64,
 ) -> Vec<Sample> {
     let device = model.online.device();
-    let tokens = dvae.tokens(&tokenizer_pixels(batch, device));
-    let b = Inputs::new(batch, Some(&tokens), 0, device);
+    let tokens = dvae.map(|dvae| dvae.tokens(&tokenizer_pixels(batch, device)));
+    let b = Inputs::new(batch, tokens.as_ref(), 0, device);
     let (_, seen) = model.align(
         &b,
         0.0,
@@ -81,9 +82,11 @@ fn look(
     let concepts = seen.keywords.expect("PSL takes part").logits.sigmoid();
     let (scores, ids) = ranked_words(&concepts, vocabulary, keywords);
 
-    let predicted = model.reconstruct(&b, 0.0).1.argmax(-1, false);
-    let filled = tokens.masked_scatter(&b.patches.hidden, &predicted);
-    let (original, filled) = (pixels(dvae, &tokens), pixels(dvae, &filled));
+    let decoded = dvae.zip(tokens).and_then(|(dvae, tokens)| {
+        let predicted = model.reconstruct(&b, 0.0).1.argmax(-1, false);
+        let filled = tokens.masked_scatter(&b.patches.hidden, &predicted);
+        pixels(dvae, &tokens).zip(pixels(dvae, &filled))
+    });
 
     let mut next = 0;
     (0..batch.size)
@@ -124,13 +127,10 @@ fn look(
                 masked: with_gaps(vocabulary, &hidden, model.config.special.mask),
                 words,
                 keywords: ids[i].iter().zip(&scores[i]).map(concept).collect(),
-                decoded: original
-                    .as_ref()
-                    .zip(filled.as_ref())
-                    .map(|(original, filled)| Decoded {
-                        original: original[i].clone(),
-                        filled: filled[i].clone(),
-                    }),
+                decoded: decoded.as_ref().map(|(original, filled)| Decoded {
+                    original: original[i].clone(),
+                    filled: filled[i].clone(),
+                }),
             }
         })
         .collect()

@@ -1,0 +1,236 @@
+//! Fine-tuning on retrieval through the program: a pre-trained model becomes a better one on larger pictures, and goes on where it was.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::process::Output;
+
+use serde_json::Value;
+
+use crate::common::{Scenes, assert_refused, metrics, output_of, printed, said};
+
+/// Scenes and a model that has seen them for two steps.
+struct Place {
+    scenes: Scenes,
+    model: String,
+}
+
+impl Place {
+    fn new() -> Self {
+        let scenes = Scenes::new();
+        let trained = scenes.pretrain("run", &["--set", "steps=2"]);
+        assert!(trained.status.success(), "{}", said(&trained));
+        let model = scenes.path("run").display().to_string();
+        Self { scenes, model }
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.scenes.path(name).display().to_string()
+    }
+
+    fn finetune(&self, checkpoint: &str, output: &str, settings: &[&str]) -> Output {
+        let (data, output) = (self.scenes.train.display().to_string(), self.path(output));
+        let mut arguments = vec!["finetune", "retrieval", "--checkpoint", checkpoint];
+        arguments.extend(["--data", &data, "--output", &output]);
+        for setting in settings {
+            arguments.extend(["--set", setting]);
+        }
+        output_of(&arguments)
+    }
+}
+
+#[track_caller]
+fn assert_done(output: &Output) {
+    assert!(output.status.success(), "{}", said(output));
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for file in fs::read_dir(from).unwrap() {
+        let file = file.unwrap();
+        let target = to.join(file.file_name());
+        match file.file_type().unwrap().is_dir() {
+            true => copy(&file.path(), &target),
+            false => drop(fs::copy(file.path(), target).unwrap()),
+        }
+    }
+}
+
+#[test]
+fn a_model_learns_retrieval_on_larger_pictures_and_is_used() {
+    let place = Place::new();
+    // 100 patches, more than there are positions of words. The rate of a model that is still new.
+    let settings = ["image_size=80", "batch_size=8", "steps=60", "lr=1e-3"];
+    let output = place.finetune(&place.model, "tuned", &settings);
+    assert_done(&output);
+    assert!(
+        said(&output).contains("240 pairs") && said(&output).contains("fine-tuning 60/60"),
+        "{}",
+        said(&output)
+    );
+    let tuned = place.path("tuned");
+    assert!(!Path::new(&tuned).join("dvae").exists());
+
+    let rows = metrics(Path::new(&tuned));
+    assert!(
+        ["itc", "itm", "batch_txt_r1"]
+            .iter()
+            .all(|name| rows[0][name].is_number())
+    );
+    assert!(
+        ["mlm", "mim", "psl", "codes_in_batch"]
+            .iter()
+            .all(|name| rows[0].get(name).is_none())
+    );
+    let mean = |rows: &[Value], name: &str| {
+        let sum: f64 = rows.iter().map(|row| row[name].as_f64().unwrap()).sum();
+        sum / rows.len() as f64
+    };
+    for name in ["loss", "itc"] {
+        let (first, last) = (mean(&rows[..10], name), mean(&rows[50..], name));
+        assert!(last < first - 0.2, "{name}: {first} to {last}");
+    }
+
+    let test = place.scenes.test.display().to_string();
+    let eval = [
+        "eval",
+        "retrieval",
+        "--checkpoint",
+        &tuned,
+        "--data",
+        &test,
+        "--json",
+    ];
+    let found: Value = serde_json::from_str(&printed(&eval)).unwrap();
+    assert_eq!(
+        (&found["images"], &found["top_k"]),
+        (&12.into(), &128.into())
+    );
+    let pictures = place
+        .scenes
+        .test
+        .with_file_name("test")
+        .display()
+        .to_string();
+    let picture = fs::read_dir(&pictures)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let (picture, heat) = (picture.display().to_string(), place.path("heat.png"));
+    printed(&[
+        "search",
+        "a red circle",
+        "--images",
+        &pictures,
+        "--checkpoint",
+        &tuned,
+    ]);
+    printed(&[
+        "ground",
+        &picture,
+        "a red circle",
+        "--checkpoint",
+        &tuned,
+        "--output",
+        &heat,
+    ]);
+    printed(&["keywords", &picture, "--checkpoint", &tuned]);
+    printed(&["report", &tuned]);
+
+    // Once more from there: its size of picture is kept.
+    assert_done(&place.finetune(&tuned, "again", &["batch_size=8", "steps=1"]));
+    let saved = fs::read_to_string(place.path("again/config.toml").as_str()).unwrap();
+    assert!(
+        saved.contains("image_size = 80") && saved.contains("lr = 0.0001"),
+        "{saved}"
+    );
+}
+
+#[test]
+fn a_resumed_run_computes_what_it_would_have_without_its_first_model() {
+    let place = Place::new();
+    let test = place.scenes.test.display().to_string();
+    let settings = [
+        "batch_size=8",
+        "steps=6",
+        "save_every_steps=3",
+        "dropout=0.1",
+        "queue_size=30",
+    ];
+    assert_done(&place.finetune(&place.model, "whole", &settings));
+    let (whole, part) = (place.scenes.path("whole"), place.scenes.path("part"));
+    let saved = fs::read_to_string(whole.join("config.toml")).unwrap();
+    assert!(
+        saved.contains("image_size = 48"),
+        "half as large again: {saved}"
+    );
+
+    copy(&whole, &part);
+    let checkpoints = part.join("checkpoints");
+    fs::remove_dir_all(checkpoints.join("step-00000006")).unwrap();
+    fs::write(checkpoints.join("latest"), "step-00000003").unwrap();
+    fs::rename(&place.model, place.path("elsewhere")).unwrap();
+    let folder = part.display().to_string();
+    let resume = ["finetune", "retrieval", "--resume", &folder];
+    assert_done(&output_of(&[&resume[..], &["--eval-data", &test]].concat()));
+    for name in ["model.safetensors", "optimizer.safetensors"] {
+        let read = |run: &Path| fs::read(run.join("checkpoints/step-00000006").join(name)).unwrap();
+        assert!(read(&whole) == read(&part), "{name} differs");
+    }
+    assert!(part.join("evaluation.jsonl").exists());
+
+    let refused = |more: &[&str], words: &[&str]| {
+        assert_refused(&output_of(&[&resume[..], more].concat()), words);
+    };
+    refused(&["--set", "vision_width=64"], &["vision_width", "32"]);
+    refused(&["--set", "image_size=64"], &["image_size", "48"]);
+    refused(&["--set", "objectives=[\"mim\"]"], &["objectives", "itm"]);
+    let other = output_of(&["pretrain", "--resume", &folder]);
+    assert_refused(&other, &["simla finetune retrieval --resume"]);
+    let other = output_of(&[
+        "finetune",
+        "retrieval",
+        "--resume",
+        &place.path("elsewhere"),
+    ]);
+    assert_refused(&other, &["simla pretrain --resume"]);
+}
+
+#[test]
+fn what_cannot_be_fine_tuned_is_refused_with_its_name() {
+    let place = Place::new();
+    let refused = |checkpoint: &str, setting: &str, words: &[&str]| {
+        let output = place.finetune(checkpoint, "tuned", &["batch_size=8", setting]);
+        assert_refused(&output, words);
+        assert!(!place.scenes.path("tuned").exists(), "{words:?}");
+    };
+    let dvae = format!("{}/dvae", place.model);
+    refused(
+        &place.path("nowhere"),
+        "steps=1",
+        &["nowhere", "no checkpoint"],
+    );
+    refused(&dvae, "steps=1", &["task `dvae`", "expected a model"]);
+    let model = &place.model;
+    refused(
+        model,
+        "text_depth=3",
+        &["text_depth` = 3", "expected the 2 of the model"],
+    );
+    refused(model, "preset=base", &["preset", "base", "tiny"]);
+    refused(
+        model,
+        "dvae_steps=3",
+        &["dvae_steps", "does nothing in fine-tuning"],
+    );
+    refused(
+        model,
+        "objectives=[\"itc\", \"psl\"]",
+        &["objectives", "psl", "itc, itm or both"],
+    );
+    refused(model, "image_size=50", &["image_size", "50", "multiple"]);
+    refused(model, "batch_size=241", &["batch_size", "241", "240"]);
+}
