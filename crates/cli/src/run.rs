@@ -323,6 +323,9 @@ impl Run {
         let fresh = || Simla::new(config, s.dtype.kind(), self.device, s.seed as i64);
         let mut simla = guarded(fresh)?;
         start::weights(&mut simla, &self.inputs.init)?;
+        if s.recompute {
+            simla.online.recompute_layers();
+        }
         Ok(simla)
     }
 

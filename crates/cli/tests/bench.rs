@@ -35,3 +35,18 @@ fn retrieval_is_timed_part_by_part() {
         ],
     );
 }
+
+#[test]
+fn a_step_that_computes_layers_again_takes_less_memory() {
+    let step = ["step", "--preset", "tiny", "--batch", "32", "--steps", "1"];
+    let peak = |more: &[&str]| {
+        bench(&[&step[..], more].concat())["peak_gib"]
+            .as_f64()
+            .unwrap()
+    };
+    let (kept, recomputed) = (peak(&[]), peak(&["--recompute"]));
+    assert!(
+        recomputed < 0.9 * kept,
+        "{recomputed} GiB against {kept} GiB"
+    );
+}

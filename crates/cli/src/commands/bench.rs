@@ -73,6 +73,9 @@ pub struct StepArguments {
     /// Steps before them
     #[arg(long, default_value_t = 1)]
     warmup: usize,
+    /// Computes activations again in the backward pass instead of keeping them
+    #[arg(long)]
+    recompute: bool,
     /// Also where the time goes
     #[arg(long)]
     profile: bool,
@@ -167,6 +170,9 @@ fn measure(arguments: &StepArguments, config: ModelConfig, device: Device) -> se
     let kind = arguments.dtype.kind();
     let peak = matrix_peak(kind, device);
     let mut model = Simla::new(config.clone(), kind, device, 0);
+    if arguments.recompute {
+        model.online.recompute_layers();
+    }
     let mut optimizer = AdamW::new(AdamWConfig::default(), &model.online);
     let mut gradients = Gradients::new(&model.online);
     let mut rng = ChaCha8Rng::seed_from_u64(0);
@@ -200,6 +206,7 @@ fn measure(arguments: &StepArguments, config: ModelConfig, device: Device) -> se
         "device": arguments.device,
         "dtype": arguments.dtype,
         "batch": arguments.batch,
+        "recompute": arguments.recompute,
         "step_s": step_s,
         "pairs_per_s": pairs / step_s,
         "peak_gib": peak_gib(),
