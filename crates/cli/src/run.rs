@@ -338,6 +338,9 @@ impl Run {
             }
             _ => start::weights(&mut simla, &self.inputs.init)?,
         }
+        if s.recompute {
+            simla.online.recompute_layers();
+        }
         Ok(simla)
     }
 

@@ -88,6 +88,8 @@ fn a_run_trains_evaluates_and_repeats_bit_for_bit() {
         assert!((0.0..=100.0).contains(&share), "{name} = {share}");
     }
     assert_eq!(found["images"], 12);
+    let bf16: Value = serde_json::from_str(&eval(&["--json", "--dtype", "bf16"])).unwrap();
+    assert!(bf16["itc"]["txt_r10"].is_number(), "{bf16}");
     let table = eval(&[]);
     assert!(
         table.contains("contrast (ITC)") && table.contains("re-ranked top 4 (ITM)"),

@@ -17,6 +17,7 @@ pub mod model;
 pub mod objectives;
 pub mod optim;
 pub mod queue;
+mod recompute;
 pub mod settings;
 pub mod step;
 pub mod tasks;

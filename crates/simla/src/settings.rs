@@ -52,6 +52,7 @@ settings! {
     accumulate: u64, "micro-batches that make one optimiser step";
     seed: u64, "decides every random choice of the run";
     dtype: Dtype, "type of the matrix products: f32 or bf16";
+    recompute: bool, "computes activations again in the backward pass: much less memory, a third more time, the same numbers";
     objectives: Objectives, "losses that take part, of itc, itm, mlm, mim, psl";
 
     lr: f64, "learning rate at the top of the schedule";
@@ -191,6 +192,7 @@ impl Settings {
             accumulate: 1,
             seed: 0,
             dtype: Dtype::F32,
+            recompute: false,
             objectives: Objectives::default(),
             lr: 1e-4,
             warmup_lr: 1e-5,

@@ -55,11 +55,32 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// Cross-attention of `q` `[G x B, H, L, D / H]` in `layer`.
-    fn attend(&self, layer: usize, q: &Tensor, p: f64) -> Tensor {
+    /// What `layer` reads.
+    fn of(self, layer: usize) -> LayerReading {
         let (k, v) = &self.context.layers[layer];
-        let bias = self.context.bias.as_ref();
-        let Some(swapped) = self.swapped else {
+        LayerReading {
+            k: k.shallow_clone(),
+            v: v.shallow_clone(),
+            bias: self.context.bias.as_ref().map(Tensor::shallow_clone),
+            swapped: self.swapped.map(Tensor::shallow_clone),
+        }
+    }
+}
+
+/// A [`Reading`] in one layer.
+#[derive(Debug)]
+struct LayerReading {
+    k: Tensor,
+    v: Tensor,
+    bias: Option<Tensor>,
+    swapped: Option<Tensor>,
+}
+
+impl LayerReading {
+    /// Cross-attention of `q` `[G x B, H, L, D / H]`.
+    fn attend(&self, q: &Tensor, p: f64) -> Tensor {
+        let (k, v, bias) = (&self.k, &self.v, self.bias.as_ref());
+        let Some(swapped) = &self.swapped else {
             return attend_groups(q, k, v, bias, p);
         };
         let batch = k.size()[0];
@@ -121,7 +142,7 @@ impl Rows<'_> {
 }
 
 /// The residual, dropout and norm that end every sub-layer of BERT.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Output {
     dense: Linear,
     norm: LayerNorm,
@@ -141,7 +162,7 @@ impl Output {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Layer {
     index: usize,
     heads: i64,
@@ -219,12 +240,12 @@ impl Layer {
         x: &Tensor,
         rows: Rows,
         bias: Option<&Tensor>,
-        reading: Option<Reading>,
+        reading: Option<&LayerReading>,
         p: f64,
     ) -> Tensor {
         let mut x = self.read_own(w, x, rows, bias, p);
         if let Some(reading) = reading {
-            let seen = reading.attend(self.index, &self.queries(w, &x), p);
+            let seen = reading.attend(&self.queries(w, &x), p);
             x = self.crossattention.forward(w, &merge_heads(&seen), &x, p);
         }
         self.feed(w, &x, p)
@@ -339,8 +360,11 @@ impl TextEncoder {
     }
 
     fn embed(&self, w: &Weights, x: Tensor, p: f64) -> Tensor {
-        let positions = w[self.position_embeddings].narrow(0, 0, x.size()[1]);
-        dropout(self.embedding_norm.forward(w, &(x + positions)), p)
+        let (norm, positions) = (self.embedding_norm, self.position_embeddings);
+        w.layer(x, move |w, x| {
+            let positions = w[positions].narrow(0, 0, x.size()[1]);
+            dropout(norm.forward(w, &(x + positions)), p)
+        })
     }
 
     /// Keys and values of a context `[B, M, D]` for the cross-attention of every layer, in one product; `mask` `[B, M]` is 1
@@ -358,7 +382,8 @@ impl TextEncoder {
             ])
             .permute([2, 0, 3, 1, 4])
             .unbind(0);
-        let layers = parts
+        let layers = w
+            .cut(parts)
             .chunks_exact(2)
             .map(|kv| (kv[0].shallow_clone(), kv[1].shallow_clone()))
             .collect();
@@ -378,8 +403,12 @@ impl TextEncoder {
         p: f64,
     ) -> Tensor {
         let layers = &self.layers[..self.layers.len() - 1];
-        layers.iter().fold(x.shallow_clone(), |x, layer| {
-            layer.forward(w, &x, Rows::All, bias, reading, p)
+        layers.iter().fold(x.shallow_clone(), |x, &layer| {
+            let bias = bias.map(Tensor::shallow_clone);
+            let reading = reading.map(|reading| reading.of(layer.index));
+            w.layer(x, move |w, x| {
+                layer.forward(w, x, Rows::All, bias.as_ref(), reading.as_ref(), p)
+            })
         })
     }
 
@@ -393,7 +422,9 @@ impl TextEncoder {
         reading: Option<Reading>,
         p: f64,
     ) -> Tensor {
-        self.layers[self.layers.len() - 1].forward(w, x, rows, bias, reading, p)
+        let layer = self.layers[self.layers.len() - 1];
+        let reading = reading.map(|reading| reading.of(layer.index));
+        layer.forward(w, x, rows, bias, reading.as_ref(), p)
     }
 
     /// All layers, the last for `rows`.
@@ -436,11 +467,12 @@ impl TextEncoder {
         context: &KeysValues,
         layer: usize,
     ) -> OpenedText {
-        let reading = Some(Reading::own(context));
+        let reading = Reading::own(context);
         let x = self.layers[..layer]
             .iter()
             .fold(x.shallow_clone(), |x, layer| {
-                layer.forward(w, &x, Rows::All, bias, reading, 0.0)
+                let reading = reading.of(layer.index);
+                layer.forward(w, &x, Rows::All, bias, Some(&reading), 0.0)
             });
         let opened = &self.layers[layer];
         let hidden = opened.read_own(w, &x, Rows::All, bias, 0.0);
@@ -462,11 +494,12 @@ impl TextEncoder {
         let (_, values) = &context.layers[opened.layer];
         let seen = merge_heads(&map.to_kind(w.kind()).matmul(values));
         let x = layer.crossattention.forward(w, &seen, &opened.hidden, 0.0);
-        let reading = Some(Reading::own(context));
+        let reading = Reading::own(context);
         let x = self.layers[opened.layer + 1..]
             .iter()
             .fold(layer.feed(w, &x, 0.0), |x, layer| {
-                layer.forward(w, &x, Rows::All, bias, reading, 0.0)
+                let reading = reading.of(layer.index);
+                layer.forward(w, &x, Rows::All, bias, Some(&reading), 0.0)
             });
         x.select(1, 0)
     }

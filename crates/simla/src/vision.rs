@@ -8,7 +8,7 @@ use crate::weights::{Init, Layout, Leaf, Weights};
 
 const EPS: f64 = 1e-6;
 
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Block {
     norm1: LayerNorm,
     qkv: Linear,
@@ -126,14 +126,12 @@ impl VisionEncoder {
     /// Embeds images `[B, 3, S, S]`; `hidden` `[B, P]` is true where a patch is replaced by the mask token.
     /// Returns `[B, 1 + P, D]`.
     pub fn forward(&self, w: &Weights, image: &Tensor, hidden: Option<&Tensor>) -> Tensor {
+        let (norm, heads) = (self.norm, self.heads);
         let x = self.embed(w, image, hidden);
-        self.norm.forward(
-            w,
-            &self
-                .blocks
-                .iter()
-                .fold(x, |x, block| block.forward(w, &x, self.heads)),
-        )
+        let x = self.blocks.iter().fold(x, |x, &block| {
+            w.layer(x, move |w, x| block.forward(w, x, heads))
+        });
+        w.layer(x, move |w, x| norm.forward(w, x))
     }
 
     /// Attention of the last block's [CLS] over the patches: `[B, H, P]` (figure 2).

@@ -7,11 +7,14 @@
 //! - Leaves are copies in the compute type, made once a step by [`Weights::refresh`], not once a use; at f32 they *are* the
 //!   buffers. No ambient autocast: what type a product runs in can be read off its operands.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::{Index, Range};
 
 use tch::{Device, Kind, Tensor, no_grad};
 use thiserror::Error;
+
+use crate::recompute::{Segment, draw_seed};
 
 /// A parameter of a [`Layout`], by position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -205,6 +208,8 @@ pub struct Weights {
     copies: Option<Flat>,
     leaves: Vec<Tensor>,
     trainable: bool,
+    /// The graphs that stand, in the order in which they were computed; none where no layer is recomputed.
+    segments: Option<RefCell<Vec<Segment>>>,
 }
 
 impl Index<Leaf> for Weights {
@@ -249,6 +254,7 @@ impl Weights {
             copies,
             leaves,
             trainable,
+            segments: None,
         }
     }
 
@@ -265,6 +271,15 @@ impl Weights {
         self.copies
             .as_ref()
             .map_or(Kind::Float, |copies| copies.matrices.kind())
+    }
+
+    /// From now on the activations of layers are computed again in the backward pass instead of being kept.
+    pub fn recompute_layers(&mut self) {
+        self.segments = Some(RefCell::default());
+    }
+
+    pub(crate) fn segments(&self) -> Option<&RefCell<Vec<Segment>>> {
+        self.segments.as_ref()
     }
 
     /// The f32 values themselves. Call [`Weights::refresh`] after changing them.
@@ -284,8 +299,11 @@ impl Weights {
             .all(|buffer| buffer.norm().double_value(&[]).is_finite())
     }
 
-    /// Brings the copies in the compute type up to date.
+    /// Brings the copies in the compute type up to date. Graphs of the values before end here.
     pub fn refresh(&mut self) {
+        if let Some(segments) = &mut self.segments {
+            segments.get_mut().clear();
+        }
         if let Some(copies) = &mut self.copies {
             no_grad(|| {
                 copies.matrices.copy_(&self.master.matrices);
@@ -386,12 +404,35 @@ impl Gradients {
 
     /// Adds the gradient of `loss`, and frees its graph.
     pub fn backward(&mut self, loss: &Tensor, weights: &Weights) {
-        let gradients = Tensor::run_backward(&[loss], weights.leaves(), false, false);
+        let seed = draw_seed();
+        let mut segments = weights.segments().map(RefCell::take).unwrap_or_default();
+        let mut of_others = Vec::new();
+        self.add(loss, weights, &mut segments);
+        while let Some(segment) = segments.pop() {
+            if segment.reached() {
+                self.add(&segment.loss(weights), weights, &mut segments);
+            } else {
+                of_others.insert(0, segment);
+            }
+        }
+        if let Some(segments) = weights.segments() {
+            segments.replace(of_others);
+        }
+        tch::manual_seed(seed);
+    }
+
+    /// Adds what of the gradient of `loss` lies between it and the leaves of the segments `before` it.
+    fn add(&mut self, loss: &Tensor, weights: &Weights, before: &mut [Segment]) {
+        let leaves = before.iter().flat_map(|segment| &segment.leaves);
+        let inputs: Vec<&Tensor> = weights.leaves().iter().chain(leaves).collect();
+        let mut gradients = Tensor::run_backward(&[loss], &inputs, false, false).into_iter();
         no_grad(|| {
-            for ((gradient, leaf), touched) in gradients
-                .into_iter()
-                .zip(&self.layout.leaves)
+            for ((leaf, touched), gradient) in self
+                .layout
+                .leaves
+                .iter()
                 .zip(&mut self.touched)
+                .zip(gradients.by_ref())
             {
                 if !gradient.defined() {
                     continue;
@@ -402,6 +443,13 @@ impl Gradients {
                 } else {
                     sum.copy_(&gradient);
                 }
+            }
+            let sums = before.iter_mut().flat_map(|segment| &mut segment.gradients);
+            for (sum, gradient) in sums.zip(gradients).filter(|(_, g)| g.defined()) {
+                *sum = Some(match sum.take() {
+                    Some(sum) => sum + gradient,
+                    None => gradient,
+                });
             }
         });
     }

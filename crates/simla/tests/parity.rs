@@ -175,10 +175,22 @@ impl Differences {
 
 #[test]
 fn two_steps_agree_with_the_reference() {
+    agree_with_the_reference(false);
+}
+
+#[test]
+fn two_steps_with_recomputed_layers_agree_with_it_too() {
+    agree_with_the_reference(true);
+}
+
+fn agree_with_the_reference(recompute: bool) {
     let case = Case::open();
     let device = Device::Cpu;
     let mut model = Simla::new(case.config.clone(), Kind::Float, device, 0);
     model.load(&case.weights).unwrap();
+    if recompute {
+        model.online.recompute_layers();
+    }
     let mut optimizer = AdamW::new(case.optimizer, &model.online);
     let mut gradients = Gradients::new(&model.online);
     let mut differences = Differences::default();

@@ -29,6 +29,7 @@ pub enum Command {
     Step(StepArguments),
     Loader(LoaderArguments),
     Memory(super::bench_memory::Arguments),
+    Retrieval(super::bench_retrieval::Arguments),
 }
 
 /// Times the way from a JPEG's bytes to its two views
@@ -72,21 +73,24 @@ pub struct StepArguments {
     /// Steps before them
     #[arg(long, default_value_t = 1)]
     warmup: usize,
+    /// Computes activations again in the backward pass instead of keeping them
+    #[arg(long)]
+    recompute: bool,
     /// Also where the time goes
     #[arg(long)]
     profile: bool,
 }
 
-fn preset(text: &str) -> Result<Preset, String> {
+pub fn preset(text: &str) -> Result<Preset, String> {
     serde_json::from_value(json!(text)).map_err(|_| "expected tiny, small or base".into())
 }
 
-fn dtype(text: &str) -> Result<Dtype, String> {
+pub fn dtype(text: &str) -> Result<Dtype, String> {
     serde_json::from_value(json!(text)).map_err(|_| "expected f32 or bf16".into())
 }
 
 /// Word pieces of a caption, as in the peer's benchmark.
-const TOKENS: i64 = 25;
+pub const TOKENS: i64 = 25;
 /// Share of the words that are masked there.
 const MASKED_WORDS: f64 = 0.3;
 const ALPHA: f64 = 0.4;
@@ -96,6 +100,7 @@ pub fn run(command: Command) -> Result<ExitCode> {
         Command::Step(arguments) => step(&arguments),
         Command::Loader(arguments) => loader(arguments),
         Command::Memory(arguments) => super::bench_memory::run(arguments),
+        Command::Retrieval(arguments) => super::bench_retrieval::run(arguments),
     }
 }
 
@@ -142,24 +147,32 @@ fn step(arguments: &StepArguments) -> Result<ExitCode> {
         );
     }
     let device = simla::device::open(&arguments.device)?;
+    let config = model_config(arguments.preset);
+    println!("{}", guarded(|| measure(arguments, config, device))?);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A model of BERT's vocabulary.
+pub fn model_config(preset: Preset) -> ModelConfig {
     let special = SpecialIds {
         pad: 0,
         cls: 101,
         sep: 102,
         mask: 103,
     };
-    let config = ModelConfig {
+    ModelConfig {
         dropout: 0.1,
-        ..ModelConfig::preset(arguments.preset, 30_522, special)
-    };
-    println!("{}", guarded(|| measure(arguments, config, device))?);
-    Ok(ExitCode::SUCCESS)
+        ..ModelConfig::preset(preset, 30_522, special)
+    }
 }
 
 fn measure(arguments: &StepArguments, config: ModelConfig, device: Device) -> serde_json::Value {
     let kind = arguments.dtype.kind();
     let peak = matrix_peak(kind, device);
     let mut model = Simla::new(config.clone(), kind, device, 0);
+    if arguments.recompute {
+        model.online.recompute_layers();
+    }
     let mut optimizer = AdamW::new(AdamWConfig::default(), &model.online);
     let mut gradients = Gradients::new(&model.online);
     let mut rng = ChaCha8Rng::seed_from_u64(0);
@@ -193,6 +206,7 @@ fn measure(arguments: &StepArguments, config: ModelConfig, device: Device) -> se
         "device": arguments.device,
         "dtype": arguments.dtype,
         "batch": arguments.batch,
+        "recompute": arguments.recompute,
         "step_s": step_s,
         "pairs_per_s": pairs / step_s,
         "peak_gib": peak_gib(),
@@ -269,7 +283,7 @@ fn profile(
     parts.into()
 }
 
-fn synchronize(device: Device) {
+pub fn synchronize(device: Device) {
     if let Device::Cuda(index) = device {
         tch::Cuda::synchronize(index as i64);
     }
@@ -291,6 +305,17 @@ fn matrix_peak(kind: Kind, device: Device) -> f64 {
     2.0 * (n as f64).powi(3) / best
 }
 
+/// Token ids of `n` captions of [`TOKENS`] word pieces, one after the other.
+pub fn random_captions(c: &ModelConfig, n: usize, rng: &mut ChaCha8Rng) -> Vec<i64> {
+    (0..n as i64 * TOKENS)
+        .map(|i| match i % TOKENS {
+            0 => c.special.cls,
+            last if last == TOKENS - 1 => c.special.sep,
+            _ => rng.random_range(c.special.mask + 1..c.vocab_size),
+        })
+        .collect()
+}
+
 /// Random pairs, and how many words are masked in all.
 fn random_inputs(
     c: &ModelConfig,
@@ -298,17 +323,13 @@ fn random_inputs(
     rng: &mut ChaCha8Rng,
     device: Device,
 ) -> (Inputs, i64) {
-    let (first, size) = (c.special.mask + 1, (batch * TOKENS) as usize);
-    let at = |i: usize| i as i64 % TOKENS;
-    let ids: Vec<i64> = (0..size)
-        .map(|i| match at(i) {
-            0 => c.special.cls,
-            last if last == TOKENS - 1 => c.special.sep,
-            _ => rng.random_range(first..c.vocab_size),
+    let ids = random_captions(c, batch as usize, rng);
+    let hidden: Vec<bool> = (0..ids.len())
+        .map(|i| match i as i64 % TOKENS {
+            0 => false,
+            1 => true,
+            _ => rng.random_bool(MASKED_WORDS),
         })
-        .collect();
-    let hidden: Vec<bool> = (0..size)
-        .map(|i| at(i) == 1 || at(i) > 0 && rng.random_bool(MASKED_WORDS))
         .collect();
     let masked: Vec<i64> = ids
         .iter()

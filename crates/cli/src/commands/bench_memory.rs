@@ -19,6 +19,9 @@ pub struct Arguments {
     /// Type of the matrix products: f32 or bf16
     #[arg(long, default_value = "f32")]
     dtype: String,
+    /// Computes activations again in the backward pass instead of keeping them
+    #[arg(long)]
+    recompute: bool,
     /// Memory to fill, in GiB; without, what is free now
     #[arg(long)]
     budget: Option<f64>,
@@ -49,6 +52,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
             "what": "memory of a pretrain step",
             "preset": arguments.preset,
             "dtype": arguments.dtype,
+            "recompute": arguments.recompute,
             "measured_gib": {small.to_string(): low, large.to_string(): high},
             "fixed_gib": fixed,
             "gib_a_pair": a_pair,
@@ -77,6 +81,7 @@ fn peak(arguments: &Arguments, batch: u32) -> Result<f64> {
             &batch.to_string(),
         ])
         .args(["--preset", &arguments.preset, "--dtype", &arguments.dtype])
+        .args(arguments.recompute.then_some("--recompute"))
         .stderr(Stdio::inherit())
         .output()?;
     if !output.status.success() {

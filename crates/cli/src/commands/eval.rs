@@ -10,6 +10,7 @@ use simla::settings::Dtype;
 use simla::tasks::pretrain::Model;
 use simla::tasks::retrieval::{Gallery, Recalls, Retrieval, evaluate};
 
+use crate::commands::bench::dtype;
 use crate::commands::grounding;
 use crate::console::{Progress, say_broken};
 use crate::run::open_data;
@@ -45,6 +46,9 @@ pub struct RetrievalArguments {
     /// Where to compute: cpu, cuda or cuda:N
     #[arg(long, default_value = "cpu")]
     device: String,
+    /// Type of the matrix products: f32 or bf16
+    #[arg(long, default_value = "f32", value_parser = dtype)]
+    dtype: Dtype,
     /// One JSON object in place of the table
     #[arg(long)]
     json: bool,
@@ -59,7 +63,7 @@ pub fn run(command: Command) -> Result<ExitCode> {
 
 fn retrieval(arguments: RetrievalArguments) -> Result<ExitCode> {
     let device = simla::device::open(&arguments.device)?;
-    let model = Model::open(&arguments.checkpoint, Dtype::F32.kind(), device)?;
+    let model = Model::open(&arguments.checkpoint, arguments.dtype.kind(), device)?;
     let dataset = open_data(
         std::slice::from_ref(&arguments.data),
         arguments.image_root.as_deref(),

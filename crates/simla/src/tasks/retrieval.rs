@@ -17,7 +17,7 @@ use crate::objectives::itm;
 use crate::text::{Reading, Rows};
 
 /// Images or captions that are embedded at a time.
-const BATCH: usize = 32;
+pub const BATCH: usize = 32;
 /// Captions that are matched with one image at a time.
 const MATCHED: usize = 64;
 
@@ -391,15 +391,20 @@ pub fn match_scores(model: &Simla, image_embeds: &Tensor, captions: &[&[i64]]) -
     let (towers, w) = (&model.towers, &model.online);
     let images = image_embeds.size()[0];
     let shared = (images == 1).then(|| towers.image_context(w, image_embeds));
-    let mut scores = Vec::with_capacity(captions.len());
-    for chunk in captions.chunks(MATCHED) {
+    // Captions of one length together: padding is computed too.
+    let mut order: Vec<usize> = (0..captions.len()).collect();
+    order.sort_by_key(|&i| captions[i].len());
+    let mut scores = vec![0.0; captions.len()];
+    for chunk in order.chunks(MATCHED) {
         let own = || {
-            let (first, count) = (scores.len() as i64, chunk.len() as i64);
-            towers.image_context(w, &image_embeds.narrow(0, first, count))
+            let rows: Vec<i64> = chunk.iter().map(|&i| i as i64).collect();
+            let rows = Tensor::from_slice(&rows).to(w.device());
+            towers.image_context(w, &image_embeds.index_select(0, &rows))
         };
         let own = shared.is_none().then(own);
         let context = shared.as_ref().or(own.as_ref()).expect("one of them");
-        let (ids, mask) = pad(chunk, model.config.special.pad, w.device());
+        let texts: Vec<&[i64]> = chunk.iter().map(|&i| captions[i]).collect();
+        let (ids, mask) = pad(&texts, model.config.special.pad, w.device());
         let bias = key_bias(&mask, w.kind());
         let words = towers.text.embed_words(w, &ids, 0.0);
         let reading = Some(Reading::own(context));
@@ -409,7 +414,12 @@ pub fn match_scores(model: &Simla, image_embeds: &Tensor, captions: &[&[i64]]) -
         let logits = model.itm_head.forward(w, &hidden.select(1, 0));
         let logits = logits.to_kind(Kind::Float);
         let odds = logits.select(1, itm::MATCH) - logits.select(1, 1 - itm::MATCH);
-        scores.extend(Vec::<f32>::try_from(odds).expect("floats"));
+        for (&i, odds) in chunk
+            .iter()
+            .zip(Vec::<f32>::try_from(odds).expect("floats"))
+        {
+            scores[i] = odds;
+        }
     }
     scores
 }

@@ -1,0 +1,118 @@
+//! `simla bench retrieval`.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use rand::{RngCore, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde_json::{Value, json};
+use simla::config::Preset;
+use simla::guard::guarded;
+use simla::memory::peak_gib;
+use simla::model::Simla;
+use simla::settings::Dtype;
+use simla::tasks::retrieval::{BATCH, embed_pixels, match_scores, text_features};
+use tch::{Device, no_grad};
+
+use super::bench::{TOKENS, dtype, model_config, preset, random_captions, synchronize};
+
+/// Times what `simla eval retrieval` computes, on random pictures and captions
+#[derive(Args)]
+pub struct Arguments {
+    /// Sizes of the model
+    #[arg(long, default_value = "base", value_parser = preset)]
+    preset: Preset,
+    /// Where to compute: cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// Type of the matrix products: f32 or bf16
+    #[arg(long, default_value = "f32", value_parser = dtype)]
+    dtype: Dtype,
+    /// Images that are encoded, and re-ranked captions for
+    #[arg(long, default_value_t = 32)]
+    images: usize,
+    /// Captions that are encoded
+    #[arg(long, default_value_t = 128)]
+    captions: usize,
+    /// Captions that are matched with each image
+    #[arg(long, default_value_t = 16)]
+    top_k: usize,
+}
+
+pub fn run(arguments: Arguments) -> Result<ExitCode> {
+    let (images, captions, top_k) = (arguments.images, arguments.captions, arguments.top_k);
+    if images == 0 || top_k == 0 || captions < top_k {
+        bail!(
+            "--images {images}, --captions {captions}, --top-k {top_k}: expected at least 1 image and 1 candidate, and no more \
+             candidates than captions"
+        );
+    }
+    let device = simla::device::open(&arguments.device)?;
+    println!("{}", guarded(|| no_grad(|| measure(&arguments, device)))?);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn measure(arguments: &Arguments, device: Device) -> Value {
+    let config = model_config(arguments.preset);
+    let model = Simla::new(config.clone(), arguments.dtype.kind(), device, 0);
+    let mut rng = ChaCha8Rng::seed_from_u64(0);
+    let ids = random_captions(&config, arguments.captions, &mut rng);
+    let captions: Vec<&[i64]> = ids.chunks(TOKENS as usize).collect();
+    let bytes = (3 * config.image_size * config.image_size) as usize;
+    let mut pixels = vec![0; arguments.images * bytes];
+    rng.fill_bytes(&mut pixels);
+    let embed = |pixels: &[u8]| {
+        let embeds = embed_pixels(&model, pixels, pixels.len() / bytes);
+        (model.towers.image_feat(&model.online, &embeds), embeds)
+    };
+    // Once before anything counts.
+    let _ = text_features(&model, &captions[..1]);
+    let warm = embed(&pixels[..bytes]).1;
+    match_scores(&model, &warm, &captions[..1]);
+
+    let per_s = |count: usize, f: &mut dyn FnMut()| {
+        synchronize(device);
+        let start = Instant::now();
+        f();
+        synchronize(device);
+        count as f64 / start.elapsed().as_secs_f64()
+    };
+    let captions_per_s = per_s(captions.len(), &mut || {
+        for chunk in captions.chunks(BATCH) {
+            let _ = text_features(&model, chunk);
+        }
+    });
+    let images_per_s = per_s(arguments.images, &mut || {
+        for chunk in pixels.chunks(BATCH * bytes) {
+            let _ = embed(chunk);
+        }
+    });
+    // Every image's own candidates, as after a ranking.
+    let candidates = captions.iter().cycle();
+    let pairs_per_s = per_s(arguments.images * arguments.top_k, &mut || {
+        for image in 0..arguments.images {
+            let first = image * arguments.top_k % captions.len();
+            let texts: Vec<&[i64]> = candidates
+                .clone()
+                .skip(first)
+                .take(arguments.top_k)
+                .copied()
+                .collect();
+            match_scores(&model, &warm, &texts);
+        }
+    });
+    json!({
+        "what": format!("retrieval, simla {}", env!("CARGO_PKG_VERSION")),
+        "device": arguments.device,
+        "dtype": arguments.dtype,
+        "images": arguments.images,
+        "captions": arguments.captions,
+        "top_k": arguments.top_k,
+        "images_per_s": images_per_s,
+        "captions_per_s": captions_per_s,
+        "pairs_per_s": pairs_per_s,
+        "peak_gib": peak_gib(),
+    })
+}
