@@ -2,16 +2,23 @@
 
 use std::fmt::Display;
 use std::io::IsTerminal;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
 /// Between two plain lines.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
+/// Units between two looks at a count: it may go fast.
+const SHOWN_EVERY: u64 = 32;
+/// What is over sooner needs no progress.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Of many things that are wrong, so many are named.
+pub const NAMED: usize = 5;
 
 /// Names the first few of the things that cannot be used; `of` says what they are, behind their number.
 pub fn say_broken(broken: &[impl Display], of: impl Display) {
-    const NAMED: usize = 5;
     if broken.is_empty() {
         return;
     }
@@ -28,6 +35,7 @@ pub struct Progress {
     all: u64,
     first: u64,
     start: Instant,
+    patience: Duration,
     printed: Option<Instant>,
 }
 
@@ -51,12 +59,23 @@ impl Progress {
             all,
             first,
             start: Instant::now(),
+            patience: Duration::ZERO,
             printed: None,
         }
     }
 
+    /// Of something that is mostly over before anyone wonders: silent until it takes longer.
+    pub fn patient(what: &str, all: u64) -> Self {
+        let mut progress = Self::new(what, 0, all);
+        progress.patience = PATIENCE;
+        progress
+    }
+
     /// `done` units, with a message about the last.
     pub fn set(&mut self, done: u64, message: impl FnOnce() -> String) {
+        if self.start.elapsed() < self.patience {
+            return;
+        }
         if let Some(bar) = &self.bar {
             bar.set_position(done);
             bar.set_message(message());
@@ -93,6 +112,24 @@ impl Progress {
         match &self.bar {
             Some(bar) => bar.suspend(|| eprintln!("{line}")),
             None => eprintln!("{line}"),
+        }
+    }
+}
+
+/// Progress that several threads add to.
+pub struct Count(Mutex<(u64, Progress)>);
+
+impl Count {
+    pub fn new(progress: Progress) -> Self {
+        Self(Mutex::new((0, progress)))
+    }
+
+    pub fn one_more(&self) {
+        let mut count = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (done, progress) = &mut *count;
+        *done += 1;
+        if done.is_multiple_of(SHOWN_EVERY) {
+            progress.set(*done, String::new);
         }
     }
 }

@@ -3,14 +3,16 @@
 use std::path::Path;
 
 use anyhow::Result;
-use simla::dvae::evaluation::{Outcome, Reconstruction, evaluate};
+use simla::dvae::evaluation::{Evaluation, Outcome, Reconstruction, evaluate};
 use simla::dvae::training::Training;
 use simla::train::Observer;
 use simla::train::metrics::StepRecord;
 use simla_data::Dataset;
 use simla_pictures::canvas::save_png;
+use simla_pictures::samples::SampleSet;
 use simla_pictures::sheet::{Cell, Sheet};
 
+use crate::console::Progress;
 use crate::watch::{Watch, square};
 
 /// Pictures of a sheet.
@@ -32,9 +34,19 @@ impl Reconstructing<'_> {
         let Some(held_out) = self.held_out.filter(|_| due) else {
             return Ok(None);
         };
-        let found = evaluate(&task.dvae, held_out, PICTURES, &mut |_, _| ())?;
-        save(&found, &self.folder.join("reconstructions.png"))?;
+        let mut progress = Progress::patient("held-out pictures", held_out.len());
+        let found = evaluate(&task.dvae, held_out, PICTURES, &mut |done, _| {
+            progress.set(done as u64, String::new);
+        })?;
+        drop(progress);
         let measured = &found.evaluation;
+        let set = SampleSet {
+            step: Some(record.step),
+            text: told(measured),
+            ..SampleSet::default()
+        };
+        let name = format!("step-{:08}", record.step);
+        set.save(&self.folder.join("samples"), &name, &sheet(&found).draw())?;
         let Some(error) = measured.error else {
             return Ok(None); // not one of the pictures could be read
         };
@@ -80,7 +92,10 @@ impl Observer<Training> for Reconstructing<'_> {
 /// # Errors
 /// If the file cannot be written.
 pub fn save(found: &Outcome, path: &Path) -> Result<()> {
-    let measured = &found.evaluation;
+    Ok(save_png(&sheet(found).draw(), path)?)
+}
+
+fn sheet(found: &Outcome) -> Sheet {
     let cell = |one: &Reconstruction| Cell {
         pictures: vec![
             square(&one.original, one.side),
@@ -88,20 +103,23 @@ pub fn save(found: &Outcome, path: &Path) -> Result<()> {
         ],
         ..Cell::default()
     };
-    let sheet = Sheet {
+    Sheet {
         title: "Visual tokenizer".into(),
-        note: format!(
-            "Original (left), and what comes back from one code a patch (right). {:.0} of {} codes occur in {} pictures, perplexity {:.0}; \
-             error {:.3} of the variance.",
-            measured.codes_used * measured.codes as f64,
-            measured.codes,
-            measured.images,
-            measured.perplexity,
-            measured.error.unwrap_or_default(),
-        ),
+        note: told(&found.evaluation),
         cells: found.reconstructions.iter().map(cell).collect(),
         side: 128,
         ..Sheet::default()
-    };
-    Ok(save_png(&sheet.draw(), path)?)
+    }
+}
+
+fn told(measured: &Evaluation) -> String {
+    format!(
+        "Original (left), and what comes back from one code a patch (right). {:.0} of {} codes occur in {} pictures, perplexity {:.0}; \
+         error {:.3} of the variance.",
+        measured.codes_used * measured.codes as f64,
+        measured.codes,
+        measured.images,
+        measured.perplexity,
+        measured.error.unwrap_or_default(),
+    )
 }

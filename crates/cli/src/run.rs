@@ -29,10 +29,13 @@ use simla_data::{Batch, Dataset, Loader, Options, Source, Vocabulary};
 use simla_image::Recipe;
 use tch::Device;
 
-use crate::console::Progress;
+use crate::console::{Count, NAMED, Progress};
 use crate::reconstructions::Reconstructing;
 use crate::start;
 use crate::watch::{Evaluating, Looking, Watch};
+
+/// Captions that a tokenizer alone has a vocabulary of: batches have words, which it does not read.
+const UNREAD: usize = 1000;
 
 /// Where a run's data come from.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -75,13 +78,32 @@ pub fn open_data(
     open_sources(data, &options)
 }
 
-/// As [`open_data`], with every option.
+/// As [`open_data`], with every option. Says what is wrong with it and can be lived with.
 pub fn open_sources(data: &[String], options: &Options) -> Result<Dataset> {
     let sources: Vec<Source> = data
         .iter()
         .map(|text| text.parse().expect("any text is a source"))
         .collect();
-    Ok(Dataset::open(&sources, options)?)
+    let mut progress: Option<(PathBuf, Progress)> = None;
+    let dataset = Dataset::open_watched(&sources, options, &mut |path, done, all| {
+        if progress.as_ref().is_none_or(|(of, _)| of != path) {
+            let what = format!("percent of {} read", path.display());
+            progress = Some((path.into(), Progress::patient(&what, 100)));
+        }
+        if let Some((_, progress)) = &mut progress {
+            progress.set(100 * done / all.max(1), String::new);
+        }
+    })?;
+    drop(progress);
+    let warnings = dataset.warnings();
+    if !warnings.is_empty() {
+        let count = warnings.len();
+        eprintln!("warning: of {count} shards only what comes before the damage is used:");
+    }
+    for warning in warnings.iter().take(NAMED) {
+        eprintln!("  {warning}");
+    }
+    Ok(dataset)
 }
 
 impl Run {
@@ -133,11 +155,14 @@ impl Run {
         } else {
             match inputs.vocabulary.as_ref().or(start.as_ref()) {
                 Some(path) => Vocabulary::open(path)?,
-                None => Vocabulary::learn(dataset.captions(), settings.vocab_size as usize)?,
+                None => {
+                    let captions = if has_model { usize::MAX } else { UNREAD };
+                    learn(&dataset, captions, settings.vocab_size as usize)?
+                }
             }
         };
         let held_out = match &inputs.held_out {
-            Some(path) => Some(HeldOut::open(path, &vocabulary, &settings)?),
+            Some(path) => Some(HeldOut::open(path, &options, &vocabulary, &settings)?),
             None => None,
         };
         fs::create_dir_all(folder)
@@ -154,11 +179,14 @@ impl Run {
             None => "records",
             Some(_) => "pairs",
         };
-        eprintln!(
-            "{} {counted}, {} word pieces",
-            dataset.len(),
-            vocabulary.len()
-        );
+        match has_model {
+            true => eprintln!(
+                "{} {counted}, {} word pieces",
+                dataset.len(),
+                vocabulary.len()
+            ),
+            false => eprintln!("{} records", dataset.len()),
+        }
         let records = dataset.epoch_len();
         if has_model && inputs.fine_tuned.is_none() && settings.queue_size as u64 >= records {
             eprintln!(
@@ -433,6 +461,13 @@ impl Run {
     }
 }
 
+/// The word pieces of a data set's captions, the first `most` of them.
+fn learn(dataset: &Dataset, most: usize, size: usize) -> Result<Vocabulary> {
+    let mut progress = Progress::patient("captions read", dataset.len());
+    let captions = dataset.captions(|done| progress.set(done, String::new));
+    Ok(Vocabulary::learn(captions.take(most), size)?)
+}
+
 /// Refuses batches that the data set cannot fill.
 fn check_batches(
     settings: &Settings,
@@ -454,6 +489,12 @@ fn check_batches(
     Ok(())
 }
 
+/// The gallery of a data set.
+pub fn gallery(dataset: &Dataset, vocabulary: &Vocabulary, max_tokens: usize) -> Gallery {
+    let count = Count::new(Progress::patient("pictures tried", dataset.len()));
+    Gallery::read(dataset, vocabulary, max_tokens, || count.one_more())
+}
+
 /// Held-out pairs with what is needed to rank them.
 pub struct HeldOut {
     dataset: Arc<Dataset>,
@@ -461,9 +502,14 @@ pub struct HeldOut {
 }
 
 impl HeldOut {
-    pub fn open(path: &Path, vocabulary: &Vocabulary, settings: &Settings) -> Result<Self> {
-        let dataset = open_data(&[path.display().to_string()], None, settings.max_bad_share)?;
-        let gallery = Gallery::read(&dataset, vocabulary, settings.max_tokens as usize);
+    pub fn open(
+        path: &Path,
+        options: &Options,
+        vocabulary: &Vocabulary,
+        settings: &Settings,
+    ) -> Result<Self> {
+        let dataset = open_sources(&[path.display().to_string()], options)?;
+        let gallery = gallery(&dataset, vocabulary, settings.max_tokens as usize);
         let usable = gallery.images.len();
         if usable < 2 {
             bail!(

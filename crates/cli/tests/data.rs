@@ -200,6 +200,48 @@ fn every_kind_of_source_holds_the_same() {
 }
 
 #[test]
+fn a_shard_that_was_cut_off_is_named_and_the_rest_of_it_used() {
+    let scenes = Scenes::new();
+    let shards = scenes.path("shards");
+    let train = scenes.train();
+    let pack = ["data", "pack", &train, "--output", &shards];
+    let packed = output_of(&[&pack[..], &["--shard-size", "2"]].concat());
+    assert_eq!(said(&packed), "", "what takes no second needs no progress");
+    let last = Path::new(&shards).join("00011.tar");
+    let whole = fs::read(&last).unwrap();
+    fs::write(&last, &whole[..whole.len() / 2]).unwrap();
+
+    let output = output_of(&["data", "inspect", &shards]);
+    let seen = String::from_utf8_lossy(&output.stdout).into_owned();
+    for part in ["records   24", "record malformed: 1", "00011.tar, record 2"] {
+        assert!(seen.contains(part), "{part} in: {seen}");
+    }
+    assert!(said(&output).starts_with("warning: "), "{}", said(&output));
+    assert!(
+        said(&output).contains("00011.tar: at byte"),
+        "{}",
+        said(&output)
+    );
+    let again = scenes.path("again");
+    let report = printed(&["data", "pack", &shards, "--output", &again, "--json"]);
+    let report: Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(report["records"], SCENES - 1);
+
+    // Alone it is more than a tenth.
+    let refused = output_of(&[
+        "data",
+        "pack",
+        last.to_str().unwrap(),
+        "--output",
+        &scenes.path("no"),
+    ]);
+    assert_refused(
+        &refused,
+        &["1 of 1 shards", "is it truncated?", "max_bad_share"],
+    );
+}
+
+#[test]
 fn packing_is_all_or_nothing() {
     let scenes = Scenes::new();
     let mut records = scenes.records();
@@ -256,10 +298,14 @@ fn shards_train_and_rank_as_their_source_does() {
     }
     let table = scenes.write("pairs.csv", &table);
 
-    // Mixed with weights: 24 x 0.5 + 24 x 2 records an epoch, 7 batches of 8.
+    // Mixed with weights: 24 x 0.5 + 24 x 2 records an epoch, 7 batches of 8. The held-out table has the same columns.
     let folder = scenes.path("run");
     let (half, twice) = (format!("{table}@0.5"), format!("{shards}@2"));
+    let columns = ["--image-column", "file", "--caption-column", "words"];
+    let looked = printed(&[&["data", "inspect", &half, &twice], &columns[..]].concat());
+    assert!(looked.contains("records   48 (60 an epoch)"), "{looked}");
     let mut arguments = vec!["pretrain", "--data", &half, &twice, "--output", &folder];
+    arguments.extend(["--eval-data", &table]);
     let settings = [
         MICRO,
         &["epochs=1", "image_column=file", "caption_column=words"],
@@ -330,7 +376,16 @@ fn a_tokenizer_needs_no_batch_of_the_model_and_is_measured_on_held_out_pictures(
         .filter(|row: &Value| row["eval_error"].is_number())
         .collect();
     assert_eq!(measured.len(), 2, "at steps 3 and 6: {curve}");
-    assert!(Path::new(&dvae).join("reconstructions.png").exists());
+    let page = printed(&["report", &dvae]);
+    let page = fs::read_to_string(page.trim()).unwrap();
+    for part in [
+        "After step 3",
+        "After step 6",
+        "of 32 codes occur in 2 pictures",
+        "codes used",
+    ] {
+        assert!(page.contains(part), "{part} on the page");
+    }
 
     let sheet = scenes.path("sheet.png");
     let found: Value = serde_json::from_str(&printed(&[

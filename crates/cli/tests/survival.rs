@@ -18,7 +18,7 @@ use rand::Rng;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::common::{Scenes, metrics, pretraining, refusal, said, simla};
+use crate::common::{MICRO, Scenes, metrics, pretraining, refusal, said, simla};
 
 /// Exit status of a run that was asked to stop, and of one that was asked twice.
 const STOPPED: i32 = 75;
@@ -99,9 +99,57 @@ fn assert_refused(output: &Output, words: &[&str]) {
     }
 }
 
+/// Kills of a run by `kill_now_and_then`.
+const KILLS: usize = 7;
+
+/// Starts or goes on with `run` by `again`, which lasts `duration`, kills it every time, and has it come to its end at last.
+/// Gives when it was killed, for messages.
+fn kill_now_and_then(run: &Path, duration: Duration, again: impl Fn() -> Command) -> String {
+    let mut moments = Vec::new();
+    let mut hits = 0;
+    let mut rng = rand::rng();
+    for _ in 0..KILLS {
+        // Some steps and a moment later, whatever the machine does besides: none of them is set-up, the moment any part of a step.
+        let (steps, moment) = (
+            rng.random_range(0..5),
+            duration.mul_f64(rng.random_range(0.0..0.05)),
+        );
+        moments.push((steps, moment));
+        let wanted = lines(run) + steps;
+        let mut child = quietly(again());
+        wait_until("the next step", || {
+            lines(run) >= wanted || child.try_wait().unwrap().is_some()
+        });
+        sleep(moment);
+        child.kill().unwrap();
+        hits += usize::from(child.wait().unwrap().code().is_none());
+    }
+    let moments = format!("killed after {moments:?}");
+    let last = again().output().unwrap();
+    assert!(last.status.success(), "{}, {moments}", said(&last));
+    assert!(
+        hits >= 2,
+        "{hits} of {KILLS} kills came before the end: {moments}"
+    );
+    moments
+}
+
+/// The runs did the same `steps`, and wrote the same `files`.
+fn assert_same(whole: &Path, killed: &Path, steps: usize, files: &[&str], moments: &str) {
+    let (rows, expected) = (computed(killed), computed(whole));
+    assert_eq!((rows.len(), expected.len()), (steps, steps), "{moments}");
+    for (row, expected) in rows.iter().zip(&expected) {
+        assert_eq!(row, expected, "{moments}");
+    }
+    for name in files {
+        let read = |run: &Path| fs::read(run.join(name)).unwrap();
+        assert!(read(whole) == read(killed), "{name} differs, {moments}");
+    }
+    assert_eq!(checkpoints(whole), checkpoints(killed));
+}
+
 #[test]
 fn killed_at_any_moment_a_run_computes_what_it_would_have() {
-    const KILLS: usize = 7;
     let scenes = Scenes::new();
     let test = scenes.test.display().to_string();
     // A checkpoint a step: many a kill falls into its writing. An epoch has six steps: alpha rises, epochs begin.
@@ -120,66 +168,53 @@ fn killed_at_any_moment_a_run_computes_what_it_would_have() {
     let duration = start.elapsed();
 
     let (whole, killed) = (scenes.path("whole"), scenes.path("killed"));
-    let mut moments = Vec::new();
-    let mut hits = 0;
     let again = || match killed.join("run.json").exists() {
         true => resuming(&killed, &[]),
         false => pretraining(&scenes.train, &killed, &more),
     };
-    let mut rng = rand::rng();
-    for _ in 0..KILLS {
-        // Some steps and a moment later, whatever the machine does besides: none of them is set-up, the moment any part of a step.
-        let (steps, moment) = (
-            rng.random_range(0..5),
-            duration.mul_f64(rng.random_range(0.0..0.05)),
-        );
-        moments.push((steps, moment));
-        let wanted = lines(&killed) + steps;
-        let mut child = quietly(again());
-        wait_until("the next step", || {
-            lines(&killed) >= wanted || child.try_wait().unwrap().is_some()
-        });
-        sleep(moment);
-        child.kill().unwrap();
-        hits += usize::from(child.wait().unwrap().code().is_none());
-    }
-    let last = again().output().unwrap();
-    assert!(
-        last.status.success(),
-        "{}, killed after {moments:?}",
-        said(&last)
-    );
-    assert!(
-        hits >= 2,
-        "{hits} of {KILLS} kills came before the end: {moments:?}"
-    );
+    let moments = kill_now_and_then(&killed, duration, again);
+    let files = [
+        "evaluation.jsonl",
+        "checkpoints/latest",
+        "checkpoints/step-00000040/model.safetensors",
+        "checkpoints/step-00000040/optimizer.safetensors",
+    ];
+    assert_same(&whole, &killed, 40, &files, &moments);
+}
 
-    let (rows, expected) = (computed(&killed), computed(&whole));
-    let steps = |rows: &[Value]| {
-        rows.iter()
-            .map(|row| row["step"].as_u64().unwrap())
-            .collect::<Vec<_>>()
+#[test]
+fn a_tokenizer_that_is_killed_learns_what_it_would_have() {
+    // With codes that die and begin anew at steps 50 and 100, and a look at held-out pictures on the way.
+    const STEPS: usize = 130;
+    let scenes = Scenes::new();
+    let training = |output: &Path| {
+        let mut command = simla();
+        command.args(["dvae", "train", "--data"]).arg(&scenes.train);
+        command.arg("--eval-data").arg(&scenes.test);
+        command.arg("--output").arg(output);
+        let steps = format!("dvae_steps={STEPS}");
+        let own = [
+            steps.as_str(),
+            "visual_vocab=512",
+            "save_every_steps=3",
+            "eval_every_steps=40",
+            "keep=2",
+        ];
+        for setting in MICRO.iter().chain(&own) {
+            command.args(["--set", setting]);
+        }
+        command
     };
-    assert_eq!(
-        steps(&rows),
-        (1..=40).collect::<Vec<_>>(),
-        "killed after {moments:?}"
-    );
-    for (row, expected) in rows.iter().zip(&expected) {
-        assert_eq!(row, expected, "killed after {moments:?}");
-    }
-    let same = |name: &str| {
-        let read = |run: &Path| fs::read(run.join(name)).unwrap();
-        assert!(
-            read(&whole) == read(&killed),
-            "{name} differs, killed after {moments:?}"
-        );
-    };
-    same("evaluation.jsonl");
-    same("checkpoints/latest");
-    same("checkpoints/step-00000040/model.safetensors");
-    same("checkpoints/step-00000040/optimizer.safetensors");
-    assert_eq!(checkpoints(&whole), checkpoints(&killed));
+    let (whole, killed) = (scenes.path("whole"), scenes.path("killed"));
+    let start = Instant::now();
+    assert_done(&training(&whole).output().unwrap());
+    let moments = kill_now_and_then(&killed, start.elapsed(), || training(&killed));
+    let files = [
+        "checkpoints/latest",
+        "checkpoints/step-00000130/model.safetensors",
+        "samples/step-00000080.png",
+    ];
+    assert_same(&whole, &killed, STEPS, &files, &moments);
 }
 
 #[test]

@@ -70,6 +70,16 @@ impl Dataset {
     /// Opens and indexes the sources. Fails on one that cannot be read, is empty, or has too many malformed records;
     /// image files are not looked at yet.
     pub fn open(sources: &[Source], options: &Options) -> Result<Self, OpenError> {
+        Self::open_watched(sources, options, &mut |_, _, _| ())
+    }
+
+    /// As [`Dataset::open`], which takes a while for millions of records: `watch` is told the path of a source and how much
+    /// of how much of it is indexed.
+    pub fn open_watched(
+        sources: &[Source],
+        options: &Options,
+        watch: &mut dyn FnMut(&Path, u64, u64),
+    ) -> Result<Self, OpenError> {
         if sources.is_empty() {
             return Err(OpenError::NoSources);
         }
@@ -92,7 +102,8 @@ impl Dataset {
                     weight: *weight,
                 });
             }
-            let mut records = sources::open(path, options)?;
+            let mut records =
+                sources::open(path, options, &mut |done, all| watch(path, done, all))?;
             if options.each_caption {
                 let pairs = Pairs::of(records, options.index_folder.as_deref());
                 records = Box::new(pairs.map_err(|error| OpenError::Io {
@@ -160,9 +171,11 @@ impl Dataset {
         })
     }
 
-    /// All captions of all records that have any, in the order of the files.
-    pub fn captions(&self) -> impl Iterator<Item = String> {
+    /// All captions of all records that have any, in the order of the files. `watch` is told how many records came before.
+    pub fn captions(&self, watch: impl FnMut(u64)) -> impl Iterator<Item = String> {
+        let mut watch = watch;
         (0..self.len())
+            .inspect(move |index| watch(*index))
             .filter_map(|index| self.entry(index).ok())
             .flat_map(|entry| entry.captions)
     }
@@ -172,6 +185,13 @@ impl Dataset {
         self.sources
             .iter()
             .map(|s| (s.path.as_path(), s.records.len()))
+    }
+
+    /// What is wrong with whole files of the sources that are used all the same: shards that are cut off or damaged, of which
+    /// the records before the damage count.
+    pub fn warnings(&self) -> Vec<String> {
+        let warnings = self.sources.iter().map(|s| s.records.warnings());
+        warnings.flatten().collect()
     }
 
     pub(crate) fn order(&self, seed: u64) -> Order {

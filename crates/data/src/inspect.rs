@@ -44,6 +44,8 @@ pub struct Inspection {
     pub sources: Vec<(PathBuf, u64)>,
     /// Records.
     pub records: u64,
+    /// Records that an epoch shows: not the same where sources have weights.
+    pub epoch: u64,
     /// Captions that say something.
     pub captions: u64,
     /// How many captions have so many words; the last number counts those with more than [`MAX_WORDS`].
@@ -97,18 +99,22 @@ pub struct Sample {
     pub height: u32,
 }
 
-/// Looks at a data set: at every record's captions, and at some of the images.
+/// Looks at a data set: at every record's captions, and at some of the images. `one_more` is called for every record, and once
+/// more for every image.
 pub fn inspect(
     dataset: &Dataset,
     vocabulary: Option<&Vocabulary>,
     options: &InspectOptions,
+    one_more: impl Fn() + Sync,
 ) -> Inspection {
     let records = dataset.len();
+    let images = records.min(options.images);
     let tally = Tally::new(records, dataset.max_bad_share());
     let texts = (0..records)
         .into_par_iter()
         .fold(Texts::default, |mut texts, index| {
             let entry = dataset.entry(index);
+            one_more();
             tally.note(index, entry.as_ref().err());
             entry
                 .iter()
@@ -122,9 +128,10 @@ pub fn inspect(
         records,
         &mut stream(Purpose::Preflight, options.seed, 0, 0, 0),
     );
-    let looked: Vec<Looked> = (0..records.min(options.images))
+    let looked: Vec<Looked> = (0..images)
         .into_par_iter()
         .filter_map(|nth| {
+            one_more();
             let index = spread.get(nth);
             let entry = dataset.entry(index).ok()?; // noted above
             let mut bytes = Vec::new();
@@ -177,6 +184,7 @@ pub fn inspect(
             .map(|(path, n)| (path.to_path_buf(), n))
             .collect(),
         records,
+        epoch: dataset.epoch_len(),
         captions: texts.words.iter().sum(),
         words: texts.words,
         pieces: vocabulary.map(|_| texts.pieces),

@@ -17,8 +17,8 @@ use crate::random::{Purpose, stream};
 use crate::record::{Record, RecordError};
 use crate::tally::{Report, Tally};
 
-/// Records that are read and checked at the same time.
-const TOGETHER: u64 = 128;
+/// Records that are read and checked at the same time: bounds the image files in memory.
+const TOGETHER: u64 = 32;
 
 /// How shards are written.
 #[derive(Clone, Debug, PartialEq)]

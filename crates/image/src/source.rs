@@ -111,7 +111,7 @@ impl<'b> Source<'b> {
                         turn,
                     )
                 } else {
-                    whole_jpeg(bytes)?;
+                    let least = whole_jpeg(bytes)?;
                     let options = DecoderOptions::new_fast()
                         .set_max_width(usize::MAX)
                         .set_max_height(usize::MAX)
@@ -119,6 +119,10 @@ impl<'b> Source<'b> {
                     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
                     decoder.decode_headers().map_err(|e| broken(format, e))?;
                     let (width, height) = decoder.dimensions().unwrap_or_default();
+                    limits.check(format, width as u64, height as u64)?;
+                    if least > bytes.len() {
+                        return Err(truncated(format, bytes, "the picture's data"));
+                    }
                     let turn = decoder
                         .exif()
                         .map_or(Turn::default(), |exif| Turn::from_exif(exif));
@@ -275,9 +279,10 @@ fn sniff(bytes: &[u8]) -> Result<Format, ImageError> {
 }
 
 /// Refuses a JPEG without its end: the general decoder would fill what is missing with grey. Markers are looked for from the first scan on.
-fn whole_jpeg(bytes: &[u8]) -> Result<(), ImageError> {
+/// Gives the bytes that what it declares has at the least.
+fn whole_jpeg(bytes: &[u8]) -> Result<usize, ImageError> {
     let mut at = 2;
-    let mut scans = false;
+    let (mut scans, mut least) = (false, 0);
     while let Some(found) = bytes
         .get(at..)
         .and_then(|rest| rest.iter().position(|&b| b == 0xff))
@@ -285,10 +290,13 @@ fn whole_jpeg(bytes: &[u8]) -> Result<(), ImageError> {
         at += found + 1;
         let Some(&marker) = bytes.get(at) else { break };
         match marker {
-            0xd9 if scans => return Ok(()),
+            0xd9 if scans => return Ok(least),
             0x00 | 0x01 | 0xd0..=0xd9 => at += 1,
             0xff => {}
             _ => {
+                if (0xc0..=0xc2).contains(&marker) {
+                    least = least_bytes(&bytes[at + 1..]);
+                }
                 scans |= marker == 0xda;
                 let Some(&[high, low]) = bytes.get(at + 1..).and_then(|rest| rest.first_chunk())
                 else {
@@ -304,6 +312,22 @@ fn whole_jpeg(bytes: &[u8]) -> Result<(), ImageError> {
         "the header"
     };
     Err(truncated(Format::Jpeg, bytes, inside))
+}
+
+/// Bytes that the scans of a Huffman coded frame have at the least: a bit for the mean of each block of 8 x 8 values. `segment`
+/// begins with the frame's length.
+fn least_bytes(segment: &[u8]) -> usize {
+    let &[_, _, _, h0, h1, w0, w1, count, ref components @ ..] = segment else {
+        return 0;
+    };
+    let [width, height] = [[w0, w1], [h0, h1]].map(|side| usize::from(u16::from_be_bytes(side)));
+    let components = components.chunks_exact(3).take(usize::from(count));
+    let sampling = components.map(|c| (usize::from(c[1] >> 4), usize::from(c[1] & 15)));
+    let (mut across, mut down, mut blocks) = (1, 1, 0);
+    for (a, d) in sampling {
+        (across, down, blocks) = (across.max(a), down.max(d), blocks + a * d);
+    }
+    (width / (8 * across)) * (height / (8 * down)) * blocks / 8
 }
 
 /// RGBA to RGB, in place. What lies behind transparent pixels is shown, as Pillow's `convert("RGB")` does.

@@ -14,7 +14,7 @@ use simla_image::Limits;
 use simla_pictures::canvas::{fit, save_png};
 use simla_pictures::sheet::{Cell, Sheet};
 
-use crate::console::Progress;
+use crate::console::{Count, Progress};
 use crate::run::open_sources;
 
 /// Image-caption pairs: what they are like, and their way into shards
@@ -125,7 +125,10 @@ fn look(arguments: &InspectArguments) -> Result<()> {
         samples: arguments.samples,
         ..InspectOptions::default()
     };
-    let seen = inspect(&dataset, vocabulary.as_ref(), &options);
+    let looks = dataset.len() + options.images.min(dataset.len());
+    let count = Count::new(Progress::patient("captions and pictures", looks));
+    let seen = inspect(&dataset, vocabulary.as_ref(), &options, || count.one_more());
+    drop(count);
     if let Some(path) = &arguments.sheet {
         save_sheet(&dataset, &seen, path)?;
     }
@@ -169,7 +172,11 @@ fn described(seen: &Inspection, max_tokens: usize) -> String {
     for (path, records) in &seen.sources {
         line("source", format!("{}: {records} records", path.display()));
     }
-    line("records", format!("{}", seen.records));
+    let weighted = match seen.epoch == seen.records {
+        true => String::new(),
+        false => format!(" ({} an epoch)", seen.epoch),
+    };
+    line("records", format!("{}{weighted}", seen.records));
     line("captions", format!("{}", seen.captions));
     let [few, median, many] = [0.0, 0.5, 1.0].map(|share| quantile(&seen.words, share));
     let longer = match many > MAX_WORDS {
@@ -211,9 +218,9 @@ fn described(seen: &Inspection, max_tokens: usize) -> String {
     );
     line("broken", format!("{}", seen.report));
     for sample in &seen.samples {
-        line("sample", sample.name.clone());
+        line("sample", sample.name.replace(char::is_control, " "));
         for caption in &sample.captions {
-            line("", caption.clone());
+            line("", caption.replace(char::is_control, " ")); // nothing that a terminal obeys
         }
     }
     text
@@ -237,7 +244,7 @@ fn write_shards(arguments: &PackArguments) -> Result<()> {
         shard_size: arguments.shard_size,
         shuffle: (!arguments.in_order).then_some(arguments.seed),
     };
-    let mut progress = Progress::new("records", 0, dataset.len());
+    let mut progress = Progress::patient("records", dataset.len());
     let packed = pack(&dataset, &arguments.output, &options, |done| {
         progress.set(done, String::new);
     })?;

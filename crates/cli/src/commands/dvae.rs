@@ -39,7 +39,7 @@ pub struct TrainArguments {
     /// A setting, over the file's: dvae_steps, dvae_width, visual_vocab, image_size, ... (--help lists all)
     #[arg(long, value_name = "NAME=VALUE")]
     set: Vec<String>,
-    /// Folder that image paths are relative to, in place of the file's own
+    /// Folder that image paths of all data are relative to, in place of each file's own
     #[arg(long, value_name = "DIR")]
     image_root: Option<PathBuf>,
     /// Held-out pictures: reconstruction and use of the codes are measured on them (eval_every_steps, and at the end)

@@ -8,12 +8,12 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use simla::settings::Dtype;
 use simla::tasks::pretrain::Model;
-use simla::tasks::retrieval::{Gallery, Recalls, Retrieval, evaluate};
+use simla::tasks::retrieval::{Recalls, Retrieval, evaluate};
 
 use crate::commands::bench::dtype;
 use crate::commands::grounding;
 use crate::console::{Progress, say_broken};
-use crate::run::open_data;
+use crate::run::{gallery, open_data};
 
 /// Measures what a model has learned
 #[derive(Subcommand)]
@@ -76,7 +76,7 @@ fn retrieval(arguments: RetrievalArguments) -> Result<ExitCode> {
             model.simla.config.max_positions
         );
     }
-    let gallery = Gallery::read(&dataset, &model.vocabulary, arguments.max_tokens);
+    let gallery = gallery(&dataset, &model.vocabulary, arguments.max_tokens);
     say_broken(
         &gallery.broken,
         format_args!("of {} records", dataset.len()),

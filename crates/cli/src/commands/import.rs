@@ -86,10 +86,10 @@ impl Imported {
 }
 
 pub fn run(command: Command) -> Result<ExitCode> {
-    let output = match &command {
-        Command::Deit(arguments) | Command::Dalle(arguments) => &arguments.output,
-        Command::Bert(arguments) => &arguments.file.output,
-        Command::Authors(arguments) => &arguments.words.file.output,
+    let FileArguments { file, output } = match &command {
+        Command::Deit(arguments) | Command::Dalle(arguments) => arguments,
+        Command::Bert(arguments) => &arguments.file,
+        Command::Authors(arguments) => &arguments.words.file,
     };
     if let Ok(mut files) = fs::read_dir(output)
         && files.next().is_some()
@@ -99,6 +99,7 @@ pub fn run(command: Command) -> Result<ExitCode> {
             output.display()
         );
     }
+    eprintln!("reading {}", file.display());
     let imported = match &command {
         Command::Deit(arguments) => {
             Imported::parts(import::deit(&arguments.file)?, false, None, output)
@@ -142,8 +143,11 @@ pub fn run(command: Command) -> Result<ExitCode> {
             .sum::<usize>(),
     );
     let next = imported.next.clone();
+    eprintln!(
+        "writing {tensors} tensors, {values} values: {}",
+        output.display()
+    );
     save(imported, output)?;
-    eprintln!("{tensors} tensors, {values} values: {}", output.display());
     eprintln!("next: {next}");
     Ok(ExitCode::SUCCESS)
 }

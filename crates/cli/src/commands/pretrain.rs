@@ -43,7 +43,7 @@ pub struct Arguments {
     /// A setting, over the file's; all are listed below (--help)
     #[arg(long, value_name = "NAME=VALUE")]
     set: Vec<String>,
-    /// Folder that image paths are relative to, in place of the file's own
+    /// Folder that image paths of all data are relative to, in place of each file's own
     #[arg(long, value_name = "DIR")]
     image_root: Option<PathBuf>,
     /// A vocab.txt or tokenizer.json to use; without, word pieces are learned from the captions

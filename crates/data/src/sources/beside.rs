@@ -40,10 +40,9 @@ pub(super) fn entry(
     let captions = match (beside.caption, text) {
         (Some(caption), _) => fields::captions(Some(caption), &name)?,
         (None, Some(text)) => {
-            vec![
-                String::from_utf8(text)
-                    .map_err(|_| malformed("its .txt file is not UTF-8 text".into()))?,
-            ]
+            let text = String::from_utf8(text)
+                .map_err(|_| malformed("its .txt file is not UTF-8 text".into()))?;
+            vec![text.trim().to_owned()] // an editor's last line break is no part of it
         }
         (None, None) => return Err(no_caption(name)),
     };

@@ -10,7 +10,7 @@ use csv::{ByteRecord, ReaderBuilder};
 use serde_json::Value;
 
 use super::limited::{Limited, Progress};
-use super::{Malformed, OpenError, Options, Records, fields};
+use super::{Malformed, OpenError, Options, REPORT_EVERY, Records, Watch, fields};
 use crate::record::{Entry, Location, RecordError};
 use crate::table::{Table, TableWriter};
 
@@ -40,14 +40,20 @@ struct Layout {
 }
 
 impl CsvRecords {
-    pub fn open(path: &Path, delimiter: u8, options: &Options) -> Result<Self, OpenError> {
+    pub fn open(
+        path: &Path,
+        delimiter: u8,
+        options: &Options,
+        watch: Watch,
+    ) -> Result<Self, OpenError> {
         let io = |error| OpenError::Io {
             path: path.into(),
             error,
         };
         let file = File::open(path).map_err(io)?;
+        let length = file.metadata().map_err(io)?.len();
         let wrong = |e: csv::Error| io(io::Error::other(e.to_string()));
-        let progress = Progress::new(BUFFER as u64);
+        let progress = Progress::new(0, BUFFER as u64);
         let reader = Limited {
             inner: &file,
             progress: &progress,
@@ -93,6 +99,9 @@ impl CsvRecords {
                 break;
             };
             record += 1;
+            if record % REPORT_EVERY == 0 {
+                watch(start.byte(), length);
+            }
             malformed.note(layout.parse(&fields, record));
             places
                 .push([start.byte(), reader.position().byte() - start.byte()])
@@ -145,7 +154,16 @@ impl Layout {
                 name: name.clone(),
                 problem: format!("field `{field}` is not UTF-8 text"),
             }),
-            None => Err(fields::wrong(&name, field, "a column more", None)),
+            None => {
+                let open_quote = record.iter().any(|text| text.contains(&b'\n'));
+                let expected = match open_quote {
+                    true => {
+                        "a column more (a quote that nothing closes takes the lines behind it, too)"
+                    }
+                    false => "a column more",
+                };
+                Err(fields::wrong(&name, field, expected, None))
+            }
         };
         let image = field(self.image, "image")?;
         if image.is_empty() {

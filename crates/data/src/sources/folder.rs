@@ -1,11 +1,13 @@
-//! A folder of photographs, each with a caption file of the same name beside it.
+//! A folder of photographs, and of folders of photographs, each with a caption file of the same name beside it.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use walkdir::WalkDir;
+
 use super::beside::{self, IMAGE_ENDINGS, MAX_TEXT_BYTES};
-use super::{Malformed, OpenError, Options, Records};
+use super::{Malformed, OpenError, Options, REPORT_EVERY, Records, Watch};
 use crate::record::{Entry, Location, RecordError};
 
 /// Most images in a folder; their names are kept in memory.
@@ -15,22 +17,29 @@ pub const MAX_IMAGES: usize = 1_000_000;
 #[derive(Debug)]
 pub(crate) struct FolderRecords {
     folder: PathBuf,
-    /// File names, sorted.
+    /// Their paths in the folder, sorted.
     images: Vec<PathBuf>,
 }
 
 impl FolderRecords {
-    pub fn open(folder: &Path, options: &Options) -> Result<Self, OpenError> {
+    /// All images under `folder`, but for those in hidden folders.
+    pub fn open(folder: &Path, options: &Options, watch: Watch) -> Result<Self, OpenError> {
         let io = |error| OpenError::Io {
             path: folder.into(),
             error,
         };
         let mut images = Vec::new();
-        for file in std::fs::read_dir(folder).map_err(io)? {
-            let name = PathBuf::from(file.map_err(io)?.file_name());
+        let files = WalkDir::new(folder).into_iter().filter_entry(|file| {
+            file.depth() == 0 || !file.file_name().as_encoded_bytes().starts_with(b".")
+        });
+        for file in files {
+            let file = file.map_err(|e| io(e.into()))?;
+            let name = file.path().strip_prefix(folder).unwrap_or(file.path());
             let ending = name.extension().map(|e| e.to_string_lossy().to_lowercase());
-            if ending.is_some_and(|e| IMAGE_ENDINGS.contains(&e.as_str())) {
-                images.push(name);
+            if !file.file_type().is_dir()
+                && ending.is_some_and(|e| IMAGE_ENDINGS.contains(&e.as_str()))
+            {
+                images.push(name.to_path_buf());
             }
             if images.len() > MAX_IMAGES {
                 let found = format!("a folder of more than {MAX_IMAGES} images");
@@ -47,7 +56,12 @@ impl FolderRecords {
             images,
         };
         let mut malformed = Malformed::default();
-        (0..records.len()).for_each(|index| malformed.note(records.entry(index)));
+        for index in 0..records.len() {
+            malformed.note(records.entry(index));
+            if index % REPORT_EVERY == 0 {
+                watch(index, records.len());
+            }
+        }
         malformed.check(folder, records.len(), options)?;
         Ok(records)
     }

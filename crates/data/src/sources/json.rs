@@ -4,7 +4,7 @@
 //! and parsed when it is asked for. Nothing but one record at a time is in memory.
 
 use std::fs::File;
-use std::io::{self, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -14,12 +14,14 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::limited::{Limited, Progress};
-use super::{Malformed, OpenError, Options, Records, fields};
+use super::{Malformed, OpenError, Options, REPORT_EVERY, Records, Watch, fields};
 use crate::record::{Entry, Location, RecordError};
 use crate::table::{Table, TableWriter};
 
 /// Records as they should be, for messages.
 pub(super) const EXAMPLE: &str = r#"[{"image": "photos/1.jpg", "caption": "a dog in the snow"}]"#;
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// A JSON file of records.
 #[derive(Debug)]
@@ -32,18 +34,22 @@ pub(crate) struct JsonRecords {
 }
 
 impl JsonRecords {
-    pub fn open(path: &Path, options: &Options) -> Result<Self, OpenError> {
+    pub fn open(path: &Path, options: &Options, watch: Watch) -> Result<Self, OpenError> {
         let io = |error| OpenError::Io {
             path: path.into(),
             error,
         };
         let file = File::open(path).map_err(io)?;
+        let length = file.metadata().map_err(io)?.len();
         let mut places = TableWriter::start(options.index_folder.as_deref()).map_err(io)?;
         let root = options.root(path);
         let mut malformed = Malformed::default();
         let mut record = 0;
         let scanned = scan(&file, |offset, text| {
             record += 1;
+            if record % REPORT_EVERY == 0 {
+                watch(offset, length);
+            }
             malformed.note(parse(text, path, record, &root));
             places.push([offset, text.len() as u64])
         });
@@ -136,10 +142,17 @@ fn scan(
     file: &File,
     each: impl FnMut(u64, &str) -> io::Result<()>,
 ) -> Result<(), serde_json::Error> {
+    // A byte order mark, which some editors write, is no JSON.
+    let mut inner = BufReader::with_capacity(1 << 16, file);
+    let mark = inner
+        .fill_buf()
+        .is_ok_and(|text| text.starts_with(BYTE_ORDER_MARK));
+    let start = if mark { BYTE_ORDER_MARK.len() } else { 0 };
+    inner.consume(start);
     // The parser takes one byte at a time, so that the reader stands right behind an element when it is complete.
-    let progress = Progress::new(0);
+    let progress = Progress::new(start as u64, 0);
     let reader = Limited {
-        inner: BufReader::with_capacity(1 << 16, file),
+        inner,
         progress: &progress,
     };
     let mut deserializer = serde_json::Deserializer::from_reader(reader);

@@ -14,15 +14,15 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// A start of a reader whose parser reads at most `ahead` bytes more than it needs.
-    pub fn new(ahead: u64) -> Self {
+    /// Of a reader that is at byte `at`, and whose parser reads at most `ahead` bytes more than it needs.
+    pub fn new(at: u64, ahead: u64) -> Self {
         Progress {
-            at: Cell::new(0),
-            limit: Cell::new(MAX_RECORD_BYTES + ahead),
+            at: Cell::new(at),
+            limit: Cell::new(at + MAX_RECORD_BYTES + ahead),
         }
     }
 
-    /// Bytes read so far.
+    /// The byte that is read next.
     pub fn at(&self) -> u64 {
         self.at.get()
     }

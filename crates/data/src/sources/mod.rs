@@ -25,6 +25,12 @@ use crate::record::{Entry, RecordError};
 /// Records that were found to be malformed while a source was indexed and are kept as examples.
 const MALFORMED_EXAMPLES: usize = 5;
 
+/// Records of a file that are indexed between two reports.
+const REPORT_EVERY: u64 = 1024;
+
+/// Is told how much of how much of a source is indexed.
+type Watch<'a> = &'a mut dyn FnMut(u64, u64);
+
 /// A source of records.
 pub(crate) trait Records: Send + Sync + std::fmt::Debug {
     /// Number of records, malformed ones included.
@@ -35,6 +41,11 @@ pub(crate) trait Records: Send + Sync + std::fmt::Debug {
 
     /// The first record of each shard, where reading is cheap only near the last read; else empty.
     fn shards(&self) -> Vec<u64> {
+        Vec::new()
+    }
+
+    /// What is wrong with whole files of it that are used all the same.
+    fn warnings(&self) -> Vec<String> {
         Vec::new()
     }
 }
@@ -108,11 +119,13 @@ pub enum OpenError {
         column: String,
         found: String,
     },
-    #[error("data {}: at byte {offset}: {problem}; expected a tar file of images with captions", path.display())]
-    Shard {
+    #[error("data {}: {broken} of {shards} shards cannot be read to the end, more than the share of {max_bad_share} that is allowed (`max_bad_share`), e.g.:\n{}", path.display(), examples.join("\n"))]
+    Shards {
         path: PathBuf,
-        offset: u64,
-        problem: String,
+        broken: usize,
+        shards: usize,
+        max_bad_share: f64,
+        examples: Vec<String>,
     },
     #[error("data {}: {problem}", path.display())]
     Pattern { path: PathBuf, problem: String },
@@ -181,7 +194,11 @@ impl Malformed {
 
 /// Opens whatever is at `path`: a JSON, CSV, TSV or tar file, a brace pattern of tar files, a folder of tar files or of
 /// photographs.
-pub(crate) fn open(path: &Path, options: &Options) -> Result<Box<dyn Records>, OpenError> {
+pub(crate) fn open(
+    path: &Path,
+    options: &Options,
+    watch: Watch,
+) -> Result<Box<dyn Records>, OpenError> {
     let kind = |found: String| {
         let expected = "a .json, .csv, .tsv or .tar file, a pattern like {000..041}.tar, or a folder of .tar files or of photographs";
         OpenError::Kind {
@@ -202,7 +219,8 @@ pub(crate) fn open(path: &Path, options: &Options) -> Result<Box<dyn Records>, O
             return Err(kind(format!("a pattern that stands for {other}")));
         }
         let shards = paths.into_iter().map(PathBuf::from).collect();
-        return Ok(Box::new(shards::ShardRecords::open(path, shards, options)?));
+        let opened = shards::ShardRecords::open(path, shards, options, watch)?;
+        return Ok(Box::new(opened));
     }
     let io = |error| OpenError::Io {
         path: path.into(),
@@ -212,21 +230,24 @@ pub(crate) fn open(path: &Path, options: &Options) -> Result<Box<dyn Records>, O
     if about.is_dir() {
         let shards = shards_in(path).map_err(io)?;
         return Ok(match shards.is_empty() {
-            true => Box::new(folder::FolderRecords::open(path, options)?),
-            false => Box::new(shards::ShardRecords::open(path, shards, options)?),
+            true => Box::new(folder::FolderRecords::open(path, options, watch)?),
+            false => Box::new(shards::ShardRecords::open(path, shards, options, watch)?),
         });
     }
     if !about.is_file() {
         return Err(kind("neither a file nor a folder".into()));
     }
     match path.extension().and_then(|e| e.to_str()) {
-        Some("json") => Ok(Box::new(json::JsonRecords::open(path, options)?)),
-        Some("csv") => Ok(Box::new(csv::CsvRecords::open(path, b',', options)?)),
-        Some("tsv") => Ok(Box::new(csv::CsvRecords::open(path, b'\t', options)?)),
+        Some("json") => Ok(Box::new(json::JsonRecords::open(path, options, watch)?)),
+        Some("csv") => Ok(Box::new(csv::CsvRecords::open(path, b',', options, watch)?)),
+        Some("tsv") => Ok(Box::new(csv::CsvRecords::open(
+            path, b'\t', options, watch,
+        )?)),
         Some("tar") => Ok(Box::new(shards::ShardRecords::open(
             path,
             vec![path.into()],
             options,
+            watch,
         )?)),
         Some(other) => Err(kind(format!("a .{other} file"))),
         None => Err(kind("a file without an ending".into())),

@@ -4,8 +4,11 @@
 //! The headers are read once; which bytes of which shard hold a record's image and captions goes into a table on disk. A
 //! record is then read straight from its place. Names of members are only ever shown, links and special members never
 //! followed.
+//!
+//! A shard that is cut off or damaged gives the records before the damage, and one record that stands for the rest and says
+//! why it cannot be used.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::os::unix::fs::FileExt;
@@ -16,7 +19,7 @@ use rayon::prelude::*;
 use tar::{Archive, EntryType, Header, PaxExtensions};
 
 use super::beside::{self, IMAGE_ENDINGS, MAX_TEXT_BYTES};
-use super::{Malformed, OpenError, Options, Records};
+use super::{MALFORMED_EXAMPLES, Malformed, OpenError, Options, Records, Watch};
 use crate::record::{Entry, Location, RecordError};
 use crate::table::{Table, TableWriter};
 
@@ -38,6 +41,8 @@ pub(crate) struct ShardRecords {
     /// The first record of each shard.
     starts: Vec<u64>,
     places: Table<{ Places::NUMBERS }>,
+    /// Why a shard cannot be read to its end.
+    broken: BTreeMap<usize, String>,
     open: Mutex<VecDeque<(usize, Arc<File>)>>,
 }
 
@@ -51,6 +56,12 @@ struct Places {
 
 impl Places {
     const NUMBERS: usize = 6;
+    /// Stands for what a broken shard does not give.
+    const REST: Places = Places {
+        image: (0, 1),
+        text: (0, 0),
+        json: (0, 0),
+    };
 
     fn numbers(self) -> [u64; Self::NUMBERS] {
         let Places { image, text, json } = self;
@@ -68,7 +79,12 @@ impl Places {
 
 impl ShardRecords {
     /// Opens the shards, which together are the source `source`.
-    pub fn open(source: &Path, shards: Vec<PathBuf>, options: &Options) -> Result<Self, OpenError> {
+    pub fn open(
+        source: &Path,
+        shards: Vec<PathBuf>,
+        options: &Options,
+        watch: Watch,
+    ) -> Result<Self, OpenError> {
         let io = |error| OpenError::Io {
             path: source.into(),
             error,
@@ -76,13 +92,26 @@ impl ShardRecords {
         let mut places = TableWriter::start(options.index_folder.as_deref()).map_err(io)?;
         let mut starts = Vec::with_capacity(shards.len());
         let mut malformed = Malformed::default();
-        let mut count = 0;
+        let (mut count, mut broken) = (0, BTreeMap::new());
         for together in shards.chunks(SCANNED_TOGETHER) {
             let scanned: Vec<_> = together.par_iter().map(|shard| scan(shard)).collect();
-            for (shard, records) in together.iter().zip(scanned) {
+            for (shard, scanned) in together.iter().zip(scanned) {
+                let (mut records, problem) = scanned.map_err(|error| OpenError::Io {
+                    path: shard.into(),
+                    error,
+                })?;
+                if let Some(problem) = problem {
+                    records.push(Places::REST);
+                    broken.insert(starts.len(), problem);
+                }
                 starts.push(count);
-                for (nth, record) in (1..).zip(records?) {
-                    if record.image.0 == 0 {
+                for (nth, record) in (1..).zip(records) {
+                    if record == Places::REST {
+                        malformed.note::<()>(Err(rest(
+                            name(shard, nth, None),
+                            &broken[&(starts.len() - 1)],
+                        )));
+                    } else if record.image.0 == 0 {
                         malformed.note::<()>(Err(no_image(name(shard, nth, None))));
                     } else if record.text.0 == 0 && record.json.0 == 0 {
                         malformed.note::<()>(Err(beside::no_caption(name(shard, nth, None))));
@@ -91,12 +120,26 @@ impl ShardRecords {
                     count += 1;
                 }
             }
+            watch(starts.len() as u64, shards.len() as u64);
+        }
+        let max_bad_share = options.max_bad_share;
+        if broken.len() as f64 > max_bad_share * shards.len() as f64 {
+            return Err(OpenError::Shards {
+                path: source.into(),
+                broken: broken.len(),
+                shards: shards.len(),
+                max_bad_share,
+                examples: warnings(&shards, &broken)
+                    .take(MALFORMED_EXAMPLES)
+                    .collect(),
+            });
         }
         malformed.check(source, count, options)?;
         Ok(ShardRecords {
             shards,
             starts,
             places: places.finish().map_err(io)?,
+            broken,
             open: Mutex::default(),
         })
     }
@@ -129,8 +172,11 @@ impl Records for ShardRecords {
             name: name(path, nth, None),
             problem: format!("cannot be read: {e}"),
         };
-        let Places { image, text, json } =
-            Places::from_numbers(self.places.row(index).map_err(failed)?);
+        let places = Places::from_numbers(self.places.row(index).map_err(failed)?);
+        if places == Places::REST {
+            return Err(rest(name(path, nth, None), &self.broken[&shard]));
+        }
+        let Places { image, text, json } = places;
         if image.0 == 0 {
             return Err(no_image(name(path, nth, None)));
         }
@@ -169,12 +215,29 @@ impl Records for ShardRecords {
     fn shards(&self) -> Vec<u64> {
         self.starts.clone()
     }
+
+    fn warnings(&self) -> Vec<String> {
+        warnings(&self.shards, &self.broken).collect()
+    }
+}
+
+fn warnings(shards: &[PathBuf], broken: &BTreeMap<usize, String>) -> impl Iterator<Item = String> {
+    let warning =
+        |(&shard, problem): (&usize, &String)| format!("{}: {problem}", shards[shard].display());
+    broken.iter().map(warning)
 }
 
 fn name(shard: &Path, nth: u64, member: Option<&str>) -> String {
     match member {
         Some(member) => format!("{}, record {nth} ({member})", shard.display()),
         None => format!("{}, record {nth}", shard.display()),
+    }
+}
+
+fn rest(name: String, problem: &str) -> RecordError {
+    RecordError::Malformed {
+        name,
+        problem: format!("what follows cannot be read: {problem}"),
     }
 }
 
@@ -194,30 +257,31 @@ fn member_name(file: &File, offset: u64) -> String {
     }
 }
 
-/// The records of one shard, from its headers.
-fn scan(path: &Path) -> Result<Vec<Places>, OpenError> {
-    let at = |offset, problem: String| OpenError::Shard {
-        path: path.into(),
-        offset,
-        problem,
-    };
-    let io = |error| OpenError::Io {
-        path: path.into(),
-        error,
-    };
-    let about = std::fs::metadata(path).map_err(io)?;
+/// The records of one shard, from its headers, and why they end before the shard does.
+fn scan(path: &Path) -> io::Result<(Vec<Places>, Option<String>)> {
+    let about = std::fs::metadata(path)?;
     if !about.is_file() {
-        return Err(io(io::Error::other("not a file")));
+        return Err(io::Error::other("not a file"));
     }
-    let length = about.len();
-    let mut archive = Archive::new(BufReader::with_capacity(
-        HEADER_BYTES as usize,
-        File::open(path).map_err(io)?,
-    ));
-    let (mut records, mut key, mut members, mut end) = (Vec::new(), None, 0, 0);
+    let (file, mut records) = (File::open(path)?, Vec::new());
+    let problem = scan_headers(file, about.len(), &mut records).err();
+    Ok((records, problem))
+}
+
+/// Finds the records of a shard of `length` bytes, as far as it makes sense; the error says where it does not.
+fn scan_headers(file: File, length: u64, records: &mut Vec<Places>) -> Result<(), String> {
+    let at = |offset: u64, problem: String| {
+        format!("at byte {offset}: {problem}; expected a tar file of images with captions")
+    };
+    if length == 0 {
+        return Err(at(0, "the file is empty".into()));
+    }
+    let mut archive = Archive::new(BufReader::with_capacity(HEADER_BYTES as usize, file));
+    let (mut key, mut members, mut end) = (None, 0, 0);
     let mut long_name: Option<Vec<u8>> = None;
     // Raw: extended headers come as they are, so that none is read without a limit.
-    for member in archive.entries_with_seek().map_err(io)?.raw(true) {
+    let headers = archive.entries_with_seek();
+    for member in headers.map_err(|e| at(0, e.to_string()))?.raw(true) {
         let mut member = member.map_err(|e| at(end, e.to_string()))?;
         let (offset, size) = (
             member.raw_file_position(),
@@ -248,7 +312,8 @@ fn scan(path: &Path) -> Result<Vec<Places>, OpenError> {
                 ));
             }
             let mut bytes = Vec::new();
-            member.read_to_end(&mut bytes).map_err(io)?;
+            let read = member.read_to_end(&mut bytes);
+            read.map_err(|e| at(offset, e.to_string()))?;
             if kind == EntryType::GNULongName {
                 long_name = Some(bytes.strip_suffix(b"\0").unwrap_or(&bytes).to_vec());
                 continue;
@@ -292,5 +357,5 @@ fn scan(path: &Path) -> Result<Vec<Places>, OpenError> {
             *slot(record) = (offset, size);
         }
     }
-    Ok(records)
+    Ok(())
 }

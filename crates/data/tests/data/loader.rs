@@ -301,6 +301,27 @@ fn too_many_bad_records_are_noticed_on_the_way_too() {
 }
 
 #[test]
+fn some_batches_are_ready_before_they_are_asked_for_and_no_more() {
+    let photos = Photos::make(400);
+    let prefetching = Plan {
+        preflight: 0,
+        prefetch: 4,
+        ..plan(4, 100)
+    };
+    let mut loader = start(&photos, prefetching).unwrap();
+    let tried = |loader: &Loader| loader.report().seen;
+    let patience = std::time::Instant::now();
+    while tried(&loader) < 4 * 4 {
+        assert!(patience.elapsed().as_secs() < 60, "nothing is prepared");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    // Four wait to be taken, and each of two builders holds one more.
+    assert!(tried(&loader) <= 6 * 4, "{}", tried(&loader));
+    assert!(loader.next().unwrap().is_ok());
+}
+
+#[test]
 fn settings_are_refused_at_start() {
     let photos = Photos::make(5);
     let refused = |plan: Plan| start(&photos, plan).err().unwrap().to_string();

@@ -82,7 +82,7 @@ fn the_order_is_random_but_the_same_again() {
     let captions = |name: &str, seed: Option<u64>| {
         packed(&photos, &folder.path().join(name), 8, seed).unwrap();
         open(&folder.path().join(name))
-            .captions()
+            .captions(|_| ())
             .collect::<Vec<_>>()
     };
     let (plain, once, again, other) = (
@@ -190,18 +190,34 @@ fn training_reads_mixed_sources() {
         side: 16,
         ..Recipe::default()
     };
-    let start = |workers| {
-        Loader::start(
-            Arc::clone(&dataset),
-            Arc::new(vocabulary()),
-            recipe.clone(),
-            plan(workers),
-        )
-        .unwrap()
+    let start = |plan| {
+        let words = Arc::new(vocabulary());
+        Loader::start(Arc::clone(&dataset), words, recipe.clone(), plan).unwrap()
     };
-    let batches: Vec<_> = start(1).map(Result::unwrap).collect();
-    assert_eq!(start(1).steps_per_epoch(), 10);
-    assert_eq!(start(4).map(Result::unwrap).collect::<Vec<_>>(), batches);
+    let all = |plan| start(plan).map(Result::unwrap).collect::<Vec<_>>();
+    let batches = all(plan(1));
+    assert_eq!(start(plan(1)).steps_per_epoch(), 10);
+    assert_eq!(all(plan(4)), batches);
+    for first_step in [1, 9, 10, 13] {
+        let resumed = Plan {
+            first_step,
+            ..plan(2)
+        };
+        assert_eq!(all(resumed), batches[first_step as usize..]);
+    }
+    // Two ranks see the halves of what one would.
+    let ranks = [0, 1].map(|rank| {
+        all(Plan {
+            batch: 4,
+            rank,
+            world: 2,
+            ..plan(2)
+        })
+    });
+    for (step, whole) in batches.iter().enumerate() {
+        let shared = ranks.iter().flat_map(|rank| rank[step].records.clone());
+        assert_eq!(shared.collect::<Vec<_>>(), whole.records);
+    }
     for epoch in batches.chunks(10) {
         let names: Vec<&String> = epoch.iter().flat_map(|b| &b.records).collect();
         assert_eq!(names.iter().filter(|n| n.contains(".tar")).count(), 40);
@@ -223,7 +239,7 @@ fn inspection_counts() {
         samples: 5,
         ..InspectOptions::default()
     };
-    let seen = inspect(&open(&photos.json), Some(&vocabulary()), &look);
+    let seen = inspect(&open(&photos.json), Some(&vocabulary()), &look, || ());
     assert_eq!(
         (seen.records, seen.captions, seen.sources[0].1),
         (30, 28 * 3 + 1, 30)
@@ -249,7 +265,7 @@ fn inspection_counts() {
             .all(|s| s.width >= 40 && s.height == 36 && !s.captions.is_empty())
     );
     assert!(
-        serde_json::to_string(&inspect(&open(&photos.json), None, &look))
+        serde_json::to_string(&inspect(&open(&photos.json), None, &look, || ()))
             .unwrap()
             .contains("\"unreadable_image\":1")
     );

@@ -242,6 +242,54 @@ fn a_truncation_is_an_error_or_leaves_whole_records() {
 }
 
 #[test]
+fn of_a_few_broken_shards_the_records_before_the_damage_are_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |i: usize| folder.path().join(format!("{i:05}.tar"));
+    for i in 0..20 {
+        let names = (0..4).flat_map(|i| [format!("{i}.jpg"), format!("{i}.txt")]);
+        let names: Vec<String> = names.collect();
+        let members: Vec<(&str, &[u8])> = names.iter().map(|n| (n.as_str(), PICTURE)).collect();
+        shard(&path(i), &members);
+    }
+    // Cut off in the caption of the second of four: its picture has none.
+    let whole = std::fs::read(path(7)).unwrap();
+    std::fs::write(path(7), &whole[..7 * 512 + 5]).unwrap();
+    let dataset = open(folder.path()).unwrap();
+    assert_eq!(dataset.len(), 19 * 4 + 3);
+    let bad = (0..dataset.len()).filter(|i| dataset.record(*i).is_err());
+    assert_eq!(bad.collect::<Vec<_>>(), [29, 30]);
+    let rest = dataset.record(30).unwrap_err().to_string();
+    for part in [
+        "00007.tar, record 3: what follows cannot be read",
+        "at byte 3072: a member declares 22 bytes, but the file ends after 5",
+    ] {
+        assert!(rest.contains(part), "{rest}");
+    }
+    let warnings = dataset.warnings();
+    assert_eq!(warnings.len(), 1);
+    assert!(
+        warnings[0].contains("00007.tar: at byte 3072"),
+        "{warnings:?}"
+    );
+
+    // No shard at all among them, then more broken ones than a tenth.
+    std::fs::write(path(8), "not a tar file".repeat(100)).unwrap();
+    let dataset = open(folder.path()).unwrap();
+    assert_eq!((dataset.len(), dataset.warnings().len()), (76, 2));
+    assert!(dataset.record(31).is_err() && dataset.record(32).is_ok());
+    std::fs::write(path(9), "").unwrap();
+    let error = refused(folder.path());
+    for part in [
+        "3 of 20 shards cannot be read to the end",
+        "max_bad_share",
+        "00008.tar: at byte 0",
+        "00009.tar: at byte 0: the file is empty",
+    ] {
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+#[test]
 fn hostile_shards_are_refused_or_harmless() {
     use tar::EntryType as T;
     let folder = tempfile::tempdir().unwrap();

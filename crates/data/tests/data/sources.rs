@@ -44,7 +44,11 @@ fn json_records_are_what_is_written() {
         {"image": "images/0.png", "caption": "vier"},
         {"image": "./images/0.png", "caption": "five", "image_id": null},
     ]);
-    for text in [list.to_string(), format!("  {list:#}\n")] {
+    for text in [
+        list.to_string(),
+        format!("  {list:#}\n"),
+        format!("\u{feff}{list}"),
+    ] {
         let dataset = open(&written(folder, "list.json", text)).unwrap();
         assert_eq!(dataset.len(), 5);
         let records: Vec<_> = (0..5).map(|i| dataset.record(i).unwrap()).collect();
@@ -66,7 +70,7 @@ fn json_records_are_what_is_written() {
             records[3].name,
             format!("{}, record 4", folder.join("list.json").display())
         );
-        assert_eq!(dataset.captions().collect::<Vec<_>>()[2], "zwei");
+        assert_eq!(dataset.captions(|_| ()).collect::<Vec<_>>()[2], "zwei");
     }
 }
 
@@ -306,6 +310,13 @@ fn csv_errors_are_named() {
         short.contains("c.csv, record 1: field `image`: expected a column more, found nothing"),
         "{short}"
     );
+    let open_quote = "caption,image\n\"a dog,1.jpg\na cat,2.jpg\n";
+    let open_quote = refused(&written(folder.path(), "quote.csv", open_quote));
+    assert!(
+        open_quote.contains("record 1: field `image`")
+            && open_quote.contains("a quote that nothing closes"),
+        "{open_quote}"
+    );
     let bytes = refused(&written(
         folder.path(),
         "d.csv",
@@ -348,12 +359,59 @@ fn a_folder_of_photographs_with_captions_beside() {
     assert_eq!(
         captions,
         [
-            vec!["a red square\n"],
+            vec!["a red square"],
             vec!["green", "a square"],
             vec!["from the text"]
         ]
     );
     assert!(refused(tempfile::tempdir().unwrap().path()).contains("no records in it"));
+
+    // Folders in it count, hidden ones and what a Mac leaves beside a picture do not.
+    for inner in ["2019/summer", ".cache"] {
+        let inner = folder.join(inner);
+        std::fs::create_dir_all(&inner).unwrap();
+        std::fs::copy(folder.join("0.png"), inner.join("0.png")).unwrap();
+        std::fs::write(inner.join("0.txt"), "at the sea").unwrap();
+    }
+    std::fs::copy(folder.join("0.png"), folder.join("._0.png")).unwrap();
+    let dataset = open(&folder).unwrap();
+    assert_eq!(dataset.len(), 4);
+    let first = dataset.record(1).unwrap();
+    assert_eq!(first.captions, ["green", "a square"]);
+    let inner = (0..4).map(|i| dataset.record(i).unwrap());
+    let inner = inner.filter(|r| r.name.ends_with("2019/summer/0.png"));
+    assert_eq!(
+        inner.map(|r| r.captions).collect::<Vec<_>>(),
+        [["at the sea"]]
+    );
+}
+
+#[test]
+fn whoever_waits_for_a_large_source_is_told_how_far_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let record = r#"{"image": "1.jpg", "caption": "one"}"#;
+    let json = written(
+        folder.path(),
+        "list.json",
+        format!("[{}]", [record; 5000].join(",")),
+    );
+    let csv = written(
+        folder.path(),
+        "list.csv",
+        "image,caption\n".to_owned() + &"1.jpg,one\n".repeat(5000),
+    );
+    for path in [json, csv] {
+        let length = std::fs::metadata(&path).unwrap().len();
+        let mut told = Vec::new();
+        let sources = [Source::from(path.clone())];
+        Dataset::open_watched(&sources, &Options::default(), &mut |of, done, all| {
+            assert_eq!((of, all), (path.as_path(), length));
+            told.push(done);
+        })
+        .unwrap();
+        assert!(told.len() >= 4 && told.is_sorted(), "{told:?}");
+        assert!(told[0] < length / 4 && told[told.len() - 1] > length / 2);
+    }
 }
 
 #[test]

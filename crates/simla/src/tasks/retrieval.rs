@@ -35,8 +35,13 @@ pub struct Gallery {
 }
 
 impl Gallery {
-    /// Reads the captions of a data set, and finds the records that cannot be used.
-    pub fn read(dataset: &Dataset, vocabulary: &Vocabulary, max_tokens: usize) -> Self {
+    /// Reads the captions of a data set, and finds the records that cannot be used. `one_more` is called for every record.
+    pub fn read(
+        dataset: &Dataset,
+        vocabulary: &Vocabulary,
+        max_tokens: usize,
+        one_more: impl Fn() + Sync,
+    ) -> Self {
         let mut gallery = Self {
             images: vec![],
             captions: vec![],
@@ -45,6 +50,7 @@ impl Gallery {
         };
         // Images are decoded here once more than needed, so that a broken one is known before anything is ranked.
         let usable = |i: u64| {
+            one_more();
             let record = dataset.record(i)?;
             match simla_image::decode(&record.image, &Limits::default()) {
                 Ok(_) => Ok(record.captions),
