@@ -57,6 +57,7 @@ fn inputs(c: &ModelConfig) -> Inputs {
             image: integers(&[1, 2, 0]),
             text: integers(&[2, 0, 1]),
         },
+        image_ids: None,
         ids,
     }
 }

@@ -115,6 +115,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         dvae: arguments.dvae,
         init: vec![],
         held_out: Some(arguments.eval_data),
+        fine_tuned: None,
     };
     let common = arguments.output.join("common");
     check_unchanged(&common, &settings, &inputs)?;

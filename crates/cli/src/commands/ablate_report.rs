@@ -19,8 +19,11 @@ use crate::commands::ablate::{ADDED, objectives};
 use crate::commands::eval::chance;
 use crate::watch::Evaluation;
 
-/// What is shown of a ranking, in percent.
-const MEASURES: [(&str, fn(&Recalls) -> f64); 5] = [
+/// A number of a ranking, in percent.
+type Measure = fn(&Recalls) -> f64;
+
+/// What is shown of a ranking.
+const MEASURES: [(&str, Measure); 5] = [
     ("TR@1", |r| r.txt_r1),
     ("TR@10", |r| r.txt_r10),
     ("IR@1", |r| r.img_r1),
