@@ -26,8 +26,8 @@ const SETTINGS: &[&str] = &[
     "dropout=0.0",
     "vocab_size=400",
     "dvae_steps=300",
-    "steps=550",
-    "warmup_steps=55",
+    "steps=800",
+    "warmup_steps=80",
     "save_every_minutes=5",
 ];
 /// Pixels of a scene's side.
