@@ -379,7 +379,8 @@ fn sync_folder(path: &Path) -> io::Result<()> {
 /// # Errors
 /// What the system said; the old content is there then.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let aside = path.with_extension("unfinished");
+    // Of this process alone: others may replace the same file.
+    let aside = path.with_extension(format!("{}.unfinished", std::process::id()));
     write_synced(&aside, bytes)?;
     fs::rename(&aside, path)?;
     sync_folder(
