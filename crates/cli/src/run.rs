@@ -243,15 +243,19 @@ impl Run {
         )?)
     }
 
-    /// The tokenizer that was given, or the run's own, trained first where it is not there yet. None: asked to stop meanwhile.
-    pub fn tokenizer(&self, stop: &AtomicBool) -> Result<Option<Dvae>> {
+    /// The tokenizer that MIM needs: what was given, or the run's own, trained first where it is not there yet. None where MIM takes no
+    /// part, and where it was asked to stop meanwhile.
+    pub fn tokenizer(&self, stop: &AtomicBool) -> Result<(Option<Dvae>, Ending)> {
+        if !self.settings.objectives.mim {
+            return Ok((None, Ending::Finished));
+        }
         let kind = self.settings.dtype.kind();
         let folder = match &self.inputs.dvae {
             Some(folder) => folder.clone(),
             None => {
                 let folder = self.folder.join("dvae");
                 if self.train_tokenizer(&folder, stop)? == Ending::Stopped {
-                    return Ok(None);
+                    return Ok((None, Ending::Stopped));
                 }
                 folder
             }
@@ -274,7 +278,7 @@ impl Run {
                 s.patch_size
             );
         }
-        Ok(Some(dvae))
+        Ok((Some(dvae), Ending::Finished))
     }
 
     /// Trains a tokenizer in `folder`, from where it is.

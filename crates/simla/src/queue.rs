@@ -55,15 +55,9 @@ impl Queues {
         Tensor::cat(&[image_ids, &queued.get(0)], 0)
     }
 
-    /// Puts in the features `[B, E]` of a batch; of a batch larger than the queue, its last ones remain.
-    pub fn push(&mut self, image_feat: &Tensor, text_feat: &Tensor) {
-        let options = (Kind::Int64, self.image.device());
-        let unknown = Tensor::full([image_feat.size()[0]], UNKNOWN, options);
-        self.push_images(image_feat, text_feat, &unknown);
-    }
-
-    /// As [`Queues::push`], of pairs that show the images `image_ids` `[B]`.
-    pub fn push_images(&mut self, image_feat: &Tensor, text_feat: &Tensor, image_ids: &Tensor) {
+    /// Puts in the features `[B, E]` of a batch, and which images `[B]` its pairs show where that is known; of a batch larger than
+    /// the queue, its last ones remain.
+    pub fn push(&mut self, image_feat: &Tensor, text_feat: &Tensor, image_ids: Option<&Tensor>) {
         let (size, batch) = (self.size(), image_feat.size()[0]);
         let kept = batch.min(size);
         let start = (self.next + batch - kept) % size;
@@ -72,8 +66,13 @@ impl Queues {
             (&self.image, image_feat.transpose(0, 1)),
             (&self.text, text_feat.transpose(0, 1)),
         ];
-        let ids = self.image_ids.as_ref();
-        let ids = ids.map(|queue| (queue, image_ids.unsqueeze(0)));
+        let ids = self.image_ids.as_ref().map(|queue| {
+            let new = match image_ids {
+                Some(ids) => ids.unsqueeze(0),
+                None => Tensor::full([1, batch], UNKNOWN, (Kind::Int64, queue.device())),
+            };
+            (queue, new)
+        });
         no_grad(|| {
             for (queue, new) in features.into_iter().chain(ids) {
                 let new = new.detach().narrow(1, batch - kept, kept);
@@ -160,7 +159,7 @@ mod tests {
     fn wraps_at_a_size_that_no_batch_divides() {
         let mut queues = Queues::new(2, 7, Device::Cpu);
         for batch in 0..5 {
-            queues.push(&numbered(3 * batch, 3), &numbered(100 + 3 * batch, 3));
+            queues.push(&numbered(3 * batch, 3), &numbered(100 + 3 * batch, 3), None);
         }
         // 15 features went in: the last seven are 8 to 14, and 14 lies in slot 14 % 7.
         assert_eq!(
@@ -177,7 +176,7 @@ mod tests {
     #[test]
     fn images_stay_beside_their_features_through_wrapping_and_checkpoints() {
         let mut queues = Queues::new(2, 7, Device::Cpu);
-        queues.push(&numbered(0, 3), &numbered(0, 3));
+        queues.push(&numbered(0, 3), &numbered(0, 3), None);
         let of_pretraining = queues.named();
         assert!(!of_pretraining.contains_key("idx_queue"));
 
@@ -192,7 +191,8 @@ mod tests {
         // 3 to 8 are in slots 3 to 6, 0 and 1; each shows image 10 x itself.
         for first in [3, 6] {
             let new = numbered(first, 3);
-            tuned.push_images(&new, &new, &(new.select(1, 0) * 10).to_kind(Kind::Int64));
+            let ids = (new.select(1, 0) * 10).to_kind(Kind::Int64);
+            tuned.push(&new, &new, Some(&ids));
         }
         assert_eq!(content(&tuned.text)[..2], [7.0, 8.0]);
         assert_eq!(ids(&tuned).unwrap(), [7, 70, 80, -100, 30, 40, 50, 60]);
@@ -200,16 +200,16 @@ mod tests {
         let mut again = Queues::new(2, 7, Device::Cpu);
         again.remember_images();
         again.load(&tuned.named()).unwrap();
-        again.push(&numbered(9, 1), &numbered(9, 1));
+        again.push(&numbered(9, 1), &numbered(9, 1), None);
         assert_eq!(ids(&again).unwrap(), [7, 70, 80, -100, 30, 40, 50, 60]);
-        again.push(&numbered(10, 1), &numbered(10, 1));
+        again.push(&numbered(10, 1), &numbered(10, 1), None);
         assert_eq!(ids(&again).unwrap(), [7, 70, 80, -100, -100, 40, 50, 60]);
     }
 
     #[test]
     fn a_batch_larger_than_the_queue_leaves_its_last_features() {
         let mut queues = Queues::new(2, 4, Device::Cpu);
-        queues.push(&numbered(0, 10), &numbered(0, 10));
+        queues.push(&numbered(0, 10), &numbered(0, 10), None);
         assert_eq!(content(&queues.image), [8.0, 9.0, 6.0, 7.0]);
         assert_eq!(queues.next, 2);
     }

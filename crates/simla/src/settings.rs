@@ -105,44 +105,32 @@ settings! {
     samples_every_steps: u64, "steps between samples of what it makes of held-out pairs; 0 for one at the end";
 }
 
-/// What a run that has begun cannot change.
+/// Sizes that a model is built with once: neither a resumed run nor fine-tuning changes them.
+const SIZES: &[&str] = &[
+    "patch_size",
+    "vision_width",
+    "vision_depth",
+    "vision_heads",
+    "text_width",
+    "text_depth",
+    "text_heads",
+    "text_mlp",
+    "max_positions",
+    "embed_dim",
+    "visual_vocab",
+];
+
+/// What a run that has begun cannot change, beside [`SIZES`].
 const FIXED: &[&str] = &[
     "batch_size",
     "accumulate",
     "seed",
     "image_size",
-    "patch_size",
-    "vision_width",
-    "vision_depth",
-    "vision_heads",
-    "text_width",
-    "text_depth",
-    "text_heads",
-    "text_mlp",
-    "max_positions",
-    "embed_dim",
-    "visual_vocab",
     "queue_size",
     "vocab_size",
     "dvae_steps",
     "dvae_batch_size",
     "dvae_width",
-];
-
-/// Sizes that fine-tuning takes from its model.
-const OF_THE_MODEL: &[&str] = &[
-    "preset",
-    "patch_size",
-    "vision_width",
-    "vision_depth",
-    "vision_heads",
-    "text_width",
-    "text_depth",
-    "text_heads",
-    "text_mlp",
-    "max_positions",
-    "embed_dim",
-    "visual_vocab",
 ];
 
 /// What does nothing in fine-tuning: there is no word or patch to guess, no tokenizer, and temperature and vocabulary are the model's.
@@ -366,7 +354,7 @@ impl Settings {
     pub fn check_fine_tuning(&self, before: &Self) -> Result<(), SettingsError> {
         let (ours, before) = (self.table(), before.table());
         let changed = |name: &&&str| ours[**name] != before[**name];
-        if let Some(name) = OF_THE_MODEL.iter().find(changed) {
+        if let Some(name) = ["preset"].iter().chain(SIZES).find(changed) {
             let expected = format!("expected the {} of the model", before[*name]);
             return Err(bad_value(name, &ours[*name], &expected));
         }
@@ -383,7 +371,7 @@ impl Settings {
 
     /// Whether fine-tuning can change a setting.
     pub fn is_of_fine_tuning(name: &str) -> bool {
-        !OF_THE_MODEL.contains(&name) && !OF_PRETRAINING.contains(&name)
+        name != "preset" && !SIZES.contains(&name) && !OF_PRETRAINING.contains(&name)
     }
 
     /// Refuses what a run that has begun cannot change: the sizes of its tensors, and the order of its data.
@@ -391,7 +379,7 @@ impl Settings {
     /// # Errors
     /// The first such setting, with both values.
     pub fn check_resumed(&self, before: &Self) -> Result<(), SettingsError> {
-        self.check(before, FIXED.iter().copied())
+        self.check(before, FIXED.iter().chain(SIZES).copied())
     }
 
     /// Refuses every change: runs that are compared are made alike.
@@ -780,7 +768,7 @@ mod tests {
             assert!(words.iter().all(|word| error.contains(word)), "{error}");
         }
         let known: Vec<&str> = HELP.iter().map(|(name, _)| *name).collect();
-        let mut fixed = OF_THE_MODEL.iter().chain(OF_PRETRAINING);
+        let mut fixed = SIZES.iter().chain(OF_PRETRAINING);
         assert!(fixed.all(|name| known.contains(name)));
     }
 

@@ -240,8 +240,8 @@ impl Simla {
         }
 
         // One pass of E_mm: masked captions, then the three groups of ITM: wrong captions, captions, captions with a wrong image.
-        let same_image = |ids: &Tensor| ids.unsqueeze(1).eq_tensor(&ids.unsqueeze(0));
-        let positive = b.image_ids.as_ref().map(same_image);
+        let ids = b.image_ids.as_ref();
+        let positive = ids.map(|ids| itc::shared_image(ids, ids));
         let positive = positive.as_ref();
         let (neg_image, neg_text) = match &b.negatives {
             Negatives::Given { image, text } => (image.shallow_clone(), text.shallow_clone()),

@@ -214,7 +214,9 @@ fn agree_with_the_reference(recompute: bool) {
             )
         });
         let (losses, seen) = model.step(&b, alpha, Objectives::default(), &mut gradients);
-        model.queues.push(&seen.image_feat_m, &seen.text_feat_m);
+        model
+            .queues
+            .push(&seen.image_feat_m, &seen.text_feat_m, None);
 
         // The reference's order: matched pairs, wrong images, wrong texts.
         let itm = seen.itm_logits.unwrap().chunk(3, 0);

@@ -25,7 +25,7 @@ use simla::train::checkpoint::write_atomically;
 use tch::Device;
 
 use crate::commands::ablate_report::{Outcome, Report};
-use crate::commands::pretrain::last_checkpoint;
+use crate::commands::pretrain::{last_checkpoint, read};
 use crate::run::{Inputs, Run};
 use crate::stop;
 
@@ -71,7 +71,7 @@ pub struct Arguments {
     /// A setting of all runs, over the file's; all are listed below (--help)
     #[arg(long, value_name = "NAME=VALUE")]
     set: Vec<String>,
-    /// Folder that image paths are relative to, in place of the file's own
+    /// Folder that image paths of all data are relative to, in place of each file's own
     #[arg(long, value_name = "DIR")]
     image_root: Option<PathBuf>,
     /// A vocab.txt or tokenizer.json to use; without, word pieces are learned from the captions
@@ -100,22 +100,18 @@ pub fn objectives(row: usize) -> Objectives {
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let device = simla::device::open(&arguments.device)?;
     check(&arguments)?;
-    let file = arguments
-        .config
-        .as_deref()
-        .map(|path| fs::read_to_string(path).with_context(|| path.display().to_string()));
+    let file = arguments.config.as_deref().map(read).transpose()?;
     let settings = Settings {
         objectives: Objectives::default(),
-        ..Settings::resolve(file.transpose()?.as_deref(), &arguments.set)?
+        ..Settings::resolve(file.as_deref(), &arguments.set)?
     };
     let inputs = Inputs {
         data: arguments.data,
         image_root: arguments.image_root,
         vocabulary: arguments.vocabulary,
         dvae: arguments.dvae,
-        init: vec![],
         held_out: Some(arguments.eval_data),
-        fine_tuned: None,
+        ..Inputs::default()
     };
     let common = arguments.output.join("common");
     check_unchanged(&common, &settings, &inputs)?;
@@ -192,15 +188,15 @@ fn check_unchanged(common: &Path, settings: &Settings, inputs: &Inputs) -> Resul
         ("dvae", "--dvae"),
         ("held_out", "--eval-data"),
     ];
-    let read = |name: &str| {
-        let path = common.join(name);
-        fs::read_to_string(&path).with_context(|| path.display().to_string())
-    };
     if !common.join("run.json").exists() {
         return Ok(());
     }
-    settings.check_alike(&Settings::resolve(Some(&read("config.toml")?), &[])?)?;
-    let before: Inputs = serde_json::from_str(&read("run.json")?).context("run.json")?;
+    settings.check_alike(&Settings::resolve(
+        Some(&read(&common.join("config.toml"))?),
+        &[],
+    )?)?;
+    let before: Inputs =
+        serde_json::from_str(&read(&common.join("run.json"))?).context("run.json")?;
     let (ours, before) = (json!(inputs), json!(before));
     for (field, flag) in FLAGS {
         if ours[field] != before[field] {
@@ -223,7 +219,7 @@ fn tokenize(common: &Run, stop: &AtomicBool) -> Result<bool> {
     let mut told = false;
     loop {
         if let Some(_lock) = claim(&common.folder)? {
-            return Ok(common.tokenizer(stop)?.is_some());
+            return Ok(common.tokenizer(stop)?.1 == Ending::Finished);
         }
         if stop.load(Ordering::Relaxed) {
             return Ok(false);
@@ -332,12 +328,13 @@ impl Rows<'_> {
             ..self.settings.clone()
         };
         let run = Run::prepare(&folder, settings, self.inputs.clone(), self.device)?;
-        let Some(dvae) = run.tokenizer(stop)? else {
-            return Ok(Ending::Stopped);
-        };
+        let (dvae, ending) = run.tokenizer(stop)?;
+        if ending == Ending::Stopped {
+            return Ok(ending);
+        }
         let mut model = run.model()?;
         let resume = last_checkpoint(&folder, &mut model, true)?;
-        let (model, ending) = run.train(model, Some(dvae), resume.as_ref(), stop)?;
+        let (model, ending) = run.train(model, dvae, resume.as_ref(), stop)?;
         if ending == Ending::Finished {
             let held_out = run
                 .held_out

@@ -187,7 +187,9 @@ fn measure(arguments: &StepArguments, config: ModelConfig, device: Device) -> se
         model.begin_step();
         let (_, seen) = model.step(&b, ALPHA, Objectives::default(), &mut gradients);
         optimizer.step(&mut model.online, &mut gradients, 1e-4, 1.0);
-        model.queues.push(&seen.image_feat_m, &seen.text_feat_m);
+        model
+            .queues
+            .push(&seen.image_feat_m, &seen.text_feat_m, None);
         synchronize(device);
         if i >= arguments.warmup {
             times.push(start.elapsed().as_secs_f64());

@@ -108,12 +108,13 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let stop = stop::on_signal()?;
     let run = Run::prepare(&folder, settings, inputs, device)?;
     let held_out = run.held_out.as_ref().expect("the demo holds scenes out");
-    let Some(dvae) = run.tokenizer(&stop)? else {
-        return Ok(stop::code(Ending::Stopped));
-    };
+    let (dvae, ending) = run.tokenizer(&stop)?;
+    if ending == Ending::Stopped {
+        return Ok(stop::code(ending));
+    }
     let model = run.model()?;
     let before = held_out.evaluate(&model, TOP_K, "before")?;
-    let (model, ending) = run.train(model, Some(dvae), None, &stop)?;
+    let (model, ending) = run.train(model, dvae, None, &stop)?;
     if ending == Ending::Stopped {
         eprintln!(
             "stopped: go on with simla pretrain --resume {}",

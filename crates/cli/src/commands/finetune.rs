@@ -48,7 +48,7 @@ pub struct RetrievalArguments {
     /// A setting, over the file's; all are listed below (--help). Sizes are the model's, but for image_size and queue_size
     #[arg(long, value_name = "NAME=VALUE")]
     set: Vec<String>,
-    /// Folder that image paths are relative to, in place of the file's own
+    /// Folder that image paths of all data are relative to, in place of each file's own
     #[arg(long, value_name = "DIR")]
     image_root: Option<PathBuf>,
     /// Held-out pairs: retrieval is measured on them while the run goes on (eval_every_steps)

@@ -141,12 +141,9 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     if !run.inputs.init.is_empty() {
         run.model()?; // what does not fit is said before a tokenizer is trained
     }
-    let tokenizer = match run.settings.objectives.mim {
-        true => run.tokenizer(&stop)?.map(Some),
-        false => Some(None),
-    };
-    let ending = match tokenizer {
-        Some(dvae) => {
+    let (dvae, ending) = run.tokenizer(&stop)?;
+    let ending = match ending {
+        Ending::Finished => {
             let mut model = run.model()?;
             let resume = match arguments.resume.is_some() {
                 true => last_checkpoint(&folder, &mut model, arguments.allow_older)?,
@@ -154,7 +151,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
             };
             run.train(model, dvae, resume.as_ref(), &stop)?.1
         }
-        None => Ending::Stopped,
+        Ending::Stopped => ending,
     };
     Ok(conclude(ending, "simla pretrain", &folder))
 }

@@ -33,11 +33,15 @@ pub fn own_pair(n: i64, columns: i64, device: Device) -> Tensor {
     Tensor::eye_m(n, columns, (Kind::Float, device))
 }
 
+/// Which candidates `[m]` show the same image as each pair `[n]`, from the images of both: `[n, m]`.
+pub fn shared_image(images: &Tensor, candidates: &Tensor) -> Tensor {
+    images.unsqueeze(1).eq_tensor(&candidates.unsqueeze(0))
+}
+
 /// Hard targets of fine-tuning (3.1): each row spread over all candidates of the pair's image, from the images `[B]` of the pairs
 /// and `[B + queue]` of the candidates, the batch first. Rows sum to one.
 pub fn same_image(images: &Tensor, candidates: &Tensor) -> Tensor {
-    let same = images.unsqueeze(1).eq_tensor(&candidates.unsqueeze(0));
-    let same = same.to_kind(Kind::Float);
+    let same = shared_image(images, candidates).to_kind(Kind::Float);
     &same / same.sum_dim_intlist([1].as_slice(), true, Kind::Float)
 }
 

@@ -188,7 +188,7 @@ impl Pretraining {
     ) -> Self {
         Self {
             simla,
-            dvae: dvae.filter(|_| objectives.mim),
+            dvae,
             by_image: false,
             objectives,
             alpha,
@@ -267,10 +267,7 @@ impl Task for Pretraining {
     fn end_step(&mut self, applied: bool) {
         // Features of a skipped step may not be finite: they must not stay for 65,536 pairs.
         for (image, text, ids) in self.features.drain(..).filter(|_| applied) {
-            match ids {
-                Some(ids) => self.simla.queues.push_images(&image, &text, &ids),
-                None => self.simla.queues.push(&image, &text),
-            }
+            self.simla.queues.push(&image, &text, ids.as_ref());
         }
     }
 
