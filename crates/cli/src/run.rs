@@ -23,8 +23,9 @@ use simla::optim::AdamWConfig;
 use simla::settings::Settings;
 use simla::tasks::pretrain::{Pretraining, Saved, special_ids};
 use simla::tasks::retrieval::{Gallery, Retrieval, evaluate};
-use simla::train::checkpoint::{Checkpoint, write_atomically};
+use simla::train::checkpoint::Checkpoint;
 use simla::train::{Ending, Plan, Trainer};
+use simla_data::files::write_atomically;
 use simla_data::{Batch, Dataset, Loader, Options, Source, Vocabulary};
 use simla_image::Recipe;
 use tch::Device;
@@ -193,7 +194,7 @@ impl Run {
                 "warning: queue_size = {} with {records} records: the queue holds every picture as a negative of itself; \
                  --set queue_size={} learns better",
                 settings.queue_size,
-                records / 3
+                settings.batch_size.min(records / 3)
             );
         }
         Ok(Self {

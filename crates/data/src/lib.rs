@@ -10,6 +10,7 @@ pub mod boxes;
 pub mod caption;
 pub mod dataset;
 pub mod evaluation;
+pub mod files;
 pub mod inspect;
 mod learn;
 pub mod loader;

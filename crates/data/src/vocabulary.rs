@@ -1,6 +1,5 @@
 //! Words to pieces and back: BERT's WordPiece, from a file or learned from the captions.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +9,7 @@ use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::tokenizer::Tokenizer;
 
 use crate::caption;
+use crate::files::write_atomically;
 use crate::learn;
 
 /// Pieces of a caption at most, `[CLS]` and `[SEP]` included, as the authors count them.
@@ -131,8 +131,8 @@ impl Vocabulary {
         Self::of_lines(&pieces.join("\n"), Path::new("(learned)"))
     }
 
-    /// Writes a `tokenizer.json` (by the ending) or else a `vocab.txt`, which holds the pieces alone, by way of a
-    /// temporary file beside it.
+    /// Writes a `tokenizer.json` (by the ending) or else a `vocab.txt`, which holds the pieces alone; see
+    /// [`write_atomically`].
     pub fn save(&self, path: &Path) -> Result<(), VocabularyError> {
         let io = |error| VocabularyError::Io {
             path: path.into(),
@@ -143,16 +143,7 @@ impl Vocabulary {
         } else {
             self.pieces.join("\n") + "\n"
         };
-        let folder = path
-            .parent()
-            .filter(|p| !p.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
-        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(io)?;
-        file.write_all(text.as_bytes())
-            .and_then(|()| file.as_file().sync_all())
-            .map_err(io)?;
-        file.persist(path).map_err(|e| io(e.error))?;
-        Ok(())
+        write_atomically(path, text.as_bytes()).map_err(io)
     }
 
     /// The pieces of a caption, cleaned first (see [`caption::clean`]): `[CLS]`, at most `max - 2` pieces, `[SEP]`.

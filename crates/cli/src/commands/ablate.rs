@@ -21,11 +21,11 @@ use simla::objectives::Objectives;
 use simla::settings::Settings;
 use simla::tasks::retrieval::Retrieval;
 use simla::train::Ending;
-use simla::train::checkpoint::write_atomically;
+use simla_data::files::write_atomically;
 use tch::Device;
 
 use crate::commands::ablate_report::{Outcome, Report};
-use crate::commands::pretrain::{last_checkpoint, read};
+use crate::commands::training::{Training, last_checkpoint, read, settings_help};
 use crate::run::{Inputs, Run};
 use crate::stop;
 
@@ -44,9 +44,10 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// after the other; every row with every seed, and with the same data, budget, vocabulary and visual tokenizer. Makes a table and bars of
 /// the final retrieval, and curves of retrieval against the time of training (figure 4). Interrupted, the same command goes on where it
 /// was. Several processes with the same command share the work; with other --seeds, they work side by side, and a last call with all
-/// seeds collects. The time of training is comparable only between runs that had the machine alike to themselves.
+/// seeds collects. The time of training is comparable only between runs that had the machine alike to themselves. Of a --config, the
+/// objectives are not used, and the seed is the tokenizer's.
 #[derive(Args)]
-#[command(after_long_help = super::pretrain::settings_help())]
+#[command(after_long_help = settings_help())]
 pub struct Arguments {
     /// Image-caption pairs: files, patterns or folders
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
@@ -65,15 +66,6 @@ pub struct Arguments {
         value_name = "N,N,..."
     )]
     seeds: Vec<u64>,
-    /// Settings in a TOML file, as name = value; its objectives are not used, its seed is the tokenizer's
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// A setting of all runs, over the file's; all are listed below (--help)
-    #[arg(long, value_name = "NAME=VALUE")]
-    set: Vec<String>,
-    /// Folder that image paths of all data are relative to, in place of each file's own
-    #[arg(long, value_name = "DIR")]
-    image_root: Option<PathBuf>,
     /// A vocab.txt or tokenizer.json to use; without, word pieces are learned from the captions
     #[arg(long, value_name = "FILE")]
     vocabulary: Option<PathBuf>,
@@ -83,9 +75,8 @@ pub struct Arguments {
     /// Candidates of each query that the matching score ranks again
     #[arg(long, default_value_t = 16, value_name = "N")]
     top_k: usize,
-    /// Where to compute: cpu, cuda or cuda:N
-    #[arg(long, default_value = "cpu")]
-    device: String,
+    #[command(flatten)]
+    training: Training,
     /// One JSON object in place of the table
     #[arg(long)]
     json: bool,
@@ -98,16 +89,15 @@ pub fn objectives(row: usize) -> Objectives {
 }
 
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
-    let device = simla::device::open(&arguments.device)?;
+    let device = arguments.training.device()?;
     check(&arguments)?;
-    let file = arguments.config.as_deref().map(read).transpose()?;
     let settings = Settings {
         objectives: Objectives::default(),
-        ..Settings::resolve(file.as_deref(), &arguments.set)?
+        ..arguments.training.settings()?
     };
     let inputs = Inputs {
         data: arguments.data,
-        image_root: arguments.image_root,
+        image_root: arguments.training.image_root,
         vocabulary: arguments.vocabulary,
         dvae: arguments.dvae,
         held_out: Some(arguments.eval_data),
@@ -159,7 +149,7 @@ fn stopped() -> ExitCode {
 
 /// Refuses what the rows decide, and seeds that would be the same run twice.
 fn check(arguments: &Arguments) -> Result<()> {
-    for set in &arguments.set {
+    for set in &arguments.training.set {
         match set.split('=').next().unwrap_or_default().trim() {
             "objectives" => bail!("--set {set}: the rows decide which objectives take part"),
             "seed" => bail!("--set {set}: expected --seeds, a list"),

@@ -10,7 +10,7 @@ use simla::tasks::grounding::Grounding;
 use simla::tasks::keywords::said_share;
 use simla::tasks::pretrain::Model;
 use simla::tasks::retrieval::Retrieval;
-use simla::train::checkpoint::write_atomically;
+use simla_data::files::write_atomically;
 use simla_data::read_boxes;
 use simla_pictures::canvas::{BAD, GOOD, stack};
 use simla_pictures::heat::{BoxKind, Overlay};

@@ -1,16 +1,16 @@
 //! `simla dvae`.
 
-use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use simla::dvae::Dvae;
 use simla::dvae::evaluation::{Evaluation, evaluate};
-use simla::settings::{Dtype, Settings};
+use simla::settings::Dtype;
 use simla::train::Ending;
 
+use crate::commands::training::{Training, settings_help};
 use crate::console::{Progress, say_broken};
 use crate::reconstructions::{self, PICTURES};
 use crate::run::{Inputs, Run, open_data};
@@ -24,8 +24,10 @@ pub enum Command {
 }
 
 /// Trains a tokenizer, or goes on with one
+///
+/// Its sizes are visual_vocab, dvae_width, image_size and patch_size; settings of the model and its objectives do nothing here.
 #[derive(Args)]
-#[command(after_long_help = super::pretrain::settings_help())]
+#[command(after_long_help = settings_help())]
 pub struct TrainArguments {
     /// Files of image-caption pairs; the captions are not used
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
@@ -33,21 +35,11 @@ pub struct TrainArguments {
     /// Folder for the tokenizer; one that is there already goes on from its last checkpoint
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
-    /// Settings in a TOML file, as name = value
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// A setting, over the file's: dvae_steps, dvae_width, visual_vocab, image_size, ... (--help lists all)
-    #[arg(long, value_name = "NAME=VALUE")]
-    set: Vec<String>,
-    /// Folder that image paths of all data are relative to, in place of each file's own
-    #[arg(long, value_name = "DIR")]
-    image_root: Option<PathBuf>,
     /// Held-out pictures: reconstruction and use of the codes are measured on them (eval_every_steps, and at the end)
     #[arg(long, value_name = "FILE")]
     eval_data: Option<PathBuf>,
-    /// Where to compute: cpu, cuda or cuda:N
-    #[arg(long, default_value = "cpu")]
-    device: String,
+    #[command(flatten)]
+    training: Training,
 }
 
 /// Measures a tokenizer on pictures that it was not trained on: error of the reconstruction, use of the codes
@@ -126,15 +118,11 @@ fn table(found: &Evaluation) -> String {
 }
 
 fn train(arguments: TrainArguments) -> Result<ExitCode> {
-    let device = simla::device::open(&arguments.device)?;
-    let file = arguments
-        .config
-        .as_deref()
-        .map(|path| fs::read_to_string(path).with_context(|| path.display().to_string()));
-    let settings = Settings::resolve(file.transpose()?.as_deref(), &arguments.set)?;
+    let device = arguments.training.device()?;
+    let settings = arguments.training.settings()?;
     let inputs = Inputs {
         data: arguments.data,
-        image_root: arguments.image_root,
+        image_root: arguments.training.image_root,
         held_out: arguments.eval_data,
         ..Inputs::default()
     };

@@ -9,7 +9,9 @@ use simla::config::{ModelConfig, SpecialIds};
 use simla::settings::Settings;
 use simla::tasks::pretrain::{FINE_TUNING, Saved, VOCABULARY};
 
-use crate::commands::pretrain::{conclude, help_of, last_checkpoint, read, refuse_run, resumed};
+use crate::commands::training::{
+    Training, conclude, help_of, last_checkpoint, refuse_run, resumed,
+};
 use crate::run::{Inputs, Run};
 use crate::stop;
 
@@ -23,7 +25,8 @@ pub enum Command {
 ///
 /// Contrast (ITC) and matching (ITM) alone, on larger pictures than in pre-training: positions of patches are resampled. Each caption
 /// is a pair of its own, seen once an epoch; pairs of the same image, by `image_id` or else by path, are positives of each other. The
-/// data are as for `simla pretrain`, and so are interruption (Ctrl-C, status 75) and `--resume`.
+/// data are as for `simla pretrain`, and so are interruption (Ctrl-C, status 75) and `--resume`. Sizes are the model's, but for
+/// image_size and queue_size.
 #[derive(Args)]
 #[command(after_long_help = settings_help())]
 pub struct RetrievalArguments {
@@ -42,21 +45,11 @@ pub struct RetrievalArguments {
     /// With --resume: take the newest checkpoint that is whole and fits, where the last one does not
     #[arg(long, requires = "resume")]
     allow_older: bool,
-    /// Settings in a TOML file, as name = value
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// A setting, over the file's; all are listed below (--help). Sizes are the model's, but for image_size and queue_size
-    #[arg(long, value_name = "NAME=VALUE")]
-    set: Vec<String>,
-    /// Folder that image paths of all data are relative to, in place of each file's own
-    #[arg(long, value_name = "DIR")]
-    image_root: Option<PathBuf>,
     /// Held-out pairs: retrieval is measured on them while the run goes on (eval_every_steps)
     #[arg(long, value_name = "FILE")]
     eval_data: Option<PathBuf>,
-    /// Where to compute: cpu, cuda or cuda:N
-    #[arg(long, default_value = "cpu")]
-    device: String,
+    #[command(flatten)]
+    training: Training,
 }
 
 /// The settings that fine-tuning has, with their defaults for a model of each preset.
@@ -79,10 +72,10 @@ pub fn run(command: Command) -> Result<ExitCode> {
 }
 
 fn retrieval(arguments: RetrievalArguments) -> Result<ExitCode> {
-    let device = simla::device::open(&arguments.device)?;
+    let device = arguments.training.device()?;
     let (folder, settings, inputs) = match &arguments.resume {
         Some(folder) => {
-            let (settings, inputs) = resumed(folder, &arguments.set)?;
+            let (settings, inputs) = resumed(folder, &arguments.training.set)?;
             if inputs.fine_tuned.is_none() {
                 bail!(
                     "{0}: a pre-training; go on with simla pretrain --resume {0}",
@@ -91,7 +84,7 @@ fn retrieval(arguments: RetrievalArguments) -> Result<ExitCode> {
             }
             let inputs = Inputs {
                 held_out: arguments.eval_data.or(inputs.held_out),
-                image_root: arguments.image_root.or(inputs.image_root),
+                image_root: arguments.training.image_root.or(inputs.image_root),
                 ..inputs
             };
             (folder.clone(), settings, inputs)
@@ -99,17 +92,16 @@ fn retrieval(arguments: RetrievalArguments) -> Result<ExitCode> {
         None => {
             let model = Saved::open(&arguments.checkpoint.expect("clap asks for it"))?;
             let again = model.checkpoint.state.task == FINE_TUNING;
-            let file = arguments.config.as_deref().map(read).transpose()?;
             let settings = Settings::resolve_fine_tuning(
                 &Settings::fine_tuning(&model.config, again),
-                file.as_deref(),
-                &arguments.set,
+                arguments.training.config()?.as_deref(),
+                &arguments.training.set,
             )?;
             let folder = arguments.output.expect("clap asks for it");
             refuse_run(&folder)?;
             let inputs = Inputs {
                 data: arguments.data,
-                image_root: arguments.image_root,
+                image_root: arguments.training.image_root,
                 vocabulary: Some(model.checkpoint.extra(VOCABULARY)),
                 // This one, wherever its run goes on to.
                 fine_tuned: Some(model.checkpoint.path),

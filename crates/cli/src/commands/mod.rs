@@ -1,4 +1,4 @@
-//! One file a command.
+//! One file a command; and what some of them share.
 
 pub mod ablate;
 pub mod ablate_report;
@@ -19,3 +19,4 @@ pub mod keywords;
 pub mod pretrain;
 pub mod report;
 pub mod search;
+pub mod training;

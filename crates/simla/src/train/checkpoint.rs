@@ -5,12 +5,13 @@
 //! checkpoint. `RUN/checkpoints/latest` names the newest.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use simla_data::files::{sync_folder, write_atomically, write_synced};
 use tch::Tensor;
 use thiserror::Error;
 
@@ -362,32 +363,6 @@ fn digest(path: &Path) -> io::Result<Digest> {
         bytes: fs::metadata(path)?.len(),
         blake3: hasher.finalize().to_hex().to_string(),
     })
-}
-
-fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
-}
-
-fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
-}
-
-/// Replaces a small file: readers see the old or the new content, never a part.
-///
-/// # Errors
-/// What the system said; the old content is there then.
-pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    // Of this process alone: others may replace the same file.
-    let aside = path.with_extension(format!("{}.unfinished", std::process::id()));
-    write_synced(&aside, bytes)?;
-    fs::rename(&aside, path)?;
-    sync_folder(
-        path.parent()
-            .filter(|folder| !folder.as_os_str().is_empty())
-            .unwrap_or(Path::new(".")),
-    )
 }
 
 #[cfg(test)]

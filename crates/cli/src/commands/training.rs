@@ -1,0 +1,158 @@
+//! What the commands that train have in common: arguments, settings, folders, how they go on and end.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use simla::config::Preset;
+use simla::model::Simla;
+use simla::settings::{HELP, Settings};
+use simla::train::Ending;
+use simla::train::checkpoint::{Checkpoint, CheckpointError};
+use tch::Device;
+
+use crate::run::Inputs;
+use crate::stop;
+
+/// Arguments of every command that trains.
+#[derive(Args)]
+pub struct Training {
+    /// Settings in a TOML file, as name = value
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A setting, over the file's; all are listed below (--help)
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub set: Vec<String>,
+    /// Folder that image paths of all data are relative to, in place of each file's own
+    #[arg(long, value_name = "DIR")]
+    pub image_root: Option<PathBuf>,
+    /// Where to compute: cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu")]
+    device: String,
+}
+
+impl Training {
+    /// The device, opened.
+    pub fn device(&self) -> Result<Device> {
+        Ok(simla::device::open(&self.device)?)
+    }
+
+    /// The text of the file of settings, where there is one.
+    pub fn config(&self) -> Result<Option<String>> {
+        self.config.as_deref().map(read).transpose()
+    }
+
+    /// The settings of pre-training, resolved.
+    pub fn settings(&self) -> Result<Settings> {
+        Ok(Settings::resolve(self.config()?.as_deref(), &self.set)?)
+    }
+}
+
+/// Every setting with its default and meaning, for `--help`.
+pub fn settings_help() -> String {
+    help_of("defaults of preset", Settings::preset, |_| true)
+}
+
+/// The settings that `shows` tells by name, each with its default of every preset and its meaning.
+pub fn help_of(
+    whose: &str,
+    defaults: impl Fn(Preset) -> Settings,
+    shows: impl Fn(&str) -> bool,
+) -> String {
+    let [tiny, small, base] = [Preset::Tiny, Preset::Small, Preset::Base].map(|preset| {
+        let file = defaults(preset).to_toml();
+        file.lines().map(value_of).collect::<Vec<_>>()
+    });
+    let mut help = format!(
+        "Settings (--set NAME=VALUE, or a line of --config); [{whose} tiny, small, base]:\n"
+    );
+    let shown = HELP.iter().enumerate();
+    for (i, (name, what)) in shown.filter(|(_, (name, _))| shows(name)) {
+        let defaults = if tiny[i] == small[i] && small[i] == base[i] {
+            tiny[i].clone()
+        } else {
+            format!("{}, {}, {}", tiny[i], small[i], base[i])
+        };
+        help.push_str(&format!("  {name:<22} {what} [{defaults}]\n"));
+    }
+    help
+}
+
+/// `a` of `name = a # help`.
+fn value_of(line: &str) -> String {
+    let value = line.split_once(" = ").map_or(line, |(_, rest)| rest);
+    value.split(" # ").next().unwrap_or(value).to_owned()
+}
+
+/// Says what to do after a run of `command` in `folder`, and gives the code to exit with.
+pub fn conclude(ending: Ending, command: &str, folder: &Path) -> ExitCode {
+    let folder = folder.display();
+    match ending {
+        Ending::Finished => {
+            eprintln!("done: the model is in {folder}");
+            eprintln!("next: simla eval retrieval --checkpoint {folder} --data HELD_OUT.json");
+        }
+        Ending::Stopped => eprintln!("stopped: go on with {command} --resume {folder}"),
+    }
+    stop::code(ending)
+}
+
+/// The text of a file.
+pub fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("{}", path.display()))
+}
+
+/// Refuses a folder for a new run that has one already.
+pub fn refuse_run(folder: &Path) -> Result<()> {
+    if folder.join("run.json").exists() {
+        bail!(
+            "{0}: there is a run in here; go on with --resume {0}, or choose another --output",
+            folder.display()
+        );
+    }
+    Ok(())
+}
+
+/// What the run in `folder` is made of, with these settings over its own.
+pub fn resumed(folder: &Path, set: &[String]) -> Result<(Settings, Inputs)> {
+    let saved = read(&folder.join("config.toml")).context("--resume: not the folder of a run")?;
+    let inputs: Inputs =
+        serde_json::from_str(&read(&folder.join("run.json"))?).context("run.json")?;
+    let before = Settings::resolve(Some(&saved), &[])?;
+    let settings = match inputs.fine_tuned {
+        None => Settings::resolve(Some(&saved), set)?,
+        Some(_) => Settings::resolve_fine_tuning(&before, None, set)?,
+    };
+    settings.check_resumed(&before)?;
+    Ok((settings, inputs))
+}
+
+/// Where a run goes on: its last checkpoint, or with `allow_older` the newest that fits `model`, which takes its tensors. None
+/// where the run was killed before it saved one.
+pub fn last_checkpoint(
+    run: &Path,
+    model: &mut Simla,
+    allow_older: bool,
+) -> Result<Option<Checkpoint>, CheckpointError> {
+    let last = match Checkpoint::open(run) {
+        Err(CheckpointError::None(_)) => return Ok(None),
+        last if !allow_older => return last.map(Some),
+        last => last,
+    };
+    let mut usable = |checkpoint: &Checkpoint| {
+        checkpoint.verify()?;
+        let loaded = model.load(&checkpoint.model()?);
+        loaded.map_err(|e| checkpoint.blame(e))
+    };
+    match last.and_then(|last| usable(&last).map(|()| last)) {
+        Ok(last) => Ok(Some(last)),
+        Err(error) => {
+            eprintln!("{error}");
+            let older = Checkpoint::newest(run, |checkpoint| usable(checkpoint).is_ok())?;
+            eprintln!("going on from {}", older.path.display());
+            Ok(Some(older))
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Small files that others may read while they are replaced.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+/// Replaces a small file: readers see the old or the new content, never a part, and what is there is on the disk.
+///
+/// # Errors
+/// What the system said; the old content is there then.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    // Of this process alone: others may replace the same file.
+    let aside = path.with_extension(format!("{}.unfinished", std::process::id()));
+    let replaced = write_synced(&aside, bytes).and_then(|()| fs::rename(&aside, path));
+    if replaced.is_err() {
+        let _ = fs::remove_file(&aside);
+    }
+    replaced?;
+    sync_folder(
+        path.parent()
+            .filter(|folder| !folder.as_os_str().is_empty())
+            .unwrap_or(Path::new(".")),
+    )
+}
+
+/// Writes a file, and on to the disk.
+///
+/// # Errors
+/// What the system said.
+pub fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+/// Brings a folder's list of files on to the disk.
+///
+/// # Errors
+/// What the system said.
+pub fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replaced_file_leaves_nothing_beside_it_whether_it_worked_or_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.json");
+        write_atomically(&path, b"old").unwrap();
+        write_atomically(&path, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+
+        let occupied = folder.path().join("folder");
+        fs::create_dir_all(occupied.join("in it")).unwrap();
+        assert!(write_atomically(&occupied, b"new").is_err());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+}
