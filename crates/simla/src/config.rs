@@ -136,7 +136,7 @@ impl ModelConfig {
                 max_positions: 80,
                 embed_dim: 128,
                 visual_vocab: 256,
-                queue_size: 2048,
+                queue_size: 64,
                 momentum: 0.98,
                 keywords: 3,
                 dropout: 0.0,

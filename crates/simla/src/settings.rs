@@ -52,7 +52,7 @@ settings! {
     accumulate: u64, "micro-batches that make one optimiser step";
     seed: u64, "decides every random choice of the run";
     dtype: Dtype, "type of the matrix products: f32 or bf16";
-    recompute: bool, "computes activations again in the backward pass: much less memory, a third more time, the same numbers";
+    recompute: bool, "computes activations again in the backward pass: much less memory, a fifth more time, the same numbers";
     objectives: Objectives, "losses that take part, of itc, itm, mlm, mim, psl";
 
     lr: f64, "learning rate at the top of the schedule";
@@ -76,7 +76,7 @@ settings! {
     max_positions: i64, "position embeddings of words: with mim at least 1 + patches";
     embed_dim: i64, "features of the contrast";
     visual_vocab: i64, "visual tokens: codes of the discrete VAE";
-    queue_size: i64, "momentum features of each modality kept as negatives";
+    queue_size: i64, "momentum features of each modality kept as negatives: of a batch or two where the learning rate is high or pictures are few";
     momentum: f64, "share of itself that the momentum model keeps each step";
     temperature: f64, "of the contrast at the start; it learns";
     keywords: i64, "keywords chosen from each caption";
