@@ -301,6 +301,18 @@ fn reason(error: &libloading::Error) -> String {
     }
 }
 
+/// A tensor of the host on the device. To a GPU it goes by way of pinned memory: the host waits neither for the copy nor for what the
+/// device has still to do before it.
+pub fn upload(x: &Tensor, device: Device) -> Tensor {
+    const ASYNCHRONOUS: bool = true;
+    match device {
+        Device::Cuda(_) => x
+            .pin_memory(device)
+            .to_device_(device, x.kind(), ASYNCHRONOUS, false),
+        _ => x.to(device),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

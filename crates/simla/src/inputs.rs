@@ -6,21 +6,21 @@ use simla_data::{Batch, Entry, RecordError};
 use simla_image::{Limits, MEAN, STD, evaluation_view};
 use tch::{Device, Kind, Tensor};
 
+use crate::device::upload;
 use crate::objectives::negatives::Negatives;
 use crate::step::{Inputs, Masked};
 
 /// Pixels `[B, S, S, 3]` of the host as bytes `[B, 3, S, S]` on the device.
 fn bytes(pixels: &[u8], batch: usize, side: usize, device: Device) -> Tensor {
     let (batch, side) = (batch as i64, side as i64);
-    Tensor::from_slice(pixels)
-        .view([batch, side, side, 3])
-        .to(device)
-        .permute([0, 3, 1, 2])
+    let pixels = Tensor::from_slice(pixels).view([batch, side, side, 3]);
+    upload(&pixels, device).permute([0, 3, 1, 2])
 }
 
 /// The views as E_v reads them: `[B, 3, S, S]`, normalised (spec section 3). Bytes travel to the device, floats are made there.
 pub fn normalized(pixels: &[u8], batch: usize, side: usize, device: Device) -> Tensor {
-    let channel = |values: [f32; 3]| Tensor::from_slice(&values).view([1, 3, 1, 1]).to(device);
+    let channel =
+        |values: [f32; 3]| upload(&Tensor::from_slice(&values).view([1, 3, 1, 1]), device);
     let scale = channel(STD.map(|std| 1.0 / (255.0 * std)));
     let shift = channel([0, 1, 2].map(|c| -MEAN[c] / STD[c]));
     (bytes(pixels, batch, side, device).to_kind(Kind::Float) * scale + shift).contiguous()
@@ -64,7 +64,8 @@ impl Inputs {
     /// The batch on `device`; `tokens` `[B, P]` are the views' visual tokens where MIM takes part, `noise` seeds the draw of negatives.
     pub fn new(batch: &Batch, tokens: Option<&Tensor>, noise: u64, device: Device) -> Self {
         let (size, length) = (batch.size as i64, batch.length as i64);
-        let ints = |values: &[i64]| Tensor::from_slice(values).view([size, length]).to(device);
+        let ints =
+            |values: &[i64]| upload(&Tensor::from_slice(values).view([size, length]), device);
         let masked_words: Vec<bool> = batch.mlm_labels.iter().map(|&label| label >= 0).collect();
         let words = Masked::new(&masked_words, batch.length, device);
         let patches = Masked::new(&batch.masked_patches, batch.patches, device);

@@ -110,6 +110,28 @@ pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, bias: Option<&Tensor>, p: f64)
     if fused {
         return Tensor::scaled_dot_product_attention(q, k, v, bias, p, false, None, false);
     }
+    // A few images at a time, whose scores (in the paper's base size, of two images) stay in the processor's caches.
+    const SCORES: i64 = 1 << 21;
+    let (images, heads, queries, _) = q.size4().expect("[batch, heads, queries, width]");
+    let at_once = (SCORES / (heads * queries * k.size()[2])).max(1);
+    if images <= at_once {
+        return weigh(q, k, v, bias, p);
+    }
+    // In one operation each: the gradients of narrowed parts would be as large as the whole.
+    let parts = |x: &Tensor| x.split(at_once, 0);
+    let biases = bias.map(parts);
+    let keys_values = parts(k).into_iter().zip(parts(v));
+    let slices: Vec<Tensor> = parts(q)
+        .iter()
+        .zip(keys_values)
+        .enumerate()
+        .map(|(i, (q, (k, v)))| weigh(q, &k, &v, biases.as_ref().map(|biases| &biases[i]), p))
+        .collect();
+    Tensor::cat(&slices, 0)
+}
+
+/// [`attend`] by plain products.
+fn weigh(q: &Tensor, k: &Tensor, v: &Tensor, bias: Option<&Tensor>, p: f64) -> Tensor {
     let scores = scores(q, k, bias);
     let probabilities = scores.softmax(-1, scores.kind());
     if p == 0.0 {
@@ -154,6 +176,8 @@ pub fn dropout(x: Tensor, p: f64) -> Tensor {
 /// Sixteen bits are enough to decide, so that four elements share a draw.
 fn kept(like: &Tensor, p: f64) -> Tensor {
     const ELEMENTS_A_DRAW: i64 = 4;
+    /// The bits of 1.0 in bf16.
+    const ONE: i64 = 0x3f80;
     let (size, count) = (like.size(), like.numel() as i64);
     let mut draws = Tensor::empty(
         [(count + ELEMENTS_A_DRAW - 1) / ELEMENTS_A_DRAW],
@@ -161,7 +185,12 @@ fn kept(like: &Tensor, p: f64) -> Tensor {
     );
     let bits = draws.random_from_(i64::MIN, None).view_dtype(Kind::Int16);
     let bound = (p * 65_536.0).round() as i64 + i64::from(i16::MIN);
-    let kept = bits.narrow(0, 0, count).ge(bound).to_kind(like.kind());
+    // In place, as integers: each of these passes is many times faster than one that changes the type.
+    let mut kept = bits.narrow(0, 0, count).ge_(bound);
+    let kept = match like.kind() {
+        Kind::BFloat16 => kept.g_mul_scalar_(ONE).view_dtype(Kind::BFloat16),
+        kind => kept.to_kind(kind),
+    };
     kept.view(size.as_slice())
 }
 
@@ -180,24 +209,41 @@ mod tests {
     #[test]
     fn dropout_drops_its_share_everywhere_and_keeps_the_mean() {
         tch::manual_seed(1);
-        let found = dropout(Tensor::ones([1000, 999], (Kind::Float, Device::Cpu)), P);
-        let zeros = found.eq(0.0).to_kind(Kind::Double);
         let share = |x: Tensor| x.double_value(&[]);
         // Five standard deviations of a mean of 999,000 draws.
         let bound = 5.0 * (P * (1.0 - P) / 999_000.0).sqrt();
-        assert!((share(zeros.mean(Kind::Double)) - P).abs() < bound + 1.0 / 65_536.0);
-        assert!((share(found.mean(Kind::Double)) - 1.0).abs() < 2.0 * bound);
-        // The four elements of a draw are independent: no column of four, and no pair of neighbours, stands out.
-        let flat = zeros.flatten(0, 1);
-        let every = |start: i64| share(flat.slice(0, start, None, 4).mean(Kind::Double));
-        assert!((0..4).all(|start| (every(start) - P).abs() < 2.0 * bound + 1.0 / 65_536.0));
-        for lag in 1..=4 {
-            let both = flat.slice(0, lag, None, 1) * flat.slice(0, 0, -lag, 1);
-            assert!(
-                (share(both.mean(Kind::Double)) - P * P).abs() < 3.0 * bound,
-                "{lag}"
-            );
+        for (kind, rounding) in [(Kind::Float, 0.0), (Kind::BFloat16, 1.0 / 256.0)] {
+            let found = dropout(Tensor::ones([1000, 999], (kind, Device::Cpu)), P);
+            let zeros = found.eq(0.0).to_kind(Kind::Double);
+            assert!((share(zeros.mean(Kind::Double)) - P).abs() < bound + 1.0 / 65_536.0);
+            let mean = share(found.to_kind(Kind::Double).mean(Kind::Double));
+            assert!((mean - 1.0).abs() < 2.0 * bound + rounding);
+            // The four elements of a draw are independent: no column of four, and no pair of neighbours, stands out.
+            let flat = zeros.flatten(0, 1);
+            let every = |start: i64| share(flat.slice(0, start, None, 4).mean(Kind::Double));
+            assert!((0..4).all(|start| (every(start) - P).abs() < 2.0 * bound + 1.0 / 65_536.0));
+            for lag in 1..=4 {
+                let both = flat.slice(0, lag, None, 1) * flat.slice(0, 0, -lag, 1);
+                assert!(
+                    (share(both.mean(Kind::Double)) - P * P).abs() < 3.0 * bound,
+                    "{lag}"
+                );
+            }
         }
+    }
+
+    #[test]
+    fn many_images_are_attended_to_like_each_alone() {
+        tch::manual_seed(3);
+        let random = || Tensor::randn([5, 2, 800, 4], (Kind::Float, Device::Cpu));
+        let (q, k, v) = (random(), random(), random());
+        let mask = Tensor::ones([5, 800], (Kind::Int64, Device::Cpu));
+        let _ = mask.get(3).slice(0, 40, None, 1).fill_(0);
+        let bias = key_bias(&mask, Kind::Float);
+        let fused = attend(&q, &k, &v, Some(&bias), 0.0);
+        // Hardly anything is dropped: plain products, of one image at a time.
+        let sliced = attend(&q, &k, &v, Some(&bias), 1e-9);
+        assert!(sliced.allclose(&fused, 1e-4, 1e-5, false));
     }
 
     #[test]

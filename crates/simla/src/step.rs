@@ -7,6 +7,7 @@
 
 use tch::{Kind, Tensor, no_grad};
 
+use crate::device::upload;
 use crate::layers::key_bias;
 use crate::model::Simla;
 use crate::objectives::negatives::{Negatives, sample};
@@ -69,13 +70,15 @@ impl Masked {
         }
         let batch = sequences.len() as i64;
         Self {
-            hidden: Tensor::from_slice(hidden)
-                .view([batch, tokens as i64])
-                .to(device),
-            rows: Tensor::from_slice(&rows)
-                .view([batch, width as i64])
-                .to(device),
-            valid: Tensor::from_slice(&valid).to(device),
+            hidden: upload(
+                &Tensor::from_slice(hidden).view([batch, tokens as i64]),
+                device,
+            ),
+            rows: upload(
+                &Tensor::from_slice(&rows).view([batch, width as i64]),
+                device,
+            ),
+            valid: upload(&Tensor::from_slice(&valid), device),
         }
     }
 

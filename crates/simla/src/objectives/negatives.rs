@@ -4,6 +4,8 @@
 use rand::Rng;
 use tch::{Device, Kind, Tensor};
 
+use crate::device::upload;
+
 /// Where the negatives of a step come from.
 #[derive(Debug)]
 pub enum Negatives {
@@ -21,7 +23,7 @@ impl Negatives {
             let noise: Vec<f32> = (0..n * n)
                 .map(|_| -(-rng.random_range(f64::MIN_POSITIVE..1.0).ln()).ln() as f32)
                 .collect();
-            Tensor::from_slice(&noise).view([n, n]).to(device)
+            upload(&Tensor::from_slice(&noise).view([n, n]), device)
         };
         Self::Drawn {
             image: gumbel(),

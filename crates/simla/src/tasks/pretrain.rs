@@ -10,6 +10,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 use thiserror::Error;
 
 use crate::config::{ConfigError, ModelConfig, SpecialIds};
+use crate::device::upload;
 use crate::dvae::Dvae;
 use crate::import::{PositionsError, fit_positions};
 use crate::inputs::{step_seed, tokenizer_pixels};
@@ -240,7 +241,7 @@ impl Task for Pretraining {
         let inputs = Inputs {
             image_ids: self
                 .by_image
-                .then(|| Tensor::from_slice(&batch.image_ids).to(device)),
+                .then(|| upload(&Tensor::from_slice(&batch.image_ids), device)),
             ..Inputs::new(
                 batch,
                 tokens.as_ref().map(|(tokens, _)| tokens),
@@ -255,7 +256,7 @@ impl Task for Pretraining {
             others.push(("codes_in_batch", codes_used(tokens, *vocab)));
         }
         others.push(("temperature", self.simla.temp().detach()));
-        others.push(("alpha", Tensor::from(alpha).to(device)));
+        others.push(("alpha", upload(&Tensor::from(alpha), device)));
         self.features
             .push((seen.image_feat_m, seen.text_feat_m, image_ids));
         Scores {
@@ -318,11 +319,8 @@ fn observations(
 
 /// Share of the codes that occur in `tokens`.
 fn codes_used(tokens: &Tensor, vocab: i64) -> Tensor {
-    tokens
-        .flatten(0, -1)
-        .bincount::<Tensor>(None, vocab)
-        .gt(0)
-        .to_kind(Kind::Float)
+    Tensor::zeros([vocab], (Kind::Float, tokens.device()))
+        .index_fill(0, &tokens.flatten(0, -1), 1.0)
         .mean(Kind::Float)
 }
 
