@@ -1,4 +1,4 @@
-//! Small files that others may read while they are replaced.
+//! Files that are on the disk when they are said to be, and small ones that others may read while they are replaced.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -16,11 +16,7 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
         let _ = fs::remove_file(&aside);
     }
     replaced?;
-    sync_folder(
-        path.parent()
-            .filter(|folder| !folder.as_os_str().is_empty())
-            .unwrap_or(Path::new(".")),
-    )
+    sync_parent(path)
 }
 
 /// Writes a file, and on to the disk.
@@ -39,6 +35,17 @@ pub fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// What the system said.
 pub fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
+}
+
+/// Brings the name of a file or folder on to the disk: the list of the folder that it is in.
+///
+/// # Errors
+/// What the system said.
+pub fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    sync_folder(parent.unwrap_or(Path::new(".")))
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use simla_image::Limits;
 use tar::{Builder, Header};
 
 use crate::dataset::Dataset;
+use crate::files::sync_parent;
 use crate::permutation::Permutation;
 use crate::random::{Purpose, stream};
 use crate::record::{Record, RecordError};
@@ -147,7 +148,7 @@ pub fn pack(
     }
     finish(&mut shard, &mut packed).map_err(io)?;
     std::fs::rename(&aside.0, folder)
-        .and_then(|()| sync(folder.parent()))
+        .and_then(|()| sync_parent(folder))
         .map_err(io)?;
     for shard in &mut packed.shards {
         *shard = folder.join(shard.file_name().unwrap_or_default());
@@ -174,14 +175,6 @@ impl Aside {
 impl Drop for Aside {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0); // not there any more where all went well
-    }
-}
-
-/// Has the names in a folder on disk.
-fn sync(folder: Option<&Path>) -> io::Result<()> {
-    match folder {
-        Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
-        _ => File::open(".")?.sync_all(),
     }
 }
 
@@ -262,7 +255,7 @@ impl Shard {
         let file = writer.into_inner().map_err(|e| e.into_error())?;
         file.sync_all()?;
         let bytes = file.metadata()?.len();
-        sync(self.path.parent())?;
+        sync_parent(&self.path)?;
         Ok((self.path, bytes))
     }
 }

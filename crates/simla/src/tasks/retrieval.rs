@@ -9,6 +9,7 @@ use simla_data::{Dataset, RecordError, Vocabulary};
 use simla_image::Limits;
 use tch::{Kind, Tensor, no_grad};
 
+use crate::device::upload;
 use crate::guard::{TorchError, guarded};
 use crate::inputs::normalized;
 use crate::layers::key_bias;
@@ -375,8 +376,8 @@ pub fn pad(captions: &[impl AsRef<[i64]>], pad_id: i64, device: tch::Device) -> 
     }
     let shape = [captions.len() as i64, length as i64];
     (
-        Tensor::from_slice(&ids).view(shape).to(device),
-        Tensor::from_slice(&mask).view(shape).to(device),
+        upload(&Tensor::from_slice(&ids).view(shape), device),
+        upload(&Tensor::from_slice(&mask).view(shape), device),
     )
 }
 
