@@ -9,9 +9,7 @@ use simla::config::{ModelConfig, SpecialIds};
 use simla::settings::Settings;
 use simla::tasks::pretrain::{FINE_TUNING, Saved, VOCABULARY};
 
-use crate::commands::training::{
-    Training, conclude, help_of, last_checkpoint, refuse_run, resumed,
-};
+use crate::commands::training::{Resumable, conclude, help_of};
 use crate::run::{Inputs, Run};
 use crate::stop;
 
@@ -31,25 +29,15 @@ pub enum Command {
 #[command(after_long_help = settings_help())]
 pub struct RetrievalArguments {
     /// The model to start from: the folder of a run, of `simla import authors`, or of an earlier fine-tuning
-    #[arg(long, required_unless_present = "resume", value_name = "RUN")]
+    #[arg(
+        long,
+        required_unless_present = "resume",
+        conflicts_with = "resume",
+        value_name = "RUN"
+    )]
     checkpoint: Option<PathBuf>,
-    /// Image-caption pairs: files, patterns or folders
-    #[arg(long, required_unless_present = "resume", num_args = 1.., value_name = "FILE")]
-    data: Vec<String>,
-    /// Folder for the run
-    #[arg(long, required_unless_present = "resume", value_name = "DIR")]
-    output: Option<PathBuf>,
-    /// Go on with the run in this folder, from its last checkpoint
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["checkpoint", "data", "output", "config"])]
-    resume: Option<PathBuf>,
-    /// With --resume: take the newest checkpoint that is whole and fits, where the last one does not
-    #[arg(long, requires = "resume")]
-    allow_older: bool,
-    /// Held-out pairs: retrieval is measured on them while the run goes on (eval_every_steps)
-    #[arg(long, value_name = "FILE")]
-    eval_data: Option<PathBuf>,
     #[command(flatten)]
-    training: Training,
+    run: Resumable,
 }
 
 /// The settings that fine-tuning has, with their defaults for a model of each preset.
@@ -72,52 +60,39 @@ pub fn run(command: Command) -> Result<ExitCode> {
 }
 
 fn retrieval(arguments: RetrievalArguments) -> Result<ExitCode> {
-    let device = arguments.training.device()?;
-    let (folder, settings, inputs) = match &arguments.resume {
-        Some(folder) => {
-            let (settings, inputs) = resumed(folder, &arguments.training.set)?;
-            if inputs.fine_tuned.is_none() {
-                bail!(
-                    "{0}: a pre-training; go on with simla pretrain --resume {0}",
-                    folder.display()
-                );
-            }
-            let inputs = Inputs {
-                held_out: arguments.eval_data.or(inputs.held_out),
-                image_root: arguments.training.image_root.or(inputs.image_root),
-                ..inputs
-            };
-            (folder.clone(), settings, inputs)
-        }
+    let device = arguments.run.training.device()?;
+    let folder = arguments.run.folder()?;
+    let (settings, inputs) = match arguments.run.resumed()? {
+        Some((_, inputs)) if inputs.fine_tuned.is_none() => bail!(
+            "{0}: a pre-training; go on with simla pretrain --resume {0}",
+            folder.display()
+        ),
+        Some(resumed) => resumed,
         None => {
             let model = Saved::open(&arguments.checkpoint.expect("clap asks for it"))?;
             let again = model.checkpoint.state.task == FINE_TUNING;
+            let training = &arguments.run.training;
             let settings = Settings::resolve_fine_tuning(
                 &Settings::fine_tuning(&model.config, again),
-                arguments.training.config()?.as_deref(),
-                &arguments.training.set,
+                training.config()?.as_deref(),
+                &training.set,
             )?;
-            let folder = arguments.output.expect("clap asks for it");
-            refuse_run(&folder)?;
             let inputs = Inputs {
-                data: arguments.data,
-                image_root: arguments.training.image_root,
+                data: arguments.run.data.clone(),
+                image_root: training.image_root.clone(),
                 vocabulary: Some(model.checkpoint.extra(VOCABULARY)),
                 // This one, wherever its run goes on to.
                 fine_tuned: Some(model.checkpoint.path),
-                held_out: arguments.eval_data,
+                held_out: arguments.run.eval_data.clone(),
                 ..Inputs::default()
             };
-            (folder, settings, inputs)
+            (settings, inputs)
         }
     };
     let stop = stop::on_signal()?;
     let run = Run::prepare(&folder, settings, inputs, device)?;
     let mut model = run.model()?;
-    let resume = match arguments.resume.is_some() {
-        true => last_checkpoint(&folder, &mut model, arguments.allow_older)?,
-        false => None,
-    };
+    let resume = arguments.run.last_checkpoint(&mut model)?;
     let (_, ending) = run.train(model, None, resume.as_ref(), &stop)?;
     Ok(conclude(ending, "simla finetune retrieval", &folder))
 }

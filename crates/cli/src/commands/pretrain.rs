@@ -7,9 +7,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use simla::train::Ending;
 
-use crate::commands::training::{
-    Training, conclude, last_checkpoint, refuse_run, resumed, settings_help,
-};
+use crate::commands::training::{Resumable, conclude, settings_help};
 use crate::run::{Inputs, Run};
 use crate::stop;
 
@@ -23,18 +21,8 @@ use crate::stop;
 #[derive(Args)]
 #[command(after_long_help = settings_help())]
 pub struct Arguments {
-    /// Image-caption pairs: files, patterns or folders
-    #[arg(long, required_unless_present = "resume", num_args = 1.., value_name = "FILE")]
-    data: Vec<String>,
-    /// Folder for the run
-    #[arg(long, required_unless_present = "resume", value_name = "DIR")]
-    output: Option<PathBuf>,
-    /// Go on with the run in this folder, from its last checkpoint
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["data", "output", "config"])]
-    resume: Option<PathBuf>,
-    /// With --resume: take the newest checkpoint that is whole and fits, where the last one does not
-    #[arg(long, requires = "resume")]
-    allow_older: bool,
+    #[command(flatten)]
+    run: Resumable,
     /// A vocab.txt or tokenizer.json to use; without, word pieces are learned from the captions
     #[arg(long, value_name = "FILE")]
     vocabulary: Option<PathBuf>,
@@ -45,46 +33,31 @@ pub struct Arguments {
     /// image_size; all other sizes must be those of the weights
     #[arg(long, num_args = 1.., value_name = "DIR", conflicts_with = "resume")]
     init: Vec<PathBuf>,
-    /// Held-out pairs: retrieval is measured on them while the run goes on (eval_every_steps)
-    #[arg(long, value_name = "FILE")]
-    eval_data: Option<PathBuf>,
-    #[command(flatten)]
-    training: Training,
 }
 
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
-    let device = arguments.training.device()?;
-    let (folder, settings, inputs) = match &arguments.resume {
-        Some(folder) => {
-            let (settings, inputs) = resumed(folder, &arguments.training.set)?;
-            if inputs.fine_tuned.is_some() {
-                bail!(
-                    "{0}: a fine-tuning; go on with simla finetune retrieval --resume {0}",
-                    folder.display()
-                );
-            }
-            let inputs = Inputs {
-                held_out: arguments.eval_data.or(inputs.held_out),
-                image_root: arguments.training.image_root.or(inputs.image_root),
-                dvae: arguments.dvae.or(inputs.dvae),
-                ..inputs
-            };
-            (folder.clone(), settings, inputs)
+    let device = arguments.run.training.device()?;
+    let folder = arguments.run.folder()?;
+    let (settings, inputs) = match arguments.run.resumed()? {
+        Some((_, inputs)) if inputs.fine_tuned.is_some() => bail!(
+            "{0}: a fine-tuning; go on with simla finetune retrieval --resume {0}",
+            folder.display()
+        ),
+        Some((settings, inputs)) => {
+            let dvae = arguments.dvae.or(inputs.dvae);
+            (settings, Inputs { dvae, ..inputs })
         }
         None => {
-            let settings = arguments.training.settings()?;
-            let folder = arguments.output.expect("clap asks for it");
-            refuse_run(&folder)?;
             let inputs = Inputs {
-                data: arguments.data,
-                image_root: arguments.training.image_root,
+                data: arguments.run.data.clone(),
+                image_root: arguments.run.training.image_root.clone(),
                 vocabulary: arguments.vocabulary,
                 dvae: arguments.dvae,
                 init: arguments.init,
-                held_out: arguments.eval_data,
+                held_out: arguments.run.eval_data.clone(),
                 ..Inputs::default()
             };
-            (folder, settings, inputs)
+            (arguments.run.training.settings()?, inputs)
         }
     };
     let stop = stop::on_signal()?;
@@ -96,10 +69,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let ending = match ending {
         Ending::Finished => {
             let mut model = run.model()?;
-            let resume = match arguments.resume.is_some() {
-                true => last_checkpoint(&folder, &mut model, arguments.allow_older)?,
-                false => None,
-            };
+            let resume = arguments.run.last_checkpoint(&mut model)?;
             run.train(model, dvae, resume.as_ref(), &stop)?.1
         }
         Ending::Stopped => ending,

@@ -50,6 +50,77 @@ impl Training {
     }
 }
 
+/// Arguments of the commands whose runs go on with `--resume`.
+#[derive(Args)]
+pub struct Resumable {
+    /// Image-caption pairs: files, patterns or folders
+    #[arg(long, required_unless_present = "resume", num_args = 1.., value_name = "FILE")]
+    pub data: Vec<String>,
+    /// Folder for the run
+    #[arg(long, required_unless_present = "resume", value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Go on with the run in this folder, from its last checkpoint
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["data", "output", "config"])]
+    resume: Option<PathBuf>,
+    /// With --resume: take the newest checkpoint that is whole and fits, where the last one does not
+    #[arg(long, requires = "resume")]
+    allow_older: bool,
+    /// Held-out pairs: retrieval is measured on them while the run goes on (eval_every_steps)
+    #[arg(long, value_name = "FILE")]
+    pub eval_data: Option<PathBuf>,
+    #[command(flatten)]
+    pub training: Training,
+}
+
+impl Resumable {
+    /// The run's folder: for a new run, one that has none yet.
+    pub fn folder(&self) -> Result<PathBuf> {
+        if let Some(folder) = &self.resume {
+            return Ok(folder.clone());
+        }
+        let folder = self.output.as_ref().expect("clap asks for it");
+        if folder.join("run.json").exists() {
+            bail!(
+                "{0}: there is a run in here; go on with --resume {0}, or choose another --output",
+                folder.display()
+            );
+        }
+        Ok(folder.clone())
+    }
+
+    /// What the run to go on with is made of, with these arguments over its own; none for a new run.
+    pub fn resumed(&self) -> Result<Option<(Settings, Inputs)>> {
+        let Some(folder) = &self.resume else {
+            return Ok(None);
+        };
+        let saved =
+            read(&folder.join("config.toml")).context("--resume: not the folder of a run")?;
+        let inputs: Inputs =
+            serde_json::from_str(&read(&folder.join("run.json"))?).context("run.json")?;
+        let before = Settings::resolve(Some(&saved), &[])?;
+        let set = &self.training.set;
+        let settings = match inputs.fine_tuned {
+            None => Settings::resolve(Some(&saved), set)?,
+            Some(_) => Settings::resolve_fine_tuning(&before, None, set)?,
+        };
+        settings.check_resumed(&before)?;
+        let inputs = Inputs {
+            held_out: self.eval_data.clone().or(inputs.held_out),
+            image_root: self.training.image_root.clone().or(inputs.image_root),
+            ..inputs
+        };
+        Ok(Some((settings, inputs)))
+    }
+
+    /// Where a run that is resumed goes on; none for a new run, or one that was killed before it saved anything.
+    pub fn last_checkpoint(&self, model: &mut Simla) -> Result<Option<Checkpoint>> {
+        match &self.resume {
+            Some(folder) => Ok(last_checkpoint(folder, model, self.allow_older)?),
+            None => Ok(None),
+        }
+    }
+}
+
 /// Every setting with its default and meaning, for `--help`.
 pub fn settings_help() -> String {
     help_of("defaults of preset", Settings::preset, |_| true)
@@ -102,31 +173,6 @@ pub fn conclude(ending: Ending, command: &str, folder: &Path) -> ExitCode {
 /// The text of a file.
 pub fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).with_context(|| format!("{}", path.display()))
-}
-
-/// Refuses a folder for a new run that has one already.
-pub fn refuse_run(folder: &Path) -> Result<()> {
-    if folder.join("run.json").exists() {
-        bail!(
-            "{0}: there is a run in here; go on with --resume {0}, or choose another --output",
-            folder.display()
-        );
-    }
-    Ok(())
-}
-
-/// What the run in `folder` is made of, with these settings over its own.
-pub fn resumed(folder: &Path, set: &[String]) -> Result<(Settings, Inputs)> {
-    let saved = read(&folder.join("config.toml")).context("--resume: not the folder of a run")?;
-    let inputs: Inputs =
-        serde_json::from_str(&read(&folder.join("run.json"))?).context("run.json")?;
-    let before = Settings::resolve(Some(&saved), &[])?;
-    let settings = match inputs.fine_tuned {
-        None => Settings::resolve(Some(&saved), set)?,
-        Some(_) => Settings::resolve_fine_tuning(&before, None, set)?,
-    };
-    settings.check_resumed(&before)?;
-    Ok((settings, inputs))
 }
 
 /// Where a run goes on: its last checkpoint, or with `allow_older` the newest that fits `model`, which takes its tensors. None
