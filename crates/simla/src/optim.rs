@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::f64::consts::PI;
+use std::{slice, thread};
 
 use serde::{Deserialize, Serialize};
-use tch::{Kind, Tensor, no_grad};
+use tch::{Device, Kind, Tensor, no_grad};
 
-use crate::weights::{Flat, Gradients, Weights, WeightsError, check, pieces};
+use crate::weights::{Flat, Gradients, Weights, WeightsError, check};
 
 /// AdamW's constants.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -51,13 +52,10 @@ impl AdamW {
     pub fn step(&mut self, weights: &mut Weights, gradients: &mut Gradients, lr: f64, scale: f64) {
         self.steps += 1;
         let AdamWConfig {
-            betas: (beta1, beta2),
+            betas,
             eps,
             weight_decay,
         } = self.config;
-        let bias1 = 1.0 - beta1.powi(self.steps as i32);
-        let bias2 = 1.0 - beta2.powi(self.steps as i32);
-        let device = weights.device();
         let buffers = weights
             .master()
             .buffers()
@@ -68,34 +66,23 @@ impl AdamW {
             .buffers()
             .into_iter()
             .zip(self.exp_avg_sq.buffers());
-        no_grad(|| {
-            for (((parameter, gradient), (exp_avg, exp_avg_sq)), decay) in
-                buffers.zip(moments).zip([weight_decay, 0.0])
-            {
-                for range in pieces(parameter.size()[0], device) {
-                    let part = |x: &Tensor| x.narrow(0, range.start, range.end - range.start);
-                    let (mut parameter, mut gradient, mut m, mut v) = (
-                        part(parameter),
-                        part(gradient),
-                        part(exp_avg),
-                        part(exp_avg_sq),
-                    );
-                    if scale != 1.0 {
-                        let _ = gradient.g_mul_scalar_(scale);
-                    }
-                    let _ = m.lerp_(&gradient, 1.0 - beta1);
-                    let _ = v.lerp_(&gradient.square(), 1.0 - beta2);
-                    // parameter -= lr / bias1 x m / (sqrt(v / bias2) + eps), all factors folded into the denominator.
-                    let denominator = v
-                        .sqrt()
-                        .g_add_scalar_(eps * bias2.sqrt())
-                        .g_mul_scalar_(-bias1 / (lr * bias2.sqrt()));
-                    let _ = parameter
-                        .g_mul_scalar_(1.0 - lr * decay)
-                        .addcdiv_(&m, &denominator);
-                }
+        for (((parameter, gradient), (m, v)), decay) in
+            buffers.zip(moments).zip([weight_decay, 0.0])
+        {
+            let update = Update {
+                scale,
+                betas,
+                bias1: 1.0 - betas.0.powi(self.steps as i32),
+                bias2: 1.0 - betas.1.powi(self.steps as i32),
+                eps,
+                lr,
+                decay,
+            };
+            match parameter.device() {
+                Device::Cpu => update.in_one_pass([parameter, gradient, m, v]),
+                _ => no_grad(|| update.by_operations(parameter, gradient, m, v)),
             }
-        });
+        }
         weights.refresh();
     }
 
@@ -134,6 +121,89 @@ impl AdamW {
         }
         Ok(())
     }
+}
+
+/// What a step of AdamW does to each parameter:
+/// m += (1 - beta1) (g - m), v += (1 - beta2) (g^2 - v), parameter -= lr (m / bias1 / (sqrt(v / bias2) + eps) + decay x parameter).
+struct Update {
+    scale: f64,
+    betas: (f64, f64),
+    bias1: f64,
+    bias2: f64,
+    eps: f64,
+    lr: f64,
+    decay: f64,
+}
+
+impl Update {
+    /// The factor of the old parameter, the step's size and epsilon, where the root is taken of v itself.
+    fn folded(&self) -> (f64, f64, f64) {
+        let root = self.bias2.sqrt();
+        let size = self.lr / self.bias1 * root;
+        (1.0 - self.lr * self.decay, size, self.eps * root)
+    }
+
+    fn by_operations(
+        &self,
+        parameter: &mut Tensor,
+        gradient: &Tensor,
+        m: &mut Tensor,
+        v: &mut Tensor,
+    ) {
+        let (kept, size, eps) = self.folded();
+        let gradient = gradient * self.scale;
+        let _ = m.lerp_(&gradient, 1.0 - self.betas.0);
+        let _ = v.lerp_(&gradient.square(), 1.0 - self.betas.1);
+        let denominator = v.sqrt().g_add_scalar_(eps).g_mul_scalar_(-1.0 / size);
+        let _ = parameter.g_mul_scalar_(kept).addcdiv_(m, &denominator);
+    }
+
+    /// The same on the CPU, of parameter, gradient, m and v: each is read and written once, where operations come back to them ten times.
+    fn in_one_pass(&self, tensors: [&mut Tensor; 4]) {
+        let (kept, size, eps) = self.folded();
+        let [kept, size, eps, scale] = [kept, size, eps, self.scale].map(|x| x as f32);
+        let (towards1, towards2) = ((1.0 - self.betas.0) as f32, (1.0 - self.betas.1) as f32);
+        let update = |parameter: &mut [f32], gradient: &[f32], m: &mut [f32], v: &mut [f32]| {
+            let moments = m.iter_mut().zip(v);
+            for ((parameter, gradient), (m, v)) in parameter.iter_mut().zip(gradient).zip(moments) {
+                let gradient = gradient * scale;
+                *m += towards1 * (gradient - *m);
+                *v += towards2 * (gradient * gradient - *v);
+                *parameter = *parameter * kept - size * *m / (v.sqrt() + eps);
+            }
+        };
+        let [parameter, gradient, m, v] = tensors.map(values);
+        let share = parameter
+            .len()
+            .div_ceil(tch::get_num_threads().max(1) as usize)
+            .max(1);
+        let shares = parameter
+            .chunks_mut(share)
+            .zip(gradient.chunks(share))
+            .zip(m.chunks_mut(share).zip(v.chunks_mut(share)));
+        thread::scope(|threads| {
+            for ((parameter, gradient), (m, v)) in shares {
+                threads.spawn(move || update(parameter, gradient, m, v));
+            }
+        });
+    }
+}
+
+/// The values of a flat f32 buffer on the CPU.
+///
+/// # Panics
+/// If it is something else.
+fn values(buffer: &mut Tensor) -> &mut [f32] {
+    assert!(
+        buffer.device() == Device::Cpu && buffer.kind() == Kind::Float && buffer.is_contiguous(),
+        "a flat buffer of f32 on the CPU"
+    );
+    if buffer.numel() == 0 {
+        return &mut []; // has no address
+    }
+    // SAFETY: this many f32 stand there, one after the other, as was just checked, for as long as the tensor lives; the
+    // buffers of weights, gradients and moments have memory of their own.
+    unsafe { slice::from_raw_parts_mut(buffer.data_ptr().cast(), buffer.numel()) }
 }
 
 /// Global norm of all gradients, as a scalar on their device. Not finite where any gradient is not.
@@ -175,8 +245,6 @@ pub fn alpha_at(alpha: f64, step: u64, steps_per_epoch: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use tch::Device;
-
     use super::*;
     use crate::weights::{Init, Layout};
 
@@ -234,6 +302,31 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn one_pass_is_the_operations() {
+        tch::manual_seed(4);
+        const SIZE: i64 = 100_003;
+        let random = || Tensor::randn([SIZE], (Kind::Float, Device::Cpu));
+        let start = [random(), random(), random(), random().square()];
+        let update = Update {
+            scale: 0.3,
+            betas: (0.9, 0.999),
+            bias1: 0.3,
+            bias2: 0.02,
+            eps: 1e-8,
+            lr: 0.01,
+            decay: 0.1,
+        };
+        let mut one = start.each_ref().map(Tensor::copy);
+        update.in_one_pass(one.each_mut());
+        let [mut parameter, gradient, mut m, mut v] = start.each_ref().map(Tensor::copy);
+        update.by_operations(&mut parameter, &gradient, &mut m, &mut v);
+        for (one, other) in one.iter().zip([&parameter, &gradient, &m, &v]) {
+            assert!(one.allclose(other, 1e-5, 1e-6, false));
+        }
+        assert!(!one[0].allclose(&start[0], 1e-3, 1e-3, false), "it moved");
     }
 
     #[test]

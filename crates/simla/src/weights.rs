@@ -9,7 +9,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::ops::{Index, Range};
+use std::ops::Index;
 
 use tch::{Device, Kind, Tensor, no_grad};
 use thiserror::Error;
@@ -384,6 +384,25 @@ pub fn check(name: &str, value: &Tensor, expected: &[i64]) -> Result<(), Weights
     Ok(())
 }
 
+/// Adds a gradient to a sum of gradients. On the CPU by rows: torch makes a copy of a gradient of another type in the sum's first, and
+/// that of some rows stays in the cache.
+fn accumulate(sum: &Tensor, gradient: &Tensor) {
+    const ELEMENTS: i64 = 1 << 17;
+    let rows = sum.size().first().copied().unwrap_or(1);
+    if sum.device() != Device::Cpu || gradient.kind() == sum.kind() || rows == 1 {
+        let _ = sum.shallow_clone().g_add_(gradient);
+        return;
+    }
+    let at_once = (ELEMENTS * rows / sum.numel() as i64).max(1);
+    for (mut sum, gradient) in sum
+        .split(at_once, 0)
+        .into_iter()
+        .zip(gradient.split(at_once, 0))
+    {
+        let _ = sum.g_add_(&gradient);
+    }
+}
+
 /// Gradients of every parameter, in f32, laid out as the parameters are.
 #[derive(Debug)]
 pub struct Gradients {
@@ -439,7 +458,7 @@ impl Gradients {
                 }
                 let mut sum = self.flat.view(leaf);
                 if std::mem::replace(touched, true) {
-                    let _ = sum.g_add_(&gradient);
+                    accumulate(&sum, &gradient);
                 } else {
                     sum.copy_(&gradient);
                 }
@@ -476,17 +495,4 @@ impl Gradients {
         self.flat();
         self.flat.named(&self.layout)
     }
-}
-
-/// Pieces of a flat buffer that fit a core's cache, so that several passes over one piece read memory once.
-pub(crate) fn pieces(length: i64, device: Device) -> impl Iterator<Item = Range<i64>> {
-    const ELEMENTS: i64 = 1 << 17;
-    let step = if device == Device::Cpu {
-        ELEMENTS
-    } else {
-        length.max(1)
-    };
-    (0..length)
-        .step_by(step as usize)
-        .map(move |start| start..length.min(start + step))
 }
