@@ -306,9 +306,11 @@ fn reason(error: &libloading::Error) -> String {
 pub fn upload(x: &Tensor, device: Device) -> Tensor {
     const ASYNCHRONOUS: bool = true;
     match device {
-        Device::Cuda(_) => x
-            .pin_memory(device)
-            .to_device_(device, x.kind(), ASYNCHRONOUS, false),
+        // Not `pin_memory`, which warns that the device, which tch always passes, is no longer needed.
+        Device::Cuda(_) => {
+            x.internal_pin_memory(device)
+                .to_device_(device, x.kind(), ASYNCHRONOUS, false)
+        }
         _ => x.to(device),
     }
 }

@@ -1,20 +1,69 @@
-//! How much memory the process takes.
+//! How much memory the process takes, on the host and on a GPU.
+
+use std::ffi::c_int;
+
+use libloading::os::unix::Library;
+use tch::Device;
 
 const GIB: f64 = (1u64 << 30) as f64;
+
+/// The most memory of a device that a process holds, from when it is made.
+#[derive(Debug)]
+pub struct Peak {
+    device: Device,
+    /// Before anything was taken.
+    free: Option<f64>,
+}
+
+impl Peak {
+    /// Make this right after the device was opened.
+    pub fn of(device: Device) -> Self {
+        Self {
+            device,
+            free: free_gib(device),
+        }
+    }
+
+    /// In GiB; none where the system does not say. On the CPU: what the process has ever held, the program itself included. On a
+    /// GPU: what is no longer free there, for libtorch keeps what it ever took; another process that takes some meanwhile counts too.
+    pub fn gib(&self) -> Option<f64> {
+        match self.device {
+            Device::Cpu => kibibytes("/proc/self/status", "VmHWM:"),
+            device => Some(self.free? - free_gib(device)?),
+        }
+    }
+}
+
+/// Memory of the device that is free, or on the host can be freed at once, in GiB; none where the system does not say.
+pub fn free_gib(device: Device) -> Option<f64> {
+    match device {
+        Device::Cpu => kibibytes("/proc/meminfo", "MemAvailable:"),
+        Device::Cuda(index) => gpu_free_gib(c_int::try_from(index).ok()?),
+        _ => None,
+    }
+}
+
+/// Asks the CUDA runtime that libtorch brought into the process.
+fn gpu_free_gib(index: c_int) -> Option<f64> {
+    let runtime = Library::this();
+    let (mut free, mut total) = (0usize, 0usize);
+    // SAFETY: the two functions have these types in `cuda_runtime_api.h`. The runtime belongs to this thread's libtorch, which sets
+    // the device that it wants before each of its own calls.
+    unsafe {
+        let set_device = runtime
+            .get::<unsafe extern "C" fn(c_int) -> c_int>(b"cudaSetDevice\0")
+            .ok()?;
+        let memory = runtime
+            .get::<unsafe extern "C" fn(*mut usize, *mut usize) -> c_int>(b"cudaMemGetInfo\0")
+            .ok()?;
+        (set_device(index) == 0 && memory(&raw mut free, &raw mut total) == 0)
+            .then(|| free as f64 / GIB)
+    }
+}
 
 /// Memory of the host that the process holds now, in GiB; 0 where the system does not say.
 pub fn resident_gib() -> f64 {
     memory_stats::memory_stats().map_or(0.0, |stats| stats.physical_mem as f64 / GIB)
-}
-
-/// The most host memory that the process has ever held, in GiB; none where the system does not say.
-pub fn peak_gib() -> Option<f64> {
-    kibibytes("/proc/self/status", "VmHWM:")
-}
-
-/// Host memory that is free or can be freed at once, in GiB; none where the system does not say.
-pub fn available_gib() -> Option<f64> {
-    kibibytes("/proc/meminfo", "MemAvailable:")
 }
 
 /// The value of a line `name  1234 kB`, in GiB.
@@ -23,4 +72,23 @@ fn kibibytes(file: &str, name: &str) -> Option<f64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024.0 / GIB)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_holds_some_of_what_was_free() {
+        let peak = Peak::of(Device::Cpu);
+        let held = peak.gib().expect("this system says");
+        assert!(held >= resident_gib() * 0.9 && held < 1024.0, "{held}");
+        assert!(free_gib(Device::Cpu).expect("this system says") > 0.0);
+    }
+
+    #[test]
+    fn memory_of_a_gpu_that_is_not_there_is_unknown() {
+        assert_eq!(free_gib(Device::Cuda(127)), None);
+        assert_eq!(Peak::of(Device::Cuda(127)).gib(), None);
+    }
 }

@@ -1,5 +1,5 @@
 //! Two optimiser steps of a tiny model against the reference: every activation, loss, gradient, moving average, queue and weight.
-//! `SIMLA_PARITY_DIR` names the folder of another case.
+//! `SIMLA_PARITY_DIR` names the folder of another case, `SIMLA_PARITY_DEVICE` another device than the CPU.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -184,8 +184,9 @@ fn two_steps_with_recomputed_layers_agree_with_it_too() {
 }
 
 fn agree_with_the_reference(recompute: bool) {
+    let device = std::env::var("SIMLA_PARITY_DEVICE").unwrap_or_else(|_| "cpu".into());
+    let device = simla::device::open(&device).unwrap();
     let case = Case::open();
-    let device = Device::Cpu;
     let mut model = Simla::new(case.config.clone(), Kind::Float, device, 0);
     model.load(&case.weights).unwrap();
     if recompute {

@@ -12,7 +12,7 @@ use serde_json::json;
 use simla::config::{ModelConfig, Preset, SpecialIds};
 use simla::flops;
 use simla::guard::guarded;
-use simla::memory::peak_gib;
+use simla::memory::Peak;
 use simla::model::Simla;
 use simla::objectives::Objectives;
 use simla::objectives::negatives::Negatives;
@@ -168,6 +168,7 @@ pub fn model_config(preset: Preset) -> ModelConfig {
 
 fn measure(arguments: &StepArguments, config: ModelConfig, device: Device) -> serde_json::Value {
     let kind = arguments.dtype.kind();
+    let memory = Peak::of(device);
     let peak = matrix_peak(kind, device);
     let mut model = Simla::new(config.clone(), kind, device, 0);
     if arguments.recompute {
@@ -211,7 +212,7 @@ fn measure(arguments: &StepArguments, config: ModelConfig, device: Device) -> se
         "recompute": arguments.recompute,
         "step_s": step_s,
         "pairs_per_s": pairs / step_s,
-        "peak_gib": peak_gib(),
+        "peak_gib": memory.gib(),
         "model_gflop_per_s": flop_per_s / 1e9,
         "matrix_peak_gflop_per_s": peak / 1e9,
         "share_of_peak": flop_per_s / peak,

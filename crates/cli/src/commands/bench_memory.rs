@@ -9,13 +9,15 @@ use serde_json::{Value, json};
 /// Says how much memory a pair takes, and the largest batch that fits a budget
 ///
 /// Runs `simla bench step` for two batch sizes, each in a process of its own whose peak the system tells. Between them memory is a
-/// fixed part (weights, momentum model, gradients, optimiser) and a part for each pair. Host memory; on a GPU, raise the batch
-/// until a step says out of memory.
+/// fixed part (weights, momentum model, gradients, optimiser) and a part for each pair.
 #[derive(Args)]
 pub struct Arguments {
     /// Sizes of the model: tiny, small or base
     #[arg(long, default_value = "base")]
     preset: String,
+    /// Whose memory: cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu")]
+    device: String,
     /// Type of the matrix products: f32 or bf16
     #[arg(long, default_value = "f32")]
     dtype: String,
@@ -39,7 +41,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     }
     let budget = match arguments.budget {
         Some(budget) => budget,
-        None => simla::memory::available_gib()
+        None => simla::memory::free_gib(simla::device::open(&arguments.device)?)
             .context("this system does not say how much memory is free: give --budget")?,
     };
     let (low, high) = (peak(&arguments, small)?, peak(&arguments, large)?);
@@ -51,6 +53,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         json!({
             "what": "memory of a pretrain step",
             "preset": arguments.preset,
+            "device": arguments.device,
             "dtype": arguments.dtype,
             "recompute": arguments.recompute,
             "measured_gib": {small.to_string(): low, large.to_string(): high},
@@ -69,7 +72,7 @@ fn largest(budget: f64, fixed: f64, a_pair: f64) -> Option<u64> {
     (pairs >= 2.0).then_some(pairs as u64)
 }
 
-/// Most memory that two steps take in a fresh process, in GiB.
+/// Most memory of the device that two steps take in a fresh process, in GiB.
 fn peak(arguments: &Arguments, batch: u32) -> Result<f64> {
     let output = Command::new(std::env::current_exe()?)
         .args([
@@ -81,6 +84,7 @@ fn peak(arguments: &Arguments, batch: u32) -> Result<f64> {
             &batch.to_string(),
         ])
         .args(["--preset", &arguments.preset, "--dtype", &arguments.dtype])
+        .args(["--device", &arguments.device])
         .args(arguments.recompute.then_some("--recompute"))
         .stderr(Stdio::inherit())
         .output()?;

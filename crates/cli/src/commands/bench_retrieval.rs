@@ -10,7 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use simla::config::Preset;
 use simla::guard::guarded;
-use simla::memory::peak_gib;
+use simla::memory::Peak;
 use simla::model::Simla;
 use simla::settings::Dtype;
 use simla::tasks::retrieval::{BATCH, embed_pixels, match_scores, text_features};
@@ -55,6 +55,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
 }
 
 fn measure(arguments: &Arguments, device: Device) -> Value {
+    let memory = Peak::of(device);
     let config = model_config(arguments.preset);
     let model = Simla::new(config.clone(), arguments.dtype.kind(), device, 0);
     let mut rng = ChaCha8Rng::seed_from_u64(0);
@@ -113,6 +114,6 @@ fn measure(arguments: &Arguments, device: Device) -> Value {
         "images_per_s": images_per_s,
         "captions_per_s": captions_per_s,
         "pairs_per_s": pairs_per_s,
-        "peak_gib": peak_gib(),
+        "peak_gib": memory.gib(),
     })
 }
