@@ -151,8 +151,9 @@ impl Update {
         v: &mut Tensor,
     ) {
         let (kept, size, eps) = self.folded();
-        let gradient = gradient * self.scale;
-        let _ = m.lerp_(&gradient, 1.0 - self.betas.0);
+        let scaled = (self.scale != 1.0).then(|| gradient * self.scale);
+        let gradient = scaled.as_ref().unwrap_or(gradient);
+        let _ = m.lerp_(gradient, 1.0 - self.betas.0);
         let _ = v.lerp_(&gradient.square(), 1.0 - self.betas.1);
         let denominator = v.sqrt().g_add_scalar_(eps).g_mul_scalar_(-1.0 / size);
         let _ = parameter.g_mul_scalar_(kept).addcdiv_(m, &denominator);
