@@ -11,11 +11,13 @@ const IMAGE_IDS: &str = "idx_queue";
 /// The image of a queued pair that is not known: no image of any data.
 const UNKNOWN: i64 = -100;
 
-/// Features `[E, size]` of each modality. New ones replace the oldest; the queue wraps at any size.
+/// Features of each modality. New ones replace the oldest; the queue wraps at any size.
 #[derive(Debug)]
 pub struct Queues {
-    pub image: Tensor,
-    pub text: Tensor,
+    /// `[E, room + size]`: room for a batch's features, then the queue. So the contrast reads both as one matrix without a copy.
+    image: Tensor,
+    text: Tensor,
+    room: i64,
     /// `[1, size]`: which image each pair shows, where the queue is to know it (in fine-tuning).
     image_ids: Option<Tensor>,
     next: i64,
@@ -31,13 +33,49 @@ impl Queues {
         Self {
             image: random(),
             text: random(),
+            room: 0,
             image_ids: None,
             next: 0,
         }
     }
 
     pub fn size(&self) -> i64 {
-        self.image.size()[1]
+        self.image.size()[1] - self.room
+    }
+
+    /// The queue itself: `[E, size]`.
+    fn queued(&self, features: &Tensor) -> Tensor {
+        features.narrow(1, self.room, self.size())
+    }
+
+    /// From here on batches of up to `batch` pairs are not copied to stand [before](Self::before) the queue.
+    pub fn make_room(&mut self, batch: i64) {
+        let missing = batch - self.room;
+        if missing <= 0 {
+            return;
+        }
+        for features in [&mut self.image, &mut self.text] {
+            let room = Tensor::zeros(
+                [features.size()[0], missing],
+                (Kind::Float, features.device()),
+            );
+            *features = Tensor::cat(&[&room, features], 1);
+        }
+        self.room = batch;
+    }
+
+    /// The features `[B, E]` of images and texts, then those of the queue: `[E, B + size]` each. They may be views, which the next
+    /// call or push changes: the backward pass comes before.
+    pub fn before(&self, image_feat: &Tensor, text_feat: &Tensor) -> [Tensor; 2] {
+        [(&self.image, image_feat), (&self.text, text_feat)].map(|(features, new)| {
+            let (batch, new) = (new.size()[0], new.detach().transpose(0, 1));
+            if batch > self.room {
+                return Tensor::cat(&[new, self.queued(features)], 1);
+            }
+            let all = features.narrow(1, self.room - batch, batch + self.size());
+            all.narrow(1, 0, batch).copy_(&new);
+            all
+        })
     }
 
     /// From here on knows which image each new pair shows.
@@ -63,15 +101,15 @@ impl Queues {
         let start = (self.next + batch - kept) % size;
         let before_end = kept.min(size - start);
         let features = [
-            (&self.image, image_feat.transpose(0, 1)),
-            (&self.text, text_feat.transpose(0, 1)),
+            (self.queued(&self.image), image_feat.transpose(0, 1)),
+            (self.queued(&self.text), text_feat.transpose(0, 1)),
         ];
         let ids = self.image_ids.as_ref().map(|queue| {
             let new = match image_ids {
                 Some(ids) => ids.unsqueeze(0),
                 None => Tensor::full([1, batch], UNKNOWN, (Kind::Int64, queue.device())),
             };
-            (queue, new)
+            (queue.shallow_clone(), new)
         });
         no_grad(|| {
             for (queue, new) in features.into_iter().chain(ids) {
@@ -92,8 +130,8 @@ impl Queues {
     /// Under the names of the checkpoint.
     pub fn named(&self) -> BTreeMap<String, Tensor> {
         let mut named = BTreeMap::from([
-            ("image_queue".into(), self.image.shallow_clone()),
-            ("text_queue".into(), self.text.shallow_clone()),
+            ("image_queue".into(), self.queued(&self.image)),
+            ("text_queue".into(), self.queued(&self.text)),
             ("queue_ptr".into(), Tensor::from_slice(&[self.next])),
         ]);
         let ids = self.image_ids.as_ref();
@@ -112,7 +150,7 @@ impl Queues {
                 .ok_or_else(|| WeightsError::Missing(name.into()))?;
             check(name, tensor, shape).map(|()| tensor)
         };
-        let shape = self.image.size();
+        let shape = [self.image.size()[0], self.size()];
         let (image, text) = (get("image_queue", &shape)?, get("text_queue", &shape)?);
         let next = get("queue_ptr", &[1])?.int64_value(&[0]);
         let ids = match source.contains_key(IMAGE_IDS) {
@@ -126,8 +164,8 @@ impl Queues {
             });
         }
         no_grad(|| {
-            self.image.copy_(image);
-            self.text.copy_(text);
+            self.queued(&self.image).copy_(image);
+            self.queued(&self.text).copy_(text);
             if let Some(known) = &mut self.image_ids {
                 match ids {
                     Some(ids) => known.copy_(ids),
@@ -151,8 +189,8 @@ mod tests {
             .repeat([1, 2])
     }
 
-    fn content(queue: &Tensor) -> Vec<f32> {
-        Vec::try_from(queue.get(0)).unwrap()
+    fn content(queues: &Queues, features: &Tensor) -> Vec<f32> {
+        Vec::try_from(queues.queued(features).get(0)).unwrap()
     }
 
     #[test]
@@ -163,11 +201,11 @@ mod tests {
         }
         // 15 features went in: the last seven are 8 to 14, and 14 lies in slot 14 % 7.
         assert_eq!(
-            content(&queues.image),
+            content(&queues, &queues.image),
             [14.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0]
         );
         assert_eq!(
-            content(&queues.text),
+            content(&queues, &queues.text),
             [114.0, 108.0, 109.0, 110.0, 111.0, 112.0, 113.0]
         );
         assert_eq!(queues.next, 1);
@@ -194,7 +232,7 @@ mod tests {
             let ids = (new.select(1, 0) * 10).to_kind(Kind::Int64);
             tuned.push(&new, &new, Some(&ids));
         }
-        assert_eq!(content(&tuned.text)[..2], [7.0, 8.0]);
+        assert_eq!(content(&tuned, &tuned.text)[..2], [7.0, 8.0]);
         assert_eq!(ids(&tuned).unwrap(), [7, 70, 80, -100, 30, 40, 50, 60]);
 
         let mut again = Queues::new(2, 7, Device::Cpu);
@@ -207,10 +245,36 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_stands_before_the_queue_with_room_and_without() {
+        let mut queues = Queues::new(2, 7, Device::Cpu);
+        queues.push(&numbered(0, 7), &numbered(100, 7), None);
+        let (image, text) = (numbered(20, 3), numbered(120, 3));
+        let expected = |start: i64| {
+            let row = [20, 21, 22, 0, 1, 2, 3, 4, 5, 6].map(|k| (start + k) as f32);
+            Tensor::from_slice2(&[row, row])
+        };
+        for room in [0, 3, 5, 2] {
+            queues.make_room(room);
+            let [images, texts] = queues.before(&image, &text);
+            assert!(images.equal(&expected(0)), "{room}");
+            assert!(texts.equal(&expected(100)), "{room}");
+            assert_eq!(queues.size(), 7);
+        }
+        queues.push(&image, &text, None);
+        assert_eq!(
+            content(&queues, &queues.text),
+            [120.0, 121.0, 122.0, 103.0, 104.0, 105.0, 106.0]
+        );
+        let mut again = Queues::new(2, 7, Device::Cpu);
+        again.load(&queues.named()).unwrap();
+        assert_eq!(content(&again, &again.text), content(&queues, &queues.text));
+    }
+
+    #[test]
     fn a_batch_larger_than_the_queue_leaves_its_last_features() {
         let mut queues = Queues::new(2, 4, Device::Cpu);
         queues.push(&numbered(0, 10), &numbered(0, 10), None);
-        assert_eq!(content(&queues.image), [8.0, 9.0, 6.0, 7.0]);
+        assert_eq!(content(&queues, &queues.image), [8.0, 9.0, 6.0, 7.0]);
         assert_eq!(queues.next, 2);
     }
 }

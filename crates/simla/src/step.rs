@@ -180,12 +180,13 @@ impl Simla {
     /// One step on `b`: gradients of the sum of the losses are added to `gradients`. Call [`Simla::begin_step`] before the first
     /// batch of a step and push the momentum features to the queues after the last.
     pub fn step(
-        &self,
+        &mut self,
         b: &Inputs,
         alpha: f64,
         objectives: Objectives,
         gradients: &mut Gradients,
     ) -> (Losses, Alignment) {
+        self.queues.make_room(b.ids.size()[0]);
         let (mut losses, seen) = self.align(b, alpha, objectives);
         if let Some(sum) = losses.alignment() {
             gradients.backward(&sum, &self.online);
@@ -215,20 +216,7 @@ impl Simla {
         let text_feat = towers.text_feat(w, &text_embeds);
 
         // Image-text contrast, equations 1 to 4.
-        let image_all = Tensor::cat(
-            &[
-                teacher.image_feat.transpose(0, 1),
-                self.queues.image.shallow_clone(),
-            ],
-            1,
-        );
-        let text_all = Tensor::cat(
-            &[
-                teacher.text_feat.transpose(0, 1),
-                self.queues.text.shallow_clone(),
-            ],
-            1,
-        );
+        let [image_all, text_all] = self.queues.before(&teacher.image_feat, &teacher.text_feat);
         let similar = |i: &Tensor, t: &Tensor| {
             itc::Similarities::new(i, t, &image_all, &text_all, self.temp())
         };
