@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::f64::consts::PI;
 use std::{slice, thread};
 
+use multiversion::multiversion;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor, no_grad};
 
@@ -161,18 +162,6 @@ impl Update {
 
     /// The same on the CPU, of parameter, gradient, m and v: each is read and written once, where operations come back to them ten times.
     fn in_one_pass(&self, tensors: [&mut Tensor; 4]) {
-        let (kept, size, eps) = self.folded();
-        let [kept, size, eps, scale] = [kept, size, eps, self.scale].map(|x| x as f32);
-        let (towards1, towards2) = ((1.0 - self.betas.0) as f32, (1.0 - self.betas.1) as f32);
-        let update = |parameter: &mut [f32], gradient: &[f32], m: &mut [f32], v: &mut [f32]| {
-            let moments = m.iter_mut().zip(v);
-            for ((parameter, gradient), (m, v)) in parameter.iter_mut().zip(gradient).zip(moments) {
-                let gradient = gradient * scale;
-                *m += towards1 * (gradient - *m);
-                *v += towards2 * (gradient * gradient - *v);
-                *parameter = *parameter * kept - size * *m / (v.sqrt() + eps);
-            }
-        };
         let [parameter, gradient, m, v] = tensors.map(values);
         let share = parameter
             .len()
@@ -184,9 +173,24 @@ impl Update {
             .zip(m.chunks_mut(share).zip(v.chunks_mut(share)));
         thread::scope(|threads| {
             for ((parameter, gradient), (m, v)) in shares {
-                threads.spawn(move || update(parameter, gradient, m, v));
+                threads.spawn(move || update(self, parameter, gradient, m, v));
             }
         });
+    }
+}
+
+/// [`Update`] of some values, compiled for several processors: roots and divisions of four values at a time would be slower than memory.
+#[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2+fma"))]
+fn update(by: &Update, parameter: &mut [f32], gradient: &[f32], m: &mut [f32], v: &mut [f32]) {
+    let (kept, size, eps) = by.folded();
+    let [kept, size, eps, scale] = [kept, size, eps, by.scale].map(|x| x as f32);
+    let (towards1, towards2) = ((1.0 - by.betas.0) as f32, (1.0 - by.betas.1) as f32);
+    let moments = m.iter_mut().zip(v);
+    for ((parameter, gradient), (m, v)) in parameter.iter_mut().zip(gradient).zip(moments) {
+        let gradient = gradient * scale;
+        *m += towards1 * (gradient - *m);
+        *v += towards2 * (gradient * gradient - *v);
+        *parameter = *parameter * kept - size * *m / (v.sqrt() + eps);
     }
 }
 
