@@ -180,7 +180,7 @@ impl Update {
 }
 
 /// [`Update`] of some values, compiled for several processors: roots and divisions of four values at a time would be slower than memory.
-#[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2+fma"))]
+#[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
 fn update(by: &Update, parameter: &mut [f32], gradient: &[f32], m: &mut [f32], v: &mut [f32]) {
     let (kept, size, eps) = by.folded();
     let [kept, size, eps, scale] = [kept, size, eps, by.scale].map(|x| x as f32);

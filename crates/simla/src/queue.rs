@@ -48,7 +48,7 @@ impl Queues {
         features.narrow(1, self.room, self.size())
     }
 
-    /// From here on batches of up to `batch` pairs are not copied to stand [before](Self::before) the queue.
+    /// From here on batches of up to `batch` pairs have room before the queue: [`Queues::after_features`] copies it no more.
     pub fn make_room(&mut self, batch: i64) {
         let missing = batch - self.room;
         if missing <= 0 {
@@ -66,7 +66,7 @@ impl Queues {
 
     /// The features `[B, E]` of images and texts, then those of the queue: `[E, B + size]` each. They may be views, which the next
     /// call or push changes: the backward pass comes before.
-    pub fn before(&self, image_feat: &Tensor, text_feat: &Tensor) -> [Tensor; 2] {
+    pub fn after_features(&self, image_feat: &Tensor, text_feat: &Tensor) -> [Tensor; 2] {
         [(&self.image, image_feat), (&self.text, text_feat)].map(|(features, new)| {
             let (batch, new) = (new.size()[0], new.detach().transpose(0, 1));
             if batch > self.room {
@@ -88,7 +88,7 @@ impl Queues {
     ///
     /// # Panics
     /// If the queue was not told to [remember](Self::remember_images) them.
-    pub fn after(&self, image_ids: &Tensor) -> Tensor {
+    pub fn after_images(&self, image_ids: &Tensor) -> Tensor {
         let queued = self.image_ids.as_ref().expect("images are remembered");
         Tensor::cat(&[image_ids, &queued.get(0)], 0)
     }
@@ -218,7 +218,8 @@ mod tests {
         let of_pretraining = queues.named();
         assert!(!of_pretraining.contains_key("idx_queue"));
 
-        let ids = |queues: &Queues| Vec::<i64>::try_from(queues.after(&Tensor::from(7).view(1)));
+        let ids =
+            |queues: &Queues| Vec::<i64>::try_from(queues.after_images(&Tensor::from(7).view(1)));
         let mut tuned = Queues::new(2, 7, Device::Cpu);
         tuned.remember_images();
         tuned.load(&of_pretraining).unwrap();
@@ -255,7 +256,7 @@ mod tests {
         };
         for room in [0, 3, 5, 2] {
             queues.make_room(room);
-            let [images, texts] = queues.before(&image, &text);
+            let [images, texts] = queues.after_features(&image, &text);
             assert!(images.equal(&expected(0)), "{room}");
             assert!(texts.equal(&expected(100)), "{room}");
             assert_eq!(queues.size(), 7);

@@ -216,7 +216,9 @@ impl Simla {
         let text_feat = towers.text_feat(w, &text_embeds);
 
         // Image-text contrast, equations 1 to 4.
-        let [image_all, text_all] = self.queues.before(&teacher.image_feat, &teacher.text_feat);
+        let [image_all, text_all] = self
+            .queues
+            .after_features(&teacher.image_feat, &teacher.text_feat);
         let similar = |i: &Tensor, t: &Tensor| {
             itc::Similarities::new(i, t, &image_all, &text_all, self.temp())
         };
@@ -224,7 +226,7 @@ impl Simla {
         if objectives.itc {
             let momentum = no_grad(|| similar(&teacher.image_feat, &teacher.text_feat));
             let hard = match &b.image_ids {
-                Some(ids) => itc::same_image(ids, &self.queues.after(ids)),
+                Some(ids) => itc::same_image(ids, &self.queues.after_images(ids)),
                 None => itc::own_pair(batch, image_all.size()[1], image.device()),
             };
             losses.itc = Some(itc::loss(&similarities, &momentum, &hard, alpha));
