@@ -1,7 +1,12 @@
 //! The layers that both encoders are made of.
 
+use half::bf16;
+use rand::rngs::SmallRng;
+use rand::{RngCore, SeedableRng};
 use tch::{Device, Kind, Tensor};
 
+use crate::passes::values;
+use crate::recompute::draw_seed;
 use crate::weights::{Init, Layout, Leaf, Weights};
 
 /// Standard deviation of fresh weights, as BERT and ViT start.
@@ -172,26 +177,31 @@ pub fn dropout(x: Tensor, p: f64) -> Tensor {
 /// 0 for a share `p` of the elements of `like`, at random, 1 for the others, in its type: a product with this is several times faster
 /// than filling where a mask says.
 ///
-/// torch draws one Bernoulli variable after the other, on one core: on a CPU that takes as long as the products around it.
-/// Sixteen bits are enough to decide, so that four elements share a draw.
+/// torch draws one Bernoulli variable after the other: on a CPU that takes as long as the products around it. Its generator seeds
+/// a faster one here, sixteen bits of which decide, so that four elements share a draw.
 fn kept(like: &Tensor, p: f64) -> Tensor {
-    const ELEMENTS_A_DRAW: i64 = 4;
-    /// The bits of 1.0 in bf16.
-    const ONE: i64 = 0x3f80;
-    let (size, count) = (like.size(), like.numel() as i64);
-    let mut draws = Tensor::empty(
-        [(count + ELEMENTS_A_DRAW - 1) / ELEMENTS_A_DRAW],
-        (Kind::Int64, like.device()),
-    );
-    let bits = draws.random_from_(i64::MIN, None).view_dtype(Kind::Int16);
-    let bound = (p * 65_536.0).round() as i64 + i64::from(i16::MIN);
-    // In place, as integers: each of these passes is many times faster than one that changes the type.
-    let mut kept = bits.narrow(0, 0, count).ge_(bound);
-    let kept = match like.kind() {
-        Kind::BFloat16 => kept.g_mul_scalar_(ONE).view_dtype(Kind::BFloat16),
-        kind => kept.to_kind(kind),
-    };
-    kept.view(size.as_slice())
+    let mut kept = Tensor::empty(like.size(), (like.kind(), like.device()));
+    let rng = SmallRng::seed_from_u64(draw_seed() as u64);
+    match like.kind() {
+        Kind::BFloat16 => draw_kept(values(&mut kept), [bf16::ZERO, bf16::ONE], p, rng),
+        _ => draw_kept(values(&mut kept), [0f32, 1.0], p, rng),
+    }
+    kept
+}
+
+fn draw_kept<T: Copy>(kept: &mut [T], [dropped, survivor]: [T; 2], p: f64, mut rng: SmallRng) {
+    const BITS: u32 = 16;
+    let bound = (p * f64::from(1 << BITS)).round() as u32;
+    for four in kept.chunks_mut(4) {
+        let mut draw = rng.next_u64();
+        for kept in four {
+            *kept = match u32::from(draw as u16) < bound {
+                true => dropped,
+                false => survivor,
+            };
+            draw >>= BITS;
+        }
+    }
 }
 
 /// Rows `[batch, rows]` of tokens `[batch, tokens, width]`: `[batch, rows, width]`.

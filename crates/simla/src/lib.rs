@@ -16,6 +16,7 @@ pub mod memory;
 pub mod model;
 pub mod objectives;
 pub mod optim;
+mod passes;
 pub mod queue;
 mod recompute;
 pub mod settings;

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::f64::consts::PI;
-use std::{slice, thread};
 
 use multiversion::multiversion;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor, no_grad};
 
+use crate::passes::in_one_pass;
 use crate::weights::{Flat, Gradients, Weights, WeightsError, check};
 
 /// AdamW's constants.
@@ -57,8 +57,7 @@ impl AdamW {
             eps,
             weight_decay,
         } = self.config;
-        let buffers = weights
-            .master()
+        let parameters = weights
             .buffers()
             .into_iter()
             .zip(gradients.flat().buffers());
@@ -67,10 +66,10 @@ impl AdamW {
             .buffers()
             .into_iter()
             .zip(self.exp_avg_sq.buffers());
-        for (((parameter, gradient), (m, v)), decay) in
-            buffers.zip(moments).zip([weight_decay, 0.0])
+        for ((((parameter, copy), gradient), (m, v)), decay) in
+            parameters.zip(moments).zip([weight_decay, 0.0])
         {
-            let update = Update {
+            let by = Update {
                 scale,
                 betas,
                 bias1: 1.0 - betas.0.powi(self.steps as i32),
@@ -80,11 +79,17 @@ impl AdamW {
                 decay,
             };
             match parameter.device() {
-                Device::Cpu => update.in_one_pass([parameter, gradient, m, v]),
-                _ => no_grad(|| update.by_operations(parameter, gradient, m, v)),
+                Device::Cpu => in_one_pass([parameter, gradient, m, v], copy, |parts| {
+                    update(&by, parts);
+                }),
+                _ => no_grad(|| {
+                    by.operations(parameter, gradient, m, v);
+                    if let Some(copy) = copy {
+                        copy.copy_(parameter);
+                    }
+                }),
             }
         }
-        weights.refresh();
     }
 
     /// The moments under their parameters' names, prefixed with `exp_avg.` and `exp_avg_sq.`, and `steps`.
@@ -144,7 +149,7 @@ impl Update {
         (1.0 - self.lr * self.decay, size, self.eps * root)
     }
 
-    fn by_operations(
+    fn operations(
         &self,
         parameter: &mut Tensor,
         gradient: &Tensor,
@@ -159,56 +164,22 @@ impl Update {
         let denominator = v.sqrt().g_add_scalar_(eps).g_mul_scalar_(-1.0 / size);
         let _ = parameter.g_mul_scalar_(kept).addcdiv_(m, &denominator);
     }
-
-    /// The same on the CPU, of parameter, gradient, m and v: each is read and written once, where operations come back to them ten times.
-    fn in_one_pass(&self, tensors: [&mut Tensor; 4]) {
-        let [parameter, gradient, m, v] = tensors.map(values);
-        let share = parameter
-            .len()
-            .div_ceil(tch::get_num_threads().max(1) as usize)
-            .max(1);
-        let shares = parameter
-            .chunks_mut(share)
-            .zip(gradient.chunks(share))
-            .zip(m.chunks_mut(share).zip(v.chunks_mut(share)));
-        thread::scope(|threads| {
-            for ((parameter, gradient), (m, v)) in shares {
-                threads.spawn(move || update(self, parameter, gradient, m, v));
-            }
-        });
-    }
 }
 
 /// [`Update`] of some values, compiled for several processors: roots and divisions of four values at a time would be slower than memory.
 #[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
-fn update(by: &Update, parameter: &mut [f32], gradient: &[f32], m: &mut [f32], v: &mut [f32]) {
+fn update(by: &Update, parts: [&mut [f32]; 4]) {
+    let [parameter, gradient, m, v] = parts;
     let (kept, size, eps) = by.folded();
     let [kept, size, eps, scale] = [kept, size, eps, by.scale].map(|x| x as f32);
     let (towards1, towards2) = ((1.0 - by.betas.0) as f32, (1.0 - by.betas.1) as f32);
     let moments = m.iter_mut().zip(v);
     for ((parameter, gradient), (m, v)) in parameter.iter_mut().zip(gradient).zip(moments) {
-        let gradient = gradient * scale;
+        let gradient = *gradient * scale;
         *m += towards1 * (gradient - *m);
         *v += towards2 * (gradient * gradient - *v);
         *parameter = *parameter * kept - size * *m / (v.sqrt() + eps);
     }
-}
-
-/// The values of a flat f32 buffer on the CPU.
-///
-/// # Panics
-/// If it is something else.
-fn values(buffer: &mut Tensor) -> &mut [f32] {
-    assert!(
-        buffer.device() == Device::Cpu && buffer.kind() == Kind::Float && buffer.is_contiguous(),
-        "a flat buffer of f32 on the CPU"
-    );
-    if buffer.numel() == 0 {
-        return &mut []; // has no address
-    }
-    // SAFETY: this many f32 stand there, one after the other, as was just checked, for as long as the tensor lives; the
-    // buffers of weights, gradients and moments have memory of their own.
-    unsafe { slice::from_raw_parts_mut(buffer.data_ptr().cast(), buffer.numel()) }
 }
 
 /// Global norm of all gradients, as a scalar on their device. Not finite where any gradient is not.
@@ -315,7 +286,7 @@ mod tests {
         const SIZE: i64 = 100_003;
         let random = || Tensor::randn([SIZE], (Kind::Float, Device::Cpu));
         let start = [random(), random(), random(), random().square()];
-        let update = Update {
+        let by = Update {
             scale: 0.3,
             betas: (0.9, 0.999),
             bias1: 0.3,
@@ -325,9 +296,9 @@ mod tests {
             decay: 0.1,
         };
         let mut one = start.each_ref().map(Tensor::copy);
-        update.in_one_pass(one.each_mut());
+        in_one_pass(one.each_mut(), None, |parts| super::update(&by, parts));
         let [mut parameter, gradient, mut m, mut v] = start.each_ref().map(Tensor::copy);
-        update.by_operations(&mut parameter, &gradient, &mut m, &mut v);
+        by.operations(&mut parameter, &gradient, &mut m, &mut v);
         for (one, other) in one.iter().zip([&parameter, &gradient, &m, &v]) {
             assert!(one.allclose(other, 1e-5, 1e-6, false));
         }
