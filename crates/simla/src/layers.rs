@@ -2,7 +2,7 @@
 
 use half::bf16;
 use rand::rngs::SmallRng;
-use rand::{RngCore, SeedableRng};
+use rand::{Rng, SeedableRng};
 use tch::{Device, Kind, Tensor};
 
 use crate::passes::values;
@@ -178,7 +178,7 @@ pub fn dropout(x: Tensor, p: f64) -> Tensor {
 /// than filling where a mask says.
 ///
 /// torch draws one Bernoulli variable after the other: on a CPU that takes as long as the products around it. Its generator seeds
-/// a faster one here, sixteen bits of which decide, so that four elements share a draw.
+/// a faster one here, sixteen bits of which decide.
 fn kept(like: &Tensor, p: f64) -> Tensor {
     let mut kept = Tensor::empty(like.size(), (like.kind(), like.device()));
     let rng = SmallRng::seed_from_u64(draw_seed() as u64);
@@ -189,17 +189,15 @@ fn kept(like: &Tensor, p: f64) -> Tensor {
     kept
 }
 
+/// On one core: waking a second one next to torch's takes longer than the draws.
 fn draw_kept<T: Copy>(kept: &mut [T], [dropped, survivor]: [T; 2], p: f64, mut rng: SmallRng) {
-    const BITS: u32 = 16;
-    let bound = (p * f64::from(1 << BITS)).round() as u32;
-    for four in kept.chunks_mut(4) {
-        let mut draw = rng.next_u64();
-        for kept in four {
-            *kept = match u32::from(draw as u16) < bound {
-                true => dropped,
-                false => survivor,
-            };
-            draw >>= BITS;
+    let bound = (p * 65_536.0).round() as u16;
+    let mut draws = [0u16; 1024];
+    for kept in kept.chunks_mut(draws.len()) {
+        rng.fill(&mut draws);
+        // A loop of its own, so that it is one of vectors.
+        for (kept, draw) in kept.iter_mut().zip(&draws) {
+            *kept = if *draw < bound { dropped } else { survivor };
         }
     }
 }
