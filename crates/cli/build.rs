@@ -1,2 +1,7 @@
 // The program needs the same as the tests of the library: cargo passes these arguments on to no other package.
-include!("../simla/build.rs");
+include!("../simla/link.rs");
+
+fn main() {
+    println!("cargo::rerun-if-changed=../simla/link.rs");
+    link();
+}

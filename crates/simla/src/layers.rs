@@ -6,6 +6,7 @@ use rand::{Rng, SeedableRng};
 use tch::{Device, Kind, Tensor};
 
 use crate::passes::values;
+use crate::products::linear;
 use crate::recompute::draw_seed;
 use crate::weights::{Init, Layout, Leaf, Weights};
 
@@ -50,7 +51,7 @@ impl Linear {
     }
 
     pub fn forward(self, w: &Weights, x: &Tensor) -> Tensor {
-        x.linear(&w[self.weight], Some(&w[self.bias]))
+        linear(x, &w[self.weight], &w[self.bias])
     }
 
     /// The layer's outputs in parts of the given widths, each of its own input.
@@ -59,7 +60,7 @@ impl Linear {
         let biases = w[self.bias].split_with_sizes(widths, 0);
         let parts = inputs.iter().zip(weights.iter().zip(&biases));
         parts
-            .map(|(x, (weight, bias))| x.linear(weight, Some(bias)))
+            .map(|(x, (weight, bias))| linear(x, weight, bias))
             .collect()
     }
 }

@@ -17,6 +17,7 @@ pub mod model;
 pub mod objectives;
 pub mod optim;
 mod passes;
+mod products;
 pub mod queue;
 mod recompute;
 pub mod settings;
