@@ -125,22 +125,36 @@ impl Simla {
     /// A fresh model that computes in `kind` (f32 or bf16). The start is a function of `seed` alone.
     pub fn new(config: ModelConfig, kind: Kind, device: Device, seed: i64) -> Self {
         tch::manual_seed(seed);
-        let Parts {
-            layout,
-            averaged,
-            towers,
-            itm_head,
-            temp,
-        } = Parts::new(&config);
-        let online = Weights::new(&layout, kind, device, true);
-        let mut momentum = Weights::zeros(&averaged, kind, device, false);
+        let parts = Parts::new(&config);
+        let online = Weights::new(&parts.layout, kind, device, true);
+        let mut momentum = Weights::zeros(&parts.averaged, kind, device, false);
         momentum.average(&online, 0.0);
         let queues = Queues::new(config.embed_dim, config.queue_size, device);
+        Self::of(config, parts, online, momentum, queues)
+    }
+
+    /// Memory for a model that will be loaded and used, but not trained: without what only training needs, a momentum model and
+    /// queues.
+    pub fn for_use(config: ModelConfig, kind: Kind, device: Device) -> Self {
+        let parts = Parts::new(&config);
+        let online = Weights::zeros(&parts.layout, kind, device, true);
+        let momentum = Weights::zeros(&Layout::default(), kind, device, false);
+        let queues = Queues::new(config.embed_dim, 0, device);
+        Self::of(config, parts, online, momentum, queues)
+    }
+
+    fn of(
+        config: ModelConfig,
+        parts: Parts,
+        online: Weights,
+        momentum: Weights,
+        queues: Queues,
+    ) -> Self {
         Self {
             config,
-            towers,
-            itm_head,
-            temp,
+            towers: parts.towers,
+            itm_head: parts.itm_head,
+            temp: parts.temp,
             online,
             momentum,
             queues,
@@ -177,7 +191,9 @@ impl Simla {
                 .into_iter()
                 .map(|(name, tensor)| (momentum_name(&name), tensor)),
         );
-        named.extend(self.queues.named());
+        if self.queues.size() > 0 {
+            named.extend(self.queues.named());
+        }
         named
     }
 
@@ -186,7 +202,9 @@ impl Simla {
     /// # Errors
     /// The first tensor that is missing, of another shape or not finite.
     pub fn load(&mut self, source: &BTreeMap<String, Tensor>) -> Result<(), WeightsError> {
-        self.queues.load(source)?;
+        if self.queues.size() > 0 {
+            self.queues.load(source)?;
+        }
         self.online.load(source, str::to_owned)?;
         self.momentum.load(source, momentum_name)
     }
@@ -258,6 +276,24 @@ mod tests {
                 .forward(&model.momentum, &image, None)
                 .requires_grad()
         );
+    }
+
+    #[test]
+    fn a_model_to_be_used_is_the_online_model_alone() {
+        let trained = tiny(Kind::Float);
+        let image = Tensor::randn([2, 3, 64, 64], (Kind::Float, Device::Cpu));
+        let embeds = |model: &Simla| model.towers.vision.forward(&model.online, &image, None);
+        let mut used = Simla::for_use(trained.config.clone(), Kind::Float, Device::Cpu);
+        used.load(&trained.named()).unwrap();
+        assert!(embeds(&used).equal(&embeds(&trained)));
+        let names = |named: BTreeMap<String, Tensor>| named.into_keys().collect::<Vec<_>>();
+        assert_eq!(names(used.named()), names(trained.online.named()));
+        assert_eq!(used.momentum.master().matrices.numel(), 0);
+
+        let mut lacking = trained.online.named();
+        lacking.remove("visual_encoder.pos_embed");
+        let missing = WeightsError::Missing("visual_encoder.pos_embed".into());
+        assert_eq!(used.load(&lacking), Err(missing));
     }
 
     #[test]

@@ -104,11 +104,14 @@ pub fn write(path: &Path, tensors: BTreeMap<String, Tensor>) -> Result<(), Tenso
         .map_err(io)
 }
 
-/// Reads every tensor of a file into host memory.
+/// Reads the tensors of a file whose names are `wanted` into host memory.
 ///
 /// # Errors
-/// The path, and what is wrong with the file or the first tensor that cannot be used.
-pub fn read(path: &Path) -> Result<BTreeMap<String, Tensor>, TensorsError> {
+/// The path, and what is wrong with the file or the first of them that cannot be used.
+pub fn read(
+    path: &Path,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<BTreeMap<String, Tensor>, TensorsError> {
     let file = File::open(path).map_err(|source| TensorsError::Io {
         path: path.into(),
         source,
@@ -126,6 +129,7 @@ pub fn read(path: &Path) -> Result<BTreeMap<String, Tensor>, TensorsError> {
     tensors
         .tensors()
         .into_iter()
+        .filter(|(name, _)| wanted(name))
         .map(|(name, view)| {
             let Some(kind) = kind(view.dtype()) else {
                 return Err(TensorsError::Dtype {

@@ -18,6 +18,9 @@ use tch::{Device, no_grad};
 
 use super::bench::{TOKENS, dtype, model_config, preset, random_captions, synchronize};
 
+/// Standard deviation of the weights; what they are does not matter.
+const INITIAL_STD: f64 = 0.02;
+
 /// Times what `simla eval retrieval` computes, on random pictures and captions
 #[derive(Args)]
 pub struct Arguments {
@@ -57,7 +60,11 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
 fn measure(arguments: &Arguments, device: Device) -> Value {
     let memory = Peak::of(device);
     let config = model_config(arguments.preset);
-    let model = Simla::new(config.clone(), arguments.dtype.kind(), device, 0);
+    let mut model = Simla::for_use(config.clone(), arguments.dtype.kind(), device);
+    for buffer in model.online.master().buffers() {
+        let _ = buffer.normal_(0.0, INITIAL_STD);
+    }
+    model.online.refresh();
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     let ids = random_captions(&config, arguments.captions, &mut rng);
     let captions: Vec<&[i64]> = ids.chunks(TOKENS as usize).collect();

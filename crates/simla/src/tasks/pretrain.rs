@@ -115,13 +115,16 @@ impl Saved {
         })
     }
 
-    /// Puts all of it into `simla`: online and momentum model and, where it is of the same size, the queue. For another size of
+    /// Puts it into `simla`: what that has of online and momentum model and, where it is of the same size, the queue. For another size of
     /// the image, positions are resampled; the other sizes have to be the same.
     ///
     /// # Errors
     /// The first tensor that is missing, of another shape or not finite.
     pub fn load(&self, simla: &mut Simla) -> Result<(), OpenError> {
-        let mut tensors = self.checkpoint.model()?;
+        let wanted = simla.named();
+        let mut tensors = self
+            .checkpoint
+            .model_where(|name| wanted.contains_key(name))?;
         if simla.config.patches() != self.config.patches() {
             fit_positions(&mut tensors, simla.config.patches()).map_err(|source| {
                 OpenError::Positions {
@@ -147,13 +150,13 @@ pub struct Model {
 }
 
 impl Model {
-    /// The model in a run's folder or a checkpoint's, to be used.
+    /// The model in a run's folder or a checkpoint's, to be used: not to be trained further.
     ///
     /// # Errors
     /// As [`Saved::open`] and [`Saved::load`].
     pub fn open(path: &Path, kind: Kind, device: Device) -> Result<Self, OpenError> {
         let saved = Saved::open(path)?;
-        let mut simla = Simla::new(saved.config.clone(), kind, device, 0);
+        let mut simla = Simla::for_use(saved.config.clone(), kind, device);
         saved.load(&mut simla)?;
         Ok(Self {
             simla,

@@ -311,7 +311,18 @@ impl Checkpoint {
     /// # Errors
     /// If the file cannot be read.
     pub fn model(&self) -> Result<BTreeMap<String, Tensor>, CheckpointError> {
-        Ok(tensors::read(&self.path.join(MODEL))?)
+        self.model_where(|_| true)
+    }
+
+    /// Those tensors of the model whose names are `wanted`.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::model`].
+    pub fn model_where(
+        &self,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<BTreeMap<String, Tensor>, CheckpointError> {
+        Ok(tensors::read(&self.path.join(MODEL), wanted)?)
     }
 
     /// The optimiser's moments.
@@ -319,7 +330,7 @@ impl Checkpoint {
     /// # Errors
     /// If the file cannot be read.
     pub fn optimizer(&self) -> Result<BTreeMap<String, Tensor>, CheckpointError> {
-        Ok(tensors::read(&self.path.join(OPTIMIZER))?)
+        Ok(tensors::read(&self.path.join(OPTIMIZER), |_| true)?)
     }
 
     /// One of the task's small files.
