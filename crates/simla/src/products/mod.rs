@@ -59,26 +59,25 @@ mod tests {
 
     const OPTIONS: (Kind, Device) = (Kind::BFloat16, Device::Cpu);
 
-    /// The layer's output and the gradients of x, weight and bias, of a sum weighted at random.
-    fn with_gradients(f: impl Fn(&Tensor, &Tensor, &Tensor) -> Tensor) -> Vec<Tensor> {
-        tch::manual_seed(8);
-        let leaf = |size: &[i64]| (Tensor::randn(size, OPTIONS) / 8.0).set_requires_grad(true);
-        let x = leaf(&[3, 200, 2 * 24]);
-        let (weight, bias) = (leaf(&[40, 24]), leaf(&[40]));
-        // Not contiguous, as a part of what a fused product gave.
-        let y = f(&x.narrow(-1, 24, 24), &weight, &bias);
-        let loss = (&y * Tensor::randn(y.size(), OPTIONS)).sum(Kind::Float);
-        let gradients = Tensor::run_backward(&[loss], &[&x, &weight, &bias], false, false);
-        std::iter::once(y).chain(gradients).collect()
-    }
-
     #[test]
     fn values_and_gradients_are_those_of_torch() {
         if !*HAS_BF16 {
             return eprintln!("no bf16 kernels on this processor");
         }
-        let ours = with_gradients(linear);
-        let torchs = with_gradients(|x, weight, bias| x.linear(weight, Some(bias)));
+        let random = |size: &[i64]| Tensor::randn(size, OPTIONS) / 8.0;
+        let leaf = |size: &[i64]| random(size).set_requires_grad(true);
+        let leaves = [leaf(&[3, 200, 48]), leaf(&[40, 24]), leaf(&[40])];
+        let [x, weight, bias] = &leaves;
+        // Not contiguous, as a part of what a fused product gave.
+        let part = x.narrow(-1, 24, 24);
+        let weights = random(&[3, 200, 40]);
+        let with_gradients = |y: Tensor| {
+            let loss = (&y * &weights).sum(Kind::Float);
+            let gradients = Tensor::run_backward(&[loss], &leaves, true, false);
+            std::iter::once(y).chain(gradients).collect::<Vec<_>>()
+        };
+        let ours = with_gradients(linear(&part, weight, bias));
+        let torchs = with_gradients(part.linear(weight, Some(bias)));
         for (i, (ours, torchs)) in ours.iter().zip(&torchs).enumerate() {
             let largest = torchs.abs().max().double_value(&[]);
             let apart = (ours - torchs).abs().max().double_value(&[]);
