@@ -81,8 +81,9 @@ mod tests {
     #[test]
     fn a_process_holds_some_of_what_was_free() {
         let peak = Peak::of(Device::Cpu);
+        let now = resident_gib(); // first: the tests beside this one take more
         let held = peak.gib().expect("this system says");
-        assert!(held >= resident_gib() * 0.9 && held < 1024.0, "{held}");
+        assert!(held >= now * 0.9 && held < 1024.0, "{held}");
         assert!(free_gib(Device::Cpu).expect("this system says") > 0.0);
     }
 
