@@ -5,9 +5,9 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tch::{Device, Kind, Tensor};
 
-use crate::passes::values;
 use crate::products::linear;
 use crate::recompute::draw_seed;
+use crate::values::values;
 use crate::weights::{Init, Layout, Leaf, Weights};
 
 /// Standard deviation of fresh weights, as BERT and ViT start.

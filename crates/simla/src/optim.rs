@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::f64::consts::PI;
+use std::thread;
 
 use multiversion::multiversion;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor, no_grad};
 
-use crate::passes::in_one_pass;
+use crate::values::values;
 use crate::weights::{Flat, Gradients, Weights, WeightsError, check};
 
 /// AdamW's constants.
@@ -57,7 +58,8 @@ impl AdamW {
             eps,
             weight_decay,
         } = self.config;
-        let parameters = weights
+        let buffers = weights
+            .master()
             .buffers()
             .into_iter()
             .zip(gradients.flat().buffers());
@@ -66,10 +68,10 @@ impl AdamW {
             .buffers()
             .into_iter()
             .zip(self.exp_avg_sq.buffers());
-        for ((((parameter, copy), gradient), (m, v)), decay) in
-            parameters.zip(moments).zip([weight_decay, 0.0])
+        for (((parameter, gradient), (m, v)), decay) in
+            buffers.zip(moments).zip([weight_decay, 0.0])
         {
-            let by = Update {
+            let update = Update {
                 scale,
                 betas,
                 bias1: 1.0 - betas.0.powi(self.steps as i32),
@@ -79,17 +81,11 @@ impl AdamW {
                 decay,
             };
             match parameter.device() {
-                Device::Cpu => in_one_pass([parameter, gradient, m, v], copy, |parts| {
-                    update(&by, parts);
-                }),
-                _ => no_grad(|| {
-                    by.operations(parameter, gradient, m, v);
-                    if let Some(copy) = copy {
-                        copy.copy_(parameter);
-                    }
-                }),
+                Device::Cpu => update.in_one_pass([parameter, gradient, m, v]),
+                _ => no_grad(|| update.by_operations(parameter, gradient, m, v)),
             }
         }
+        weights.refresh();
     }
 
     /// The moments under their parameters' names, prefixed with `exp_avg.` and `exp_avg_sq.`, and `steps`.
@@ -149,7 +145,7 @@ impl Update {
         (1.0 - self.lr * self.decay, size, self.eps * root)
     }
 
-    fn operations(
+    fn by_operations(
         &self,
         parameter: &mut Tensor,
         gradient: &Tensor,
@@ -164,18 +160,35 @@ impl Update {
         let denominator = v.sqrt().g_add_scalar_(eps).g_mul_scalar_(-1.0 / size);
         let _ = parameter.g_mul_scalar_(kept).addcdiv_(m, &denominator);
     }
+
+    /// The same on the CPU, of parameter, gradient, m and v: each is read and written once, where operations come back to them ten times.
+    fn in_one_pass(&self, tensors: [&mut Tensor; 4]) {
+        let [parameter, gradient, m, v] = tensors.map(values);
+        let share = parameter
+            .len()
+            .div_ceil(tch::get_num_threads().max(1) as usize)
+            .max(1);
+        let shares = parameter
+            .chunks_mut(share)
+            .zip(gradient.chunks(share))
+            .zip(m.chunks_mut(share).zip(v.chunks_mut(share)));
+        thread::scope(|threads| {
+            for ((parameter, gradient), (m, v)) in shares {
+                threads.spawn(move || update(self, parameter, gradient, m, v));
+            }
+        });
+    }
 }
 
 /// [`Update`] of some values, compiled for several processors: roots and divisions of four values at a time would be slower than memory.
 #[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2"))]
-fn update(by: &Update, parts: [&mut [f32]; 4]) {
-    let [parameter, gradient, m, v] = parts;
+fn update(by: &Update, parameter: &mut [f32], gradient: &[f32], m: &mut [f32], v: &mut [f32]) {
     let (kept, size, eps) = by.folded();
     let [kept, size, eps, scale] = [kept, size, eps, by.scale].map(|x| x as f32);
     let (towards1, towards2) = ((1.0 - by.betas.0) as f32, (1.0 - by.betas.1) as f32);
     let moments = m.iter_mut().zip(v);
     for ((parameter, gradient), (m, v)) in parameter.iter_mut().zip(gradient).zip(moments) {
-        let gradient = *gradient * scale;
+        let gradient = gradient * scale;
         *m += towards1 * (gradient - *m);
         *v += towards2 * (gradient * gradient - *v);
         *parameter = *parameter * kept - size * *m / (v.sqrt() + eps);
@@ -286,7 +299,7 @@ mod tests {
         const SIZE: i64 = 100_003;
         let random = || Tensor::randn([SIZE], (Kind::Float, Device::Cpu));
         let start = [random(), random(), random(), random().square()];
-        let by = Update {
+        let update = Update {
             scale: 0.3,
             betas: (0.9, 0.999),
             bias1: 0.3,
@@ -296,9 +309,9 @@ mod tests {
             decay: 0.1,
         };
         let mut one = start.each_ref().map(Tensor::copy);
-        in_one_pass(one.each_mut(), None, |parts| super::update(&by, parts));
+        update.in_one_pass(one.each_mut());
         let [mut parameter, gradient, mut m, mut v] = start.each_ref().map(Tensor::copy);
-        by.operations(&mut parameter, &gradient, &mut m, &mut v);
+        update.by_operations(&mut parameter, &gradient, &mut m, &mut v);
         for (one, other) in one.iter().zip([&parameter, &gradient, &m, &v]) {
             assert!(one.allclose(other, 1e-5, 1e-6, false));
         }

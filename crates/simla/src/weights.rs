@@ -11,11 +11,9 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::Index;
 
-use multiversion::multiversion;
 use tch::{Device, Kind, Tensor, no_grad};
 use thiserror::Error;
 
-use crate::passes::in_one_pass;
 use crate::recompute::{Segment, draw_seed};
 
 /// A parameter of a [`Layout`], by position.
@@ -301,50 +299,32 @@ impl Weights {
             .all(|buffer| buffer.norm().double_value(&[]).is_finite())
     }
 
-    /// The f32 buffers, matrices first, each with its copy in the compute type, if that is another: who changes the one brings the other
-    /// up to date. Graphs of the values before end here.
-    pub(crate) fn buffers(&mut self) -> [(&mut Tensor, Option<&mut Tensor>); 2] {
+    /// Brings the copies in the compute type up to date. Graphs of the values before end here.
+    pub fn refresh(&mut self) {
         if let Some(segments) = &mut self.segments {
             segments.get_mut().clear();
         }
-        let [matrices, vectors] = self.master.buffers();
-        let [of_matrices, of_vectors] = match &mut self.copies {
-            Some(copies) => copies.buffers().map(Some),
-            None => [None, None],
-        };
-        [(matrices, of_matrices), (vectors, of_vectors)]
-    }
-
-    /// Brings the copies in the compute type up to date. Graphs of the values before end here.
-    pub fn refresh(&mut self) {
-        no_grad(|| {
-            for (master, copy) in self.buffers() {
-                if let Some(copy) = copy {
-                    copy.copy_(master);
-                }
-            }
-        });
+        if let Some(copies) = &mut self.copies {
+            no_grad(|| {
+                copies.matrices.copy_(&self.master.matrices);
+                copies.vectors.copy_(&self.master.vectors);
+            });
+        }
     }
 
     /// `self = momentum x self + (1 - momentum) x online`: the moving average of 2.1. The layout must be the first part of the
     /// other's.
     pub fn average(&mut self, online: &Weights, momentum: f64) {
-        let share = 1.0 - momentum;
-        let values = [&online.master.matrices, &online.master.vectors];
-        for ((average, copy), value) in self.buffers().into_iter().zip(values) {
-            let mut value = value.narrow(0, 0, average.size()[0]);
-            match average.device() {
-                Device::Cpu => in_one_pass([average, &mut value], copy, |[average, value]| {
-                    lerp(average, value, share as f32);
-                }),
-                _ => no_grad(|| {
-                    let _ = average.lerp_(&value, share);
-                    if let Some(copy) = copy {
-                        copy.copy_(average);
-                    }
-                }),
+        no_grad(|| {
+            let ours = self.master.buffers();
+            for (average, value) in ours
+                .into_iter()
+                .zip([&online.master.matrices, &online.master.vectors])
+            {
+                let _ = average.lerp_(&value.narrow(0, 0, average.size()[0]), 1.0 - momentum);
             }
-        }
+        });
+        self.refresh();
     }
 
     /// Every parameter under its published name, in f32, as views.
@@ -383,18 +363,6 @@ impl Weights {
     pub(crate) fn leaves(&self) -> &[Tensor] {
         debug_assert!(self.trainable, "gradients of weights that do not train");
         &self.leaves
-    }
-}
-
-/// `from` moves by `share` of its way `to`, the whole way at 1 exactly: torch's `lerp`, bit for bit.
-#[multiversion(targets("x86_64+avx512f+avx512vl+fma", "x86_64+avx2+fma"))]
-fn lerp(from: &mut [f32], to: &[f32], share: f32) {
-    for (from, to) in from.iter_mut().zip(to) {
-        let way = to - *from;
-        *from = match share < 0.5 {
-            true => way.mul_add(share, *from),
-            false => way.mul_add(share - 1.0, *to),
-        };
     }
 }
 
@@ -526,24 +494,5 @@ impl Gradients {
     pub fn named(&mut self) -> BTreeMap<String, Tensor> {
         self.flat();
         self.flat.named(&self.layout)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn our_lerp_is_torchs() {
-        tch::manual_seed(6);
-        let random = || Tensor::randn([1003], (Kind::Float, Device::Cpu));
-        for share in [0.0, 0.005, 0.3, 0.5, 0.9, 1.0] {
-            let (mut from, mut to) = (random(), random());
-            let expected = from.lerp(&to, share);
-            in_one_pass([&mut from, &mut to], None, |[from, to]| {
-                lerp(from, to, share as f32);
-            });
-            assert!(from.equal(&expected), "{share}");
-        }
     }
 }
