@@ -191,9 +191,7 @@ impl Simla {
                 .into_iter()
                 .map(|(name, tensor)| (momentum_name(&name), tensor)),
         );
-        if self.queues.size() > 0 {
-            named.extend(self.queues.named());
-        }
+        named.extend(self.queues.named());
         named
     }
 
@@ -202,9 +200,7 @@ impl Simla {
     /// # Errors
     /// The first tensor that is missing, of another shape or not finite.
     pub fn load(&mut self, source: &BTreeMap<String, Tensor>) -> Result<(), WeightsError> {
-        if self.queues.size() > 0 {
-            self.queues.load(source)?;
-        }
+        self.queues.load(source)?;
         self.online.load(source, str::to_owned)?;
         self.momentum.load(source, momentum_name)
     }
