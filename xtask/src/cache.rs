@@ -51,29 +51,18 @@ pub fn libtorch() -> Result<PathBuf> {
 
 /// The folder for downloads, from the variables that say so.
 fn folder(variable: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf> {
-    let set = |name| {
-        variable(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
+    let set = |name| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     if let Some(own) = set("SIMLA_CACHE") {
         return Ok(std::path::absolute(own)?);
     }
     // A relative XDG_CACHE_HOME is to be ignored, says its specification.
     let caches = set("XDG_CACHE_HOME").filter(|folder| folder.is_absolute());
     let caches = caches.or_else(|| Some(set("HOME")?.join(".cache")));
-    Ok(caches
-        .context("HOME is not set: set SIMLA_CACHE to a folder for downloads")?
-        .join("simla"))
+    Ok(caches.context("HOME is not set: set SIMLA_CACHE to a folder for downloads")?.join("simla"))
 }
 
 fn is_complete(folder: &Path) -> bool {
-    LIBRARIES.iter().all(|(name, size)| {
-        folder
-            .join(name)
-            .metadata()
-            .is_ok_and(|file| file.len() == *size)
-    })
+    LIBRARIES.iter().all(|(name, size)| folder.join(name).metadata().is_ok_and(|file| file.len() == *size))
 }
 
 /// Waits until no other process fills the cache. The lock ends with the process, however that ends.
@@ -88,12 +77,7 @@ fn lock(cache: &Path) -> Result<File> {
         }
         Err(TryLockError::Error(error)) => Err(error),
     }
-    .with_context(|| {
-        format!(
-            "cannot lock {}: set SIMLA_CACHE to a folder on a local disk",
-            path.display()
-        )
-    })?;
+    .with_context(|| format!("cannot lock {}: set SIMLA_CACHE to a folder on a local disk", path.display()))?;
     Ok(file)
 }
 
@@ -109,22 +93,16 @@ fn fill(cache: &Path, complete: &Path) -> Result<()> {
         }
     }
 
-    let missing: Vec<_> = WHEELS
-        .iter()
-        .filter(|wheel| kept(wheel, &wheels).is_none())
-        .collect();
-    let there: u64 = WHEELS.iter().map(|wheel| wheel.bytes).sum::<u64>()
-        - missing.iter().map(|wheel| wheel.bytes).sum::<u64>();
+    let missing: Vec<_> = WHEELS.iter().filter(|wheel| kept(wheel, &wheels).is_none()).collect();
+    let there: u64 =
+        WHEELS.iter().map(|wheel| wheel.bytes).sum::<u64>() - missing.iter().map(|wheel| wheel.bytes).sum::<u64>();
     check_space(cache, SPACE.saturating_sub(there))?;
     if !missing.is_empty() {
         download(&missing, &partial, &wheels)?;
     }
 
     let unpacked = partial.join("unpacked");
-    let progress = Progress::start(
-        "Unpacking libtorch",
-        WHEELS.iter().map(|wheel| wheel.kept_bytes).sum(),
-    );
+    let progress = Progress::start("Unpacking libtorch", WHEELS.iter().map(|wheel| wheel.kept_bytes).sum());
     let mut written = 0;
     for wheel in &WHEELS {
         let file = wheel.open(&wheels.join(wheel.name))?;
@@ -134,10 +112,7 @@ fn fill(cache: &Path, complete: &Path) -> Result<()> {
         })?;
     }
     progress.finish();
-    ensure!(
-        is_complete(&unpacked),
-        "the unpacked libtorch is not as expected: this is a bug of `cargo xtask`"
-    );
+    ensure!(is_complete(&unpacked), "the unpacked libtorch is not as expected: this is a bug of `cargo xtask`");
 
     // The files must be on the disk before their name is: thousands of files, so the whole file system at once.
     rustix::fs::syncfs(File::open(&unpacked)?).context("cannot write libtorch to the disk")?;
@@ -163,18 +138,13 @@ fn kept(wheel: &Wheel, wheels: &Path) -> Option<File> {
 fn download(missing: &[&Wheel], partial: &Path, wheels: &Path) -> Result<()> {
     let pip = Pip::find()?;
     let total: u64 = missing.iter().map(|wheel| wheel.bytes).sum();
-    eprintln!(
-        "There is no libtorch {VERSION} here yet. It is downloaded with pip, once, to {}.",
-        partial.display()
-    );
+    eprintln!("There is no libtorch {VERSION} here yet. It is downloaded with pip, once, to {}.", partial.display());
     let progress = Progress::start("Downloading libtorch", total);
     let mut before = 0;
     for wheel in missing {
         // A folder of its own for each download: a pip that outlives its killed parent writes where nobody looks.
         let fetched = tempfile::tempdir_in(partial)?;
-        let file = pip.download(wheel, fetched.path(), |bytes| {
-            progress.at(before + bytes.min(wheel.bytes))
-        })?;
+        let file = pip.download(wheel, fetched.path(), |bytes| progress.at(before + bytes.min(wheel.bytes)))?;
         wheel.open(&file)?;
         fs::rename(&file, wheels.join(wheel.name))?;
         before += wheel.bytes;
@@ -184,8 +154,8 @@ fn download(missing: &[&Wheel], partial: &Path, wheels: &Path) -> Result<()> {
 }
 
 fn check_space(cache: &Path, needed: u64) -> Result<()> {
-    let disk = rustix::fs::statvfs(cache)
-        .with_context(|| format!("cannot see the disk space of {}", cache.display()))?;
+    let disk =
+        rustix::fs::statvfs(cache).with_context(|| format!("cannot see the disk space of {}", cache.display()))?;
     let free = disk.f_bavail * disk.f_frsize;
     ensure!(
         free >= needed,
@@ -199,11 +169,7 @@ fn check_space(cache: &Path, needed: u64) -> Result<()> {
 
 /// Removes a file or a folder. That it is gone already is no error.
 fn remove(path: &Path) -> Result<()> {
-    let removed = if path.is_dir() && !path.is_symlink() {
-        fs::remove_dir_all(path)
-    } else {
-        fs::remove_file(path)
-    };
+    let removed = if path.is_dir() && !path.is_symlink() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
     match removed {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             Err(error).with_context(|| format!("cannot remove {}", path.display()))
@@ -217,43 +183,21 @@ mod tests {
     use super::*;
 
     fn folder_with(variables: &[(&str, &str)]) -> Result<PathBuf> {
-        folder(|name| {
-            variables
-                .iter()
-                .find(|(known, _)| *known == name)
-                .map(|(_, value)| value.into())
-        })
+        folder(|name| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into()))
     }
 
     #[test]
     fn the_cache_is_where_the_variables_say() {
         let home = ("HOME", "/home/ada");
-        assert_eq!(
-            folder_with(&[home]).unwrap(),
-            Path::new("/home/ada/.cache/simla")
-        );
-        assert_eq!(
-            folder_with(&[home, ("XDG_CACHE_HOME", "/fast")]).unwrap(),
-            Path::new("/fast/simla")
-        );
-        assert_eq!(
-            folder_with(&[home, ("XDG_CACHE_HOME", "relative")]).unwrap(),
-            Path::new("/home/ada/.cache/simla")
-        );
-        assert_eq!(
-            folder_with(&[home, ("SIMLA_CACHE", "")]).unwrap(),
-            Path::new("/home/ada/.cache/simla")
-        );
+        assert_eq!(folder_with(&[home]).unwrap(), Path::new("/home/ada/.cache/simla"));
+        assert_eq!(folder_with(&[home, ("XDG_CACHE_HOME", "/fast")]).unwrap(), Path::new("/fast/simla"));
+        assert_eq!(folder_with(&[home, ("XDG_CACHE_HOME", "relative")]).unwrap(), Path::new("/home/ada/.cache/simla"));
+        assert_eq!(folder_with(&[home, ("SIMLA_CACHE", "")]).unwrap(), Path::new("/home/ada/.cache/simla"));
         assert_eq!(
             folder_with(&[home, ("SIMLA_CACHE", "/own"), ("XDG_CACHE_HOME", "/fast")]).unwrap(),
             Path::new("/own")
         );
-        assert!(
-            folder_with(&[])
-                .unwrap_err()
-                .to_string()
-                .contains("SIMLA_CACHE")
-        );
+        assert!(folder_with(&[]).unwrap_err().to_string().contains("SIMLA_CACHE"));
     }
 
     #[test]
@@ -266,10 +210,7 @@ mod tests {
             File::create(path).unwrap().set_len(size).unwrap();
         }
         assert!(is_complete(cache.path()));
-        let library = File::options()
-            .write(true)
-            .open(cache.path().join(LIBRARIES[0].0))
-            .unwrap();
+        let library = File::options().write(true).open(cache.path().join(LIBRARIES[0].0)).unwrap();
         library.set_len(LIBRARIES[0].1 - 1).unwrap();
         assert!(!is_complete(cache.path()));
     }

@@ -41,10 +41,7 @@ fn fill(folder: &Path, libtorch: &Libtorch) -> Result<()> {
     place_text(&folder.join("build-version"), VERSION)?;
     // Where programs look for the libraries when they run: build.rs reads it. Not `lib` here, because `libtorch_cpu.so`
     // finds its own libraries from the folder through which it is opened.
-    let real = libtorch
-        .lib
-        .to_str()
-        .context("the path of libtorch is not UTF-8")?;
+    let real = libtorch.lib.to_str().context("the path of libtorch is not UTF-8")?;
     place_text(&folder.join("lib-folder"), real)
 }
 
@@ -53,9 +50,7 @@ fn fill(folder: &Path, libtorch: &Libtorch) -> Result<()> {
 fn openmp(lib: &Path) -> Result<Option<PathBuf>> {
     for entry in fs::read_dir(lib)? {
         let name = entry?.file_name();
-        let found = name
-            .to_str()
-            .is_some_and(|name| name.starts_with("libgomp") && name.contains(".so"));
+        let found = name.to_str().is_some_and(|name| name.starts_with("libgomp") && name.contains(".so"));
         if found {
             return Ok(Some(lib.join(name)));
         }
@@ -105,10 +100,8 @@ mod tests {
     }
 
     fn names(folder: &Path) -> Vec<String> {
-        let mut names: Vec<_> = fs::read_dir(folder)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
+        let mut names: Vec<_> =
+            fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
     }
@@ -119,22 +112,10 @@ mod tests {
         let libtorch = libtorch(cuda.path(), "libgomp-98b21ff3.so.1");
         make(checkout.path(), &libtorch).unwrap();
         let link = folder(checkout.path());
-        assert_eq!(
-            names(&link),
-            ["build-version", "include", "lib", "lib-folder"]
-        );
-        assert_eq!(
-            names(&link.join("lib")),
-            ["libc10.so", "libgomp.so", "libtorch.so", "libtorch_cpu.so"]
-        );
-        assert_eq!(
-            fs::read_to_string(link.join("lib/libtorch.so")).unwrap(),
-            "INPUT(libtorch_cpu.so)\n"
-        );
-        assert_eq!(
-            fs::read_to_string(link.join("lib-folder")).unwrap(),
-            libtorch.lib.display().to_string()
-        );
+        assert_eq!(names(&link), ["build-version", "include", "lib", "lib-folder"]);
+        assert_eq!(names(&link.join("lib")), ["libc10.so", "libgomp.so", "libtorch.so", "libtorch_cpu.so"]);
+        assert_eq!(fs::read_to_string(link.join("lib/libtorch.so")).unwrap(), "INPUT(libtorch_cpu.so)\n");
+        assert_eq!(fs::read_to_string(link.join("lib-folder")).unwrap(), libtorch.lib.display().to_string());
         assert_eq!(simla_libtorch::at(&link).unwrap().root, link);
     }
 
@@ -143,20 +124,8 @@ mod tests {
         let checkout = tempfile::tempdir().unwrap();
         let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let link = folder(checkout.path());
-        let written = |name: &str| {
-            link.join(name)
-                .symlink_metadata()
-                .unwrap()
-                .modified()
-                .unwrap()
-        };
-        let files = [
-            "build-version",
-            "include",
-            "lib-folder",
-            "lib/libtorch.so",
-            "lib/libc10.so",
-        ];
+        let written = |name: &str| link.join(name).symlink_metadata().unwrap().modified().unwrap();
+        let files = ["build-version", "include", "lib-folder", "lib/libtorch.so", "lib/libc10.so"];
 
         make(checkout.path(), &libtorch(first.path(), "libgomp.so.1")).unwrap();
         let before = files.map(written);
@@ -166,9 +135,6 @@ mod tests {
         make(checkout.path(), &libtorch(second.path(), "libgomp.so.1")).unwrap();
         let library = fs::read_to_string(link.join("lib/libtorch_cpu.so")).unwrap();
         assert_eq!(library, second.path().display().to_string());
-        assert_eq!(
-            fs::read_link(link.join("include")).unwrap(),
-            second.path().join("include")
-        );
+        assert_eq!(fs::read_link(link.join("include")).unwrap(), second.path().join("include"));
     }
 }

@@ -22,11 +22,7 @@ use clap::{Parser, Subcommand};
 
 /// Sets up libtorch by itself, once, and then runs the project's commands.
 #[derive(Parser)]
-#[command(
-    name = "cargo xtask",
-    bin_name = "cargo xtask",
-    arg_required_else_help = true
-)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", arg_required_else_help = true)]
 #[command(after_help = "\
 libtorch 2.11.0 comes from the first of these that has it:
   1. the folder in the environment variable LIBTORCH (with include/ and lib/),
@@ -68,9 +64,7 @@ fn main() -> ExitCode {
 }
 
 fn run(task: Task) -> Result<()> {
-    let checkout = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .context("xtask lies in no checkout")?;
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in no checkout")?;
     let libtorch = provision::libtorch(checkout)?;
     link::make(checkout, &libtorch)?;
     match task {

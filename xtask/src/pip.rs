@@ -28,20 +28,11 @@ impl Pip {
     /// If there is none, with what to do about it.
     pub fn find() -> Result<Self> {
         let module: &[&str] = &["-m", "pip"];
-        let pythons = simla_libtorch::pythons()
-            .into_iter()
-            .chain([PathBuf::from("python")]);
-        let candidates = pythons
-            .map(|python| (python, module))
-            .chain([("pip3".into(), &[][..]), ("pip".into(), &[])]);
+        let pythons = simla_libtorch::pythons().into_iter().chain([PathBuf::from("python")]);
+        let candidates = pythons.map(|python| (python, module)).chain([("pip3".into(), &[][..]), ("pip".into(), &[])]);
         for (program, arguments) in candidates {
             let mut command = Command::new(&program);
-            command
-                .args(arguments)
-                .arg("--version")
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null());
+            command.args(arguments).arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
             if command.status().is_ok_and(|status| status.success()) {
                 return Ok(Self { program, arguments });
             }
@@ -68,29 +59,13 @@ impl Pip {
         let log = File::create(&messages)?;
         let mut pip = Command::new(&self.program);
         pip.args(self.arguments)
-            .args([
-                "download",
-                "--no-deps",
-                "--only-binary=:all:",
-                "--require-hashes",
-            ])
+            .args(["download", "--no-deps", "--only-binary=:all:", "--require-hashes"])
             // One file for everyone: it does not matter which Python this machine has, nothing of Python is used.
             .args(["--implementation", "cp", "--python-version", "3.12"])
-            .args([
-                "--platform",
-                "manylinux_2_28_x86_64",
-                "--platform",
-                "manylinux_2_25_x86_64",
-            ])
+            .args(["--platform", "manylinux_2_28_x86_64", "--platform", "manylinux_2_25_x86_64"])
             .args(["--platform", "manylinux2014_x86_64"])
             // The wheel is used once: a second copy in pip's own cache would stay for ever.
-            .args([
-                "--no-cache-dir",
-                "--no-input",
-                "--disable-pip-version-check",
-                "--progress-bar",
-                "off",
-            ])
+            .args(["--no-cache-dir", "--no-input", "--disable-pip-version-check", "--progress-bar", "off"])
             .arg("--dest")
             .arg(&files)
             .arg("--requirement")
@@ -102,9 +77,7 @@ impl Pip {
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);
-        let mut running = pip
-            .spawn()
-            .with_context(|| format!("cannot start {}", self.program.display()))?;
+        let mut running = pip.spawn().with_context(|| format!("cannot start {}", self.program.display()))?;
         let status = loop {
             if let Some(status) = running.try_wait()? {
                 break status;
@@ -121,21 +94,14 @@ impl Pip {
             );
         }
         arrived(wheel.bytes);
-        let file = entries(&files).find(|file| {
-            file.file_name()
-                .and_then(|name| name.to_str())
-                .is_some_and(|name| wheel.is_file(name))
-        });
+        let file = entries(&files)
+            .find(|file| file.file_name().and_then(|name| name.to_str()).is_some_and(|name| wheel.is_file(name)));
         file.with_context(|| format!("pip downloaded no file of {} {}", wheel.name, wheel.version))
     }
 }
 
 fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> {
-    fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path())
+    fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path())
 }
 
 /// The bytes of all files in `folder`. What vanishes meanwhile counts nothing.
@@ -152,10 +118,7 @@ fn size(folder: &Path) -> u64 {
 fn last_lines(text: &str) -> String {
     let lines: Vec<_> = text.lines().collect();
     let kept = &lines[lines.len().saturating_sub(LAST_LINES)..];
-    kept.iter()
-        .map(|line| format!("    {line}"))
-        .collect::<Vec<_>>()
-        .join("\n")
+    kept.iter().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
 }
 
 /// Whether downloads fit this machine: the wheels hold machine code for Linux on x86-64.
@@ -184,15 +147,9 @@ mod tests {
         fs::write(folder.join("script"), script).unwrap();
         // Written by another process: a file that this one has open for writing cannot be started by its other threads.
         let make = "printf '#!/bin/sh\\n. %s/script\\n' \"$PWD\" > fake-pip && chmod +x fake-pip";
-        let status = Command::new("sh")
-            .args(["-c", make])
-            .current_dir(folder)
-            .status();
+        let status = Command::new("sh").args(["-c", make]).current_dir(folder).status();
         assert!(status.unwrap().success());
-        Pip {
-            program: folder.join("fake-pip"),
-            arguments: &[],
-        }
+        Pip { program: folder.join("fake-pip"), arguments: &[] }
     }
 
     #[test]
@@ -204,9 +161,8 @@ mod tests {
 grep -q 'nvidia-cuda-cupti==13.0.85 --hash=sha256:4eb0' $TMPDIR/../requirements.txt && touch $TMPDIR/{file}"
         );
         let most = std::cell::Cell::new(0);
-        let found = pip(bin.path(), &script).download(&WHEELS[1], folder.path(), |bytes| {
-            most.set(most.get().max(bytes))
-        });
+        let found =
+            pip(bin.path(), &script).download(&WHEELS[1], folder.path(), |bytes| most.set(most.get().max(bytes)));
         assert_eq!(found.unwrap(), folder.path().join("files").join(file));
         assert_eq!(most.get(), WHEELS[1].bytes);
     }
@@ -215,14 +171,8 @@ grep -q 'nvidia-cuda-cupti==13.0.85 --hash=sha256:4eb0' $TMPDIR/../requirements.
     fn what_pip_says_is_shown_when_it_fails() {
         let (bin, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let script = "seq 1 50; echo 'ERROR: No space left on device' >&2; exit 3";
-        let error = pip(bin.path(), script)
-            .download(&WHEELS[0], folder.path(), |_| {})
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("No space left on device") && error.contains("    50\n"),
-            "{error}"
-        );
+        let error = pip(bin.path(), script).download(&WHEELS[0], folder.path(), |_| {}).unwrap_err().to_string();
+        assert!(error.contains("No space left on device") && error.contains("    50\n"), "{error}");
         assert!(!error.contains("    20\n"), "{error}");
         assert!(error.contains("nvidia-cuda-runtime 13.0.96"), "{error}");
     }

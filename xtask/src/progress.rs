@@ -39,13 +39,7 @@ impl Progress {
             eprintln!("{what}: {}", HumanBytes(total));
         }
         let started = Instant::now();
-        Self {
-            what,
-            total,
-            started,
-            bar,
-            last_line: Cell::new(started),
-        }
+        Self { what, total, started, bar, last_line: Cell::new(started) }
     }
 
     /// Says that `done` bytes of the work are done.
@@ -96,10 +90,7 @@ mod tests {
 
     #[test]
     fn the_rest_takes_as_long_as_the_part_before() {
-        assert_eq!(
-            time_left(Duration::from_secs(30), 100, 400),
-            Duration::from_secs(90)
-        );
+        assert_eq!(time_left(Duration::from_secs(30), 100, 400), Duration::from_secs(90));
         assert_eq!(time_left(Duration::from_secs(30), 400, 400), Duration::ZERO);
     }
 

@@ -33,15 +33,14 @@ pub fn libtorch(checkout: &Path) -> Result<Libtorch> {
     check_compiler()?;
 
     // Cargo sets LIBTORCH to our own link folder where the user did not set it (.cargo/config.toml).
-    let asked = env::var_os("LIBTORCH")
-        .map(PathBuf::from)
-        .filter(|folder| *folder != link::folder(checkout));
+    let asked = env::var_os("LIBTORCH").map(PathBuf::from).filter(|folder| *folder != link::folder(checkout));
     if let Some(folder) = asked {
-        let found = simla_libtorch::at(&folder)
-            .map_err(anyhow::Error::from)
-            .and_then(|found| buildable(&found.root));
+        let found = simla_libtorch::at(&folder).map_err(anyhow::Error::from).and_then(|found| buildable(&found.root));
         let found = found.with_context(|| {
-            format!("LIBTORCH={} cannot be used; set it to a folder with libtorch {VERSION}, or unset it", folder.display())
+            format!(
+                "LIBTORCH={} cannot be used; set it to a folder with libtorch {VERSION}, or unset it",
+                folder.display()
+            )
         })?;
         return Ok(take(found, "LIBTORCH"));
     }
@@ -60,8 +59,7 @@ pub fn libtorch(checkout: &Path) -> Result<Libtorch> {
     }
 
     let root = cache::libtorch()?;
-    let found = buildable(&root)
-        .with_context(|| format!("the libtorch in {} does not work here", root.display()))?;
+    let found = buildable(&root).with_context(|| format!("the libtorch in {} does not work here", root.display()))?;
     Ok(take(found, "downloaded"))
 }
 
@@ -72,37 +70,21 @@ fn take(found: Libtorch, origin: &str) -> Libtorch {
 
 /// Checks that programs can be built with the libtorch in `root` and started afterwards.
 fn buildable(root: &Path) -> Result<Libtorch> {
-    ensure!(
-        root.join(HEADER).is_file(),
-        "{} has no {HEADER}",
-        root.display()
-    );
+    ensure!(root.join(HEADER).is_file(), "{} has no {HEADER}", root.display());
     let root = std::path::absolute(root)?;
     let given = root.join("lib");
     // `libtorch_cpu.so` looks for its libraries from the folder through which it is opened. If that folder holds only
     // links, the libraries are where the links lead.
-    let real = given
-        .join(CPU_LIBRARY)
-        .canonicalize()?
-        .parent()
-        .context("a file in no folder")?
-        .to_path_buf();
+    let real = given.join(CPU_LIBRARY).canonicalize()?.parent().context("a file in no folder")?.to_path_buf();
     let missing = missing_libraries(&given.join(CPU_LIBRARY));
     let lib = if missing.is_empty() {
         given
     } else if real != given && missing_libraries(&real.join(CPU_LIBRARY)).is_empty() {
         real
     } else {
-        bail!(
-            "{} does not load on this machine: {}",
-            given.join(CPU_LIBRARY).display(),
-            missing.join("; ")
-        );
+        bail!("{} does not load on this machine: {}", given.join(CPU_LIBRARY).display(), missing.join("; "));
     };
-    Ok(Libtorch {
-        include: root.join("include"),
-        lib,
-    })
+    Ok(Libtorch { include: root.join("include"), lib })
 }
 
 /// The lines in which `ldd` complains about `library`; none where `ldd` itself is missing.
@@ -111,29 +93,15 @@ fn missing_libraries(library: &Path) -> Vec<String> {
     let Ok(output) = ldd else { return Vec::new() };
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text);
-    text.lines()
-        .filter(|line| line.contains("not found"))
-        .map(|line| line.trim().to_owned())
-        .collect()
+    text.lines().filter(|line| line.contains("not found")).map(|line| line.trim().to_owned()).collect()
 }
 
 /// libtorch's interface is compiled from C++.
 fn check_compiler() -> Result<()> {
-    let compiler = env::var_os("CXX")
-        .filter(|value| !value.is_empty())
-        .unwrap_or_else(|| "c++".into());
+    let compiler = env::var_os("CXX").filter(|value| !value.is_empty()).unwrap_or_else(|| "c++".into());
     // CXX may hold a command with arguments (`ccache g++`): only its program is looked for.
-    let program = compiler
-        .to_string_lossy()
-        .split_whitespace()
-        .next()
-        .unwrap_or("c++")
-        .to_owned();
-    let found = Command::new(&program)
-        .arg("--version")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
+    let program = compiler.to_string_lossy().split_whitespace().next().unwrap_or("c++").to_owned();
+    let found = Command::new(&program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     ensure!(
         found.is_ok(),
         "the C++ compiler `{program}` was not found: install one (Debian, Ubuntu: `apt install g++`; Fedora: `dnf install gcc-c++`)"
@@ -163,11 +131,7 @@ mod tests {
         fs::write(header, "").unwrap();
         fs::create_dir(folder.path().join("lib")).unwrap();
         // Any program of this machine loads on this machine: here the test itself.
-        fs::copy(
-            env::current_exe().unwrap(),
-            folder.path().join("lib").join(CPU_LIBRARY),
-        )
-        .unwrap();
+        fs::copy(env::current_exe().unwrap(), folder.path().join("lib").join(CPU_LIBRARY)).unwrap();
         let found = buildable(folder.path()).unwrap();
         assert_eq!(found.include, folder.path().join("include"));
         assert_eq!(found.lib, folder.path().join("lib"));

@@ -17,19 +17,10 @@ use crate::progress::seconds;
 /// If it does not compile.
 pub fn build(checkout: &Path) -> Result<PathBuf> {
     let mut command = cargo(checkout);
-    command.args([
-        "build",
-        "--release",
-        "--package",
-        "simla-cli",
-        "--message-format=json-render-diagnostics",
-    ]);
+    command.args(["build", "--release", "--package", "simla-cli", "--message-format=json-render-diagnostics"]);
     eprintln!("Building simla (the first time takes minutes)");
     let started = Instant::now();
-    let mut running = command
-        .stdout(Stdio::piped())
-        .spawn()
-        .context("cannot start cargo")?;
+    let mut running = command.stdout(Stdio::piped()).spawn().context("cannot start cargo")?;
     let mut executable = None;
     for line in BufReader::new(running.stdout.take().context("cargo has no output")?).lines() {
         executable = executable.or(executable_in(&line?));
@@ -44,10 +35,7 @@ pub fn build(checkout: &Path) -> Result<PathBuf> {
 fn executable_in(message: &str) -> Option<PathBuf> {
     let message: serde_json::Value = serde_json::from_str(message).ok()?;
     let is_simla = message["reason"] == "compiler-artifact" && message["target"]["name"] == "simla";
-    message["executable"]
-        .as_str()
-        .filter(|_| is_simla)
-        .map(PathBuf::from)
+    message["executable"].as_str().filter(|_| is_simla).map(PathBuf::from)
 }
 
 /// Builds `simla` and runs `simla demo` in the folder of the caller.
@@ -57,9 +45,7 @@ fn executable_in(message: &str) -> Option<PathBuf> {
 pub fn demo(checkout: &Path, arguments: &[OsString]) -> Result<()> {
     let mut command = Command::new(build(checkout)?);
     command.arg("demo").args(arguments);
-    let status = command
-        .status()
-        .with_context(|| format!("cannot start `{}`", shown(&command)))?;
+    let status = command.status().with_context(|| format!("cannot start `{}`", shown(&command)))?;
     ensure!(status.success(), "`{}` failed ({status})", shown(&command));
     Ok(())
 }
@@ -71,18 +57,7 @@ pub fn demo(checkout: &Path, arguments: &[OsString]) -> Result<()> {
 pub fn test(checkout: &Path) -> Result<()> {
     let steps: [(&str, Option<&str>, &[&str]); 3] = [
         ("format", Some("rustfmt"), &["fmt", "--all", "--check"]),
-        (
-            "lints",
-            Some("clippy"),
-            &[
-                "clippy",
-                "--workspace",
-                "--all-targets",
-                "--",
-                "-D",
-                "warnings",
-            ],
-        ),
+        ("lints", Some("clippy"), &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
         ("tests", None, &["test", "--workspace"]),
     ];
     let started = Instant::now();
@@ -90,48 +65,25 @@ pub fn test(checkout: &Path) -> Result<()> {
     for (index, (name, component, arguments)) in steps.iter().enumerate() {
         let mut command = cargo(checkout);
         command.args(*arguments);
-        eprintln!(
-            "\n[{}/{}] {name}: {}",
-            index + 1,
-            steps.len(),
-            shown(&command)
-        );
+        eprintln!("\n[{}/{}] {name}: {}", index + 1, steps.len(), shown(&command));
         if let Some(component) = component
             && !has_component(checkout, arguments[0], component)
         {
-            let advice = format!(
-                "{component} is missing: install it with `rustup component add {component}`"
-            );
-            ensure!(
-                env::var_os("CI").is_none_or(|value| value.is_empty()),
-                "{advice}"
-            );
+            let advice = format!("{component} is missing: install it with `rustup component add {component}`");
+            ensure!(env::var_os("CI").is_none_or(|value| value.is_empty()), "{advice}");
             eprintln!("[{}/{}] {name}: LEFT OUT, {advice}", index + 1, steps.len());
             left_out.push(*name);
             continue;
         }
         let begun = Instant::now();
-        let status = command
-            .status()
-            .with_context(|| format!("cannot start `{}`", shown(&command)))?;
+        let status = command.status().with_context(|| format!("cannot start `{}`", shown(&command)))?;
         let duration = seconds(begun.elapsed());
         if !status.success() {
-            bail!(
-                "{name}: `{}` failed after {duration} ({status})",
-                shown(&command)
-            );
+            bail!("{name}: `{}` failed after {duration} ({status})", shown(&command));
         }
-        eprintln!(
-            "[{}/{}] {name}: passed in {duration}",
-            index + 1,
-            steps.len()
-        );
+        eprintln!("[{}/{}] {name}: passed in {duration}", index + 1, steps.len());
     }
-    let except = if left_out.is_empty() {
-        String::new()
-    } else {
-        format!(", WITHOUT {}", left_out.join(" and "))
-    };
+    let except = if left_out.is_empty() { String::new() } else { format!(", WITHOUT {}", left_out.join(" and ")) };
     eprintln!("\nAll passed in {}{except}.", seconds(started.elapsed()));
     Ok(())
 }
@@ -140,20 +92,14 @@ pub fn test(checkout: &Path) -> Result<()> {
 fn has_component(checkout: &Path, subcommand: &str, component: &str) -> bool {
     let works = || {
         let mut command = cargo(checkout);
-        command
-            .args([subcommand, "--version"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+        command.args([subcommand, "--version"]).stdout(Stdio::null()).stderr(Stdio::null());
         command.status().is_ok_and(|status| status.success())
     };
     if works() {
         return true;
     }
     eprintln!("{component} is missing: trying `rustup component add {component}`");
-    let added = Command::new("rustup")
-        .args(["component", "add", component])
-        .current_dir(checkout)
-        .status();
+    let added = Command::new("rustup").args(["component", "add", component]).current_dir(checkout).status();
     added.is_ok_and(|status| status.success()) && works()
 }
 
@@ -165,14 +111,9 @@ fn cargo(checkout: &Path) -> Command {
 }
 
 fn shown(command: &Command) -> String {
-    let program = Path::new(command.get_program())
-        .file_name()
-        .unwrap_or(command.get_program());
+    let program = Path::new(command.get_program()).file_name().unwrap_or(command.get_program());
     let words = [program].into_iter().chain(command.get_args());
-    words
-        .map(|word| word.to_string_lossy())
-        .collect::<Vec<_>>()
-        .join(" ")
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -181,10 +122,8 @@ mod tests {
 
     #[test]
     fn the_program_is_found_in_cargos_messages() {
-        let of_test =
-            r#"{"reason":"compiler-artifact","target":{"name":"other"},"executable":"/t/other"}"#;
-        let of_library =
-            r#"{"reason":"compiler-artifact","target":{"name":"simla"},"executable":null}"#;
+        let of_test = r#"{"reason":"compiler-artifact","target":{"name":"other"},"executable":"/t/other"}"#;
+        let of_library = r#"{"reason":"compiler-artifact","target":{"name":"simla"},"executable":null}"#;
         let of_program = r#"{"reason":"compiler-artifact","target":{"name":"simla"},"executable":"/t/release/simla"}"#;
         assert_eq!(executable_in(of_test), None);
         assert_eq!(executable_in(of_library), None);

@@ -68,10 +68,7 @@ impl Wheel {
 
     /// The line of a requirements file that asks for exactly this file.
     pub fn requirement(&self) -> String {
-        format!(
-            "{}=={} --hash=sha256:{}",
-            self.name, self.version, self.sha256
-        )
+        format!("{}=={} --hash=sha256:{}", self.name, self.version, self.sha256)
     }
 
     /// Opens `path` if it is this wheel, byte for byte.
@@ -79,24 +76,17 @@ impl Wheel {
     /// # Errors
     /// If the file cannot be read or has another hash.
     pub fn open(&self, path: &Path) -> Result<File> {
-        let mut file =
-            File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+        let mut file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
         let mut hash = Sha256::new();
         let mut block = vec![0; 1 << 20];
         loop {
-            let read = file
-                .read(&mut block)
-                .with_context(|| format!("cannot read {}", path.display()))?;
+            let read = file.read(&mut block).with_context(|| format!("cannot read {}", path.display()))?;
             if read == 0 {
                 break;
             }
             hash.update(&block[..read]);
         }
-        let found: String = hash
-            .finalize()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let found: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         ensure!(
             found == self.sha256,
             "{} is damaged or not {} {}: its SHA-256 is {found}, expected {}",
@@ -122,27 +112,17 @@ impl Wheel {
                 continue;
             };
             let wanted = |kept: &&str| {
-                if kept.ends_with('/') {
-                    name.starts_with(kept)
-                } else {
-                    name == Path::new(kept)
-                }
+                if kept.ends_with('/') { name.starts_with(kept) } else { name == Path::new(kept) }
             };
             let Some(part) = self.kept.iter().position(wanted) else {
                 continue;
             };
             found[part] = true;
             let path = folder.join(&name);
-            write(&mut entry, &path, &mut written)
-                .with_context(|| format!("cannot write {}", path.display()))?;
+            write(&mut entry, &path, &mut written).with_context(|| format!("cannot write {}", path.display()))?;
         }
         for (part, found) in self.kept.iter().zip(found) {
-            ensure!(
-                found,
-                "the package {} {} has no {part}",
-                self.name,
-                self.version
-            );
+            ensure!(found, "the package {} {} has no {part}", self.name, self.version);
         }
         Ok(())
     }
@@ -192,9 +172,7 @@ mod tests {
         let file = folder.join("archive.zip");
         fs::write(&file, bytes).unwrap();
         let mut total = 0;
-        PARTS.unpack(File::open(file).unwrap(), &folder.join("out"), |bytes| {
-            total += bytes
-        })?;
+        PARTS.unpack(File::open(file).unwrap(), &folder.join("out"), |bytes| total += bytes)?;
         Ok(total)
     }
 
@@ -208,19 +186,10 @@ mod tests {
             ("a/includes", "no"),
             ("b/include/z.h", "no"),
         ];
-        assert_eq!(
-            unpacked(&archive(&entries), folder.path()).unwrap(),
-            PARTS.kept_bytes
-        );
+        assert_eq!(unpacked(&archive(&entries), folder.path()).unwrap(), PARTS.kept_bytes);
         let out = folder.path().join("out");
-        assert_eq!(
-            fs::read_to_string(out.join("a/include/x/y.h")).unwrap(),
-            "1234"
-        );
-        assert_eq!(
-            fs::read_to_string(out.join("a/lib/kept.so")).unwrap(),
-            "56789"
-        );
+        assert_eq!(fs::read_to_string(out.join("a/include/x/y.h")).unwrap(), "1234");
+        assert_eq!(fs::read_to_string(out.join("a/lib/kept.so")).unwrap(), "56789");
         assert_eq!(fs::read_dir(out.join("a/lib")).unwrap().count(), 1);
         assert!(!out.join("a/includes").exists() && !out.join("b").exists());
     }
@@ -229,9 +198,7 @@ mod tests {
     fn a_missing_part_and_a_damaged_archive_are_errors() {
         let folder = tempfile::tempdir().unwrap();
         let incomplete = archive(&[("a/include/x.h", "1")]);
-        let error = unpacked(&incomplete, folder.path())
-            .unwrap_err()
-            .to_string();
+        let error = unpacked(&incomplete, folder.path()).unwrap_err().to_string();
         assert!(error.contains("a/lib/kept.so"), "{error}");
 
         let whole = archive(&[("a/include/x.h", "1"), ("a/lib/kept.so", "5")]);
@@ -241,15 +208,9 @@ mod tests {
     #[test]
     fn entries_that_climb_out_are_not_unpacked() {
         let folder = tempfile::tempdir().unwrap();
-        let climbing = archive(&[
-            ("a/include/../../../escaped", "x"),
-            ("a/include/x.h", "1"),
-            ("a/lib/kept.so", "5"),
-        ]);
+        let climbing = archive(&[("a/include/../../../escaped", "x"), ("a/include/x.h", "1"), ("a/lib/kept.so", "5")]);
         unpacked(&climbing, folder.path()).unwrap();
-        assert!(
-            !folder.path().join("escaped").exists() && !folder.path().join("out/escaped").exists()
-        );
+        assert!(!folder.path().join("escaped").exists() && !folder.path().join("out/escaped").exists());
     }
 
     #[test]
@@ -257,17 +218,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         fs::write(&path, "abc").unwrap();
-        let abc = Wheel {
-            sha256: "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
-            ..PARTS
-        };
+        let abc = Wheel { sha256: "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", ..PARTS };
         assert!(abc.open(&path).is_ok());
         fs::write(&path, "abd").unwrap();
         let error = abc.open(&path).unwrap_err().to_string();
-        assert!(
-            error.contains("damaged") && error.contains(abc.sha256),
-            "{error}"
-        );
+        assert!(error.contains("damaged") && error.contains(abc.sha256), "{error}");
     }
 
     #[test]
@@ -278,10 +233,6 @@ mod tests {
         assert!(runtime.is_file("nvidia_cuda_runtime-13.0.96-py3-none-any.whl"));
         assert!(!runtime.is_file("nvidia_cuda_runtime-13.0.96-py3-none-any.whl.part"));
         assert!(!cupti.is_file("nvidia_cuda_runtime-13.0.96-py3-none-any.whl"));
-        assert!(
-            torch
-                .requirement()
-                .starts_with("torch==2.11.0 --hash=sha256:0f68")
-        );
+        assert!(torch.requirement().starts_with("torch==2.11.0 --hash=sha256:0f68"));
     }
 }

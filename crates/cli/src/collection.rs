@@ -44,14 +44,8 @@ impl Collection {
         let mut items = Vec::new();
         for file in files {
             let file = file.with_context(|| format!("{}", folder.display()))?;
-            let ending = file
-                .path()
-                .extension()
-                .unwrap_or_default()
-                .to_string_lossy();
-            if !file.file_type().is_file()
-                || !IMAGE_ENDINGS.contains(&ending.to_lowercase().as_str())
-            {
+            let ending = file.path().extension().unwrap_or_default().to_string_lossy();
+            if !file.file_type().is_file() || !IMAGE_ENDINGS.contains(&ending.to_lowercase().as_str()) {
                 continue;
             }
             let about = file.metadata()?;
@@ -73,10 +67,7 @@ impl Collection {
                 IMAGE_ENDINGS.map(|ending| format!(".{ending}")).join(", ")
             );
         }
-        Ok(Self {
-            source: Source::Pictures(folder.into()),
-            items,
-        })
+        Ok(Self { source: Source::Pictures(folder.into()), items })
     }
 
     /// All different captions of a data file.
@@ -85,26 +76,16 @@ impl Collection {
         let mut records = HashMap::new();
         let mut items = Vec::new();
         for record in 0..dataset.len() {
-            for caption in dataset
-                .entry(record)
-                .map(|entry| entry.captions)
-                .unwrap_or_default()
-            {
+            for caption in dataset.entry(record).map(|entry| entry.captions).unwrap_or_default() {
                 if records.insert(caption.clone(), record).is_none() {
-                    items.push(Item {
-                        name: caption,
-                        stamp: String::new(),
-                    });
+                    items.push(Item { name: caption, stamp: String::new() });
                 }
             }
         }
         if items.is_empty() {
             bail!("{data}: no captions in here");
         }
-        Ok(Self {
-            source: Source::Captions(dataset, records),
-            items,
-        })
+        Ok(Self { source: Source::Captions(dataset, records), items })
     }
 
     /// Whether the items are pictures; else they are captions.
@@ -166,11 +147,7 @@ impl Collection {
         index.commit()?;
         say_broken(&unusable, "pictures");
         if index.is_empty() {
-            bail!(
-                "{}: none of the {} can be used",
-                folder.display(),
-                self.items.len()
-            );
+            bail!("{}: none of the {} can be used", folder.display(), self.items.len());
         }
         Ok((index, missing.len() - unusable.len()))
     }
@@ -178,10 +155,5 @@ impl Collection {
 
 /// A picture file.
 pub fn picture(path: &Path) -> Entry {
-    Entry {
-        image: Location::File(path.into()),
-        captions: vec![],
-        name: "picture".into(),
-        image_id: 0,
-    }
+    Entry { image: Location::File(path.into()), captions: vec![], name: "picture".into(), image_id: 0 }
 }

@@ -43,25 +43,13 @@ impl Progress {
     /// `all` units, of which `first` were done before.
     pub fn new(what: &str, first: u64, all: u64) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::new(all)
-                .with_position(first)
-                .with_prefix(what.to_owned());
-            let style = ProgressStyle::with_template(
-                "{prefix} {bar:24} {pos}/{len}, {eta} left  {wide_msg}",
-            );
+            let bar = ProgressBar::new(all).with_position(first).with_prefix(what.to_owned());
+            let style = ProgressStyle::with_template("{prefix} {bar:24} {pos}/{len}, {eta} left  {wide_msg}");
             bar.set_style(style.expect("a valid template"));
             bar.reset_eta();
             bar
         });
-        Self {
-            bar,
-            what: what.into(),
-            all,
-            first,
-            start: Instant::now(),
-            patience: Duration::ZERO,
-            printed: None,
-        }
+        Self { bar, what: what.into(), all, first, start: Instant::now(), patience: Duration::ZERO, printed: None }
     }
 
     /// Of something that is mostly over before anyone wonders: silent until it takes longer.
@@ -88,23 +76,13 @@ impl Progress {
         let left = self.left(done);
         let message = message();
         let separator = if message.is_empty() { "" } else { "  " };
-        eprintln!(
-            "{} {done}/{}, {} left{separator}{message}",
-            self.what,
-            self.all,
-            HumanDuration(left)
-        );
+        eprintln!("{} {done}/{}, {} left{separator}{message}", self.what, self.all, HumanDuration(left));
     }
 
     /// The time that is left after `done` units, at the speed so far.
     pub fn left(&self, done: u64) -> Duration {
-        let (ours, left) = (
-            done.saturating_sub(self.first),
-            self.all.saturating_sub(done),
-        );
-        self.start
-            .elapsed()
-            .mul_f64(left as f64 / ours.max(1) as f64)
+        let (ours, left) = (done.saturating_sub(self.first), self.all.saturating_sub(done));
+        self.start.elapsed().mul_f64(left as f64 / ours.max(1) as f64)
     }
 
     /// A line that stays.

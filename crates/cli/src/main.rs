@@ -17,19 +17,13 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    ablate, attention, bench, data, demo, dvae, eval, finetune, ground, import, keywords, pretrain,
-    report, search,
+    ablate, attention, bench, data, demo, dvae, eval, finetune, ground, import, keywords, pretrain, report, search,
 };
 
 /// Learns from photographs with captions, and nothing else, to align images with sentences, patches with words, and images
 /// with concepts (SIMLA, ECCV 2022).
 #[derive(Parser)]
-#[command(
-    name = "simla",
-    version,
-    arg_required_else_help = true,
-    max_term_width = 120
-)]
+#[command(name = "simla", version, arg_required_else_help = true, max_term_width = 120)]
 #[command(after_help = "\
 The way through: `simla pretrain` learns a model from your pictures, `simla eval` says how good it is,
 `simla report` shows how the run goes.
@@ -91,14 +85,9 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
         Err(panic) => {
-            let message = panic
-                .downcast_ref::<String>()
-                .map(String::as_str)
-                .or_else(|| panic.downcast_ref::<&str>().copied());
-            eprintln!(
-                "error: this is a defect of simla, please report it: {}",
-                message.unwrap_or("no message")
-            );
+            let message =
+                panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+            eprintln!("error: this is a defect of simla, please report it: {}", message.unwrap_or("no message"));
             ExitCode::from(101)
         }
     }

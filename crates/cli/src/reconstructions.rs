@@ -40,21 +40,15 @@ impl Reconstructing<'_> {
         })?;
         drop(progress);
         let measured = &found.evaluation;
-        let set = SampleSet {
-            step: Some(record.step),
-            text: told(measured),
-            ..SampleSet::default()
-        };
+        let set = SampleSet { step: Some(record.step), text: told(measured), ..SampleSet::default() };
         let name = format!("step-{:08}", record.step);
         set.save(&self.folder.join("samples"), &name, &sheet(&found).draw())?;
         let Some(error) = measured.error else {
             return Ok(None); // not one of the pictures could be read
         };
-        for (name, value) in [
-            ("eval_error", error),
-            ("eval_codes_used", measured.codes_used),
-            ("eval_perplexity", measured.perplexity),
-        ] {
+        for (name, value) in
+            [("eval_error", error), ("eval_codes_used", measured.codes_used), ("eval_perplexity", measured.perplexity)]
+        {
             record.scores.insert(name.into(), value);
         }
         self.watch.say(&format!(
@@ -68,11 +62,7 @@ impl Reconstructing<'_> {
 }
 
 impl Observer<Training> for Reconstructing<'_> {
-    fn stepped(
-        &mut self,
-        task: &mut Training,
-        record: &mut StepRecord,
-    ) -> Result<Option<f64>, String> {
+    fn stepped(&mut self, task: &mut Training, record: &mut StepRecord) -> Result<Option<f64>, String> {
         let score = self.look(task, record).map_err(|e| format!("{e:#}"))?;
         Observer::<Training>::stepped(&mut self.watch, task, record)?;
         Ok(score)
@@ -97,10 +87,7 @@ pub fn save(found: &Outcome, path: &Path) -> Result<()> {
 
 fn sheet(found: &Outcome) -> Sheet {
     let cell = |one: &Reconstruction| Cell {
-        pictures: vec![
-            square(&one.original, one.side),
-            square(&one.restored, one.side),
-        ],
+        pictures: vec![square(&one.original, one.side), square(&one.restored, one.side)],
         ..Cell::default()
     };
     Sheet {

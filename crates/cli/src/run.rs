@@ -66,25 +66,14 @@ pub struct Run {
 }
 
 /// Opens sources given as on the command line.
-pub fn open_data(
-    data: &[String],
-    image_root: Option<&Path>,
-    max_bad_share: f64,
-) -> Result<Dataset> {
-    let options = Options {
-        image_root: image_root.map(Path::to_owned),
-        max_bad_share,
-        ..Options::default()
-    };
+pub fn open_data(data: &[String], image_root: Option<&Path>, max_bad_share: f64) -> Result<Dataset> {
+    let options = Options { image_root: image_root.map(Path::to_owned), max_bad_share, ..Options::default() };
     open_sources(data, &options)
 }
 
 /// As [`open_data`], with every option. Says what is wrong with it and can be lived with.
 pub fn open_sources(data: &[String], options: &Options) -> Result<Dataset> {
-    let sources: Vec<Source> = data
-        .iter()
-        .map(|text| text.parse().expect("any text is a source"))
-        .collect();
+    let sources: Vec<Source> = data.iter().map(|text| text.parse().expect("any text is a source")).collect();
     let mut progress: Option<(PathBuf, Progress)> = None;
     let dataset = Dataset::open_watched(&sources, options, &mut |path, done, all| {
         if progress.as_ref().is_none_or(|(of, _)| of != path) {
@@ -110,32 +99,16 @@ pub fn open_sources(data: &[String], options: &Options) -> Result<Dataset> {
 impl Run {
     /// Opens everything that is given, learns the vocabulary where none is, and only then writes down what the run is made of:
     /// what is wrong is found before anything is computed or left behind.
-    pub fn prepare(
-        folder: &Path,
-        settings: Settings,
-        inputs: Inputs,
-        device: Device,
-    ) -> Result<Self> {
+    pub fn prepare(folder: &Path, settings: Settings, inputs: Inputs, device: Device) -> Result<Self> {
         Self::set_up(folder, settings, inputs, device, true)
     }
 
     /// As [`Run::prepare`], for a tokenizer alone.
-    pub fn prepare_tokenizer(
-        folder: &Path,
-        settings: Settings,
-        inputs: Inputs,
-        device: Device,
-    ) -> Result<Self> {
+    pub fn prepare_tokenizer(folder: &Path, settings: Settings, inputs: Inputs, device: Device) -> Result<Self> {
         Self::set_up(folder, settings, inputs, device, false)
     }
 
-    fn set_up(
-        folder: &Path,
-        settings: Settings,
-        inputs: Inputs,
-        device: Device,
-        has_model: bool,
-    ) -> Result<Self> {
+    fn set_up(folder: &Path, settings: Settings, inputs: Inputs, device: Device, has_model: bool) -> Result<Self> {
         let options = Options {
             image_root: inputs.image_root.clone(),
             image_column: settings.image_column.clone(),
@@ -166,8 +139,7 @@ impl Run {
             Some(path) => Some(HeldOut::open(path, &options, &vocabulary, &settings)?),
             None => None,
         };
-        fs::create_dir_all(folder)
-            .with_context(|| format!("{}: cannot be made", folder.display()))?;
+        fs::create_dir_all(folder).with_context(|| format!("{}: cannot be made", folder.display()))?;
         vocabulary.save(&saved)?;
         let write = |name: &str, text: &str| {
             let path = folder.join(name);
@@ -181,11 +153,7 @@ impl Run {
             Some(_) => "pairs",
         };
         match has_model {
-            true => eprintln!(
-                "{} {counted}, {} word pieces",
-                dataset.len(),
-                vocabulary.len()
-            ),
+            true => eprintln!("{} {counted}, {} word pieces", dataset.len(), vocabulary.len()),
             false => eprintln!("{} records", dataset.len()),
         }
         let records = dataset.epoch_len();
@@ -236,12 +204,7 @@ impl Run {
     }
 
     fn load(&self, plan: simla_data::Plan) -> Result<Loader> {
-        Ok(Loader::start(
-            Arc::clone(&self.dataset),
-            Arc::clone(&self.vocabulary),
-            self.recipe(),
-            plan,
-        )?)
+        Ok(Loader::start(Arc::clone(&self.dataset), Arc::clone(&self.vocabulary), self.recipe(), plan)?)
     }
 
     /// The tokenizer that MIM needs: what was given, or the run's own, trained first where it is not there yet. None where MIM takes no
@@ -289,22 +252,12 @@ impl Run {
             Ok(last) => Some(last),
             Err(_) => Checkpoint::newest(folder, |_| true).ok(),
         };
-        let first = resume
-            .as_ref()
-            .map_or(0, |checkpoint| checkpoint.state.step);
+        let first = resume.as_ref().map_or(0, |checkpoint| checkpoint.state.step);
         if first >= s.dvae_steps {
             return Ok(Ending::Finished);
         }
         let mut loader = self.load(self.loading(s.dvae_batch_size, first, s.dvae_steps))?;
-        let fresh = || {
-            Dvae::new(
-                s.tokenizer(),
-                s.dtype.kind(),
-                self.device,
-                true,
-                s.seed as i64,
-            )
-        };
+        let fresh = || Dvae::new(s.tokenizer(), s.dtype.kind(), self.device, true, s.seed as i64);
         let dvae = guarded(fresh)?;
         let mut task = Training::new(dvae, s.dvae_steps);
         let plan = Plan {
@@ -322,10 +275,7 @@ impl Run {
             clip_norm: 1.0,
             ..self.plan(s.dvae_steps, loader.steps_per_epoch())
         };
-        let config = AdamWConfig {
-            weight_decay: 0.0,
-            ..s.optimizer()
-        };
+        let config = AdamWConfig { weight_decay: 0.0, ..s.optimizer() };
         let mut trainer = Trainer::new(&mut task, config, plan, folder, resume.as_ref())?;
         let shown = &["reconstruction", "codes_used"];
         let mut watch = Reconstructing {
@@ -381,16 +331,8 @@ impl Run {
     fn fixed_pairs(&self, held_out: &HeldOut) -> Result<Batch> {
         const PAIRS: u64 = 6;
         let size = PAIRS.min(held_out.dataset.len());
-        let recipe = Recipe {
-            scale: (1.0, 1.0),
-            flip: false,
-            augment: false,
-            ..self.recipe()
-        };
-        let plan = simla_data::Plan {
-            preflight: 0,
-            ..self.loading(size, 0, 1)
-        };
+        let recipe = Recipe { scale: (1.0, 1.0), flip: false, augment: false, ..self.recipe() };
+        let plan = simla_data::Plan { preflight: 0, ..self.loading(size, 0, 1) };
         let (dataset, vocabulary) = (&held_out.dataset, &self.vocabulary);
         let mut loader = Loader::start(Arc::clone(dataset), Arc::clone(vocabulary), recipe, plan)?;
         Ok(loader.next().expect("a plan of one batch")?)
@@ -422,26 +364,13 @@ impl Run {
                 "the data have changed: an epoch has {per_epoch} steps, not {before}; pairs come in another order from here on"
             );
         }
-        let mut loader =
-            self.load(self.loading(s.batch_size, first * s.accumulate, steps * s.accumulate))?;
+        let mut loader = self.load(self.loading(s.batch_size, first * s.accumulate, steps * s.accumulate))?;
         let vocabulary = fs::read(self.folder.join("vocabulary.json"))?;
         let (what, mut task) = match self.inputs.fine_tuned {
-            None => (
-                "pre-training",
-                Pretraining::new(model, dvae, s.objectives, s.alpha, vocabulary),
-            ),
-            Some(_) => (
-                "fine-tuning",
-                Pretraining::fine_tuning(model, s.objectives, s.alpha, vocabulary),
-            ),
+            None => ("pre-training", Pretraining::new(model, dvae, s.objectives, s.alpha, vocabulary)),
+            Some(_) => ("fine-tuning", Pretraining::fine_tuning(model, s.objectives, s.alpha, vocabulary)),
         };
-        let mut trainer = Trainer::new(
-            &mut task,
-            s.optimizer(),
-            self.plan(steps, per_epoch),
-            &self.folder,
-            resume,
-        )?;
+        let mut trainer = Trainer::new(&mut task, s.optimizer(), self.plan(steps, per_epoch), &self.folder, resume)?;
         let first = trainer.step();
         let shown = &["itc", "itm", "mlm", "mim", "psl"];
         let watch = Watch::start(what, &self.folder, first, steps, shown)?;
@@ -474,12 +403,7 @@ fn learn(dataset: &Dataset, most: usize, size: usize) -> Result<Vocabulary> {
 }
 
 /// Refuses batches that the data set cannot fill.
-fn check_batches(
-    settings: &Settings,
-    inputs: &Inputs,
-    records: u64,
-    has_model: bool,
-) -> Result<()> {
+fn check_batches(settings: &Settings, inputs: &Inputs, records: u64, has_model: bool) -> Result<()> {
     let (batch, accumulate) = (settings.batch_size, settings.accumulate);
     if has_model && batch * accumulate > records {
         bail!(
@@ -507,20 +431,12 @@ pub struct HeldOut {
 }
 
 impl HeldOut {
-    pub fn open(
-        path: &Path,
-        options: &Options,
-        vocabulary: &Vocabulary,
-        settings: &Settings,
-    ) -> Result<Self> {
+    pub fn open(path: &Path, options: &Options, vocabulary: &Vocabulary, settings: &Settings) -> Result<Self> {
         let dataset = open_sources(&[path.display().to_string()], options)?;
         let gallery = gallery(&dataset, vocabulary, settings.max_tokens as usize);
         let usable = gallery.images.len();
         if usable < 2 {
-            bail!(
-                "{}: {usable} usable records for evaluation, expected at least 2",
-                path.display()
-            );
+            bail!("{}: {usable} usable records for evaluation, expected at least 2", path.display());
         }
         let dataset = Arc::new(dataset);
         Ok(Self { dataset, gallery })
@@ -529,16 +445,8 @@ impl HeldOut {
     pub fn evaluate(&self, model: &Simla, top_k: usize, what: &str) -> Result<Retrieval> {
         let mut progress: Option<Progress> = None;
         let mut show = |done: usize, all: usize| {
-            progress
-                .get_or_insert_with(|| Progress::new(what, 0, all as u64))
-                .set(done as u64, String::new);
+            progress.get_or_insert_with(|| Progress::new(what, 0, all as u64)).set(done as u64, String::new);
         };
-        Ok(evaluate(
-            model,
-            &self.dataset,
-            &self.gallery,
-            top_k,
-            &mut show,
-        )?)
+        Ok(evaluate(model, &self.dataset, &self.gallery, top_k, &mut show)?)
     }
 }

@@ -50,9 +50,7 @@ impl Seen {
     pub fn open(path: &Path, model: &Simla) -> Result<Self> {
         let read = || -> Result<Vec<u8>> {
             let mut bytes = Vec::new();
-            File::open(path)?
-                .take(MAX_IMAGE_BYTES + 1)
-                .read_to_end(&mut bytes)?;
+            File::open(path)?.take(MAX_IMAGE_BYTES + 1).read_to_end(&mut bytes)?;
             if bytes.len() as u64 > MAX_IMAGE_BYTES {
                 bail!("larger than the {MAX_IMAGE_BYTES} bytes that are read of a picture");
             }
@@ -76,9 +74,7 @@ impl Seen {
     /// E_v's output: `[1, 1 + P, D]`.
     pub fn embeds(&self, model: &Simla) -> Result<Tensor> {
         let (w, vision) = (&model.online, &model.towers.vision);
-        Ok(guarded(|| {
-            no_grad(|| vision.forward(w, &self.image, None))
-        })?)
+        Ok(guarded(|| no_grad(|| vision.forward(w, &self.image, None)))?)
     }
 }
 
@@ -87,10 +83,9 @@ pub fn layer(asked: Option<usize>, model: &Simla) -> Result<usize> {
     let depth = model.config.text_depth;
     let default = default_layer(depth);
     match asked {
-        Some(layer) if layer as i64 >= depth => bail!(
-            "--layer {layer}: expected 0 to {}, a layer of this model (without the option: {default})",
-            depth - 1
-        ),
+        Some(layer) if layer as i64 >= depth => {
+            bail!("--layer {layer}: expected 0 to {}, a layer of this model (without the option: {default})", depth - 1)
+        }
         layer => Ok(layer.unwrap_or(default)),
     }
 }
@@ -115,8 +110,5 @@ pub fn heat(map: &Map, model: &Simla) -> HeatMap {
 
 /// A box, to be drawn.
 pub fn marked(bounds: Bounds, kind: BoxKind) -> Marked {
-    Marked {
-        bounds: <[f64; 4]>::from(bounds).map(|v| v as f32),
-        kind,
-    }
+    Marked { bounds: <[f64; 4]>::from(bounds).map(|v| v as f32), kind }
 }

@@ -53,10 +53,7 @@ pub fn weights(simla: &mut Simla, init: &[PathBuf]) -> Result<()> {
 fn open(folder: &Path) -> Result<Checkpoint> {
     let checkpoint = Checkpoint::open(folder).context("--init")?;
     if checkpoint.state.task == simla::dvae::TASK {
-        bail!(
-            "--init {}: a visual tokenizer; pass it as --dvae",
-            folder.display()
-        );
+        bail!("--init {}: a visual tokenizer; pass it as --dvae", folder.display());
     }
     Ok(checkpoint)
 }

@@ -28,35 +28,10 @@ const KEYWORDS: i64 = 6;
 
 /// Where TensorBoard shows a number; what is not here stands under `other`.
 const GROUPS: &[(&str, &[&str])] = &[
-    (
-        "loss",
-        &[
-            "loss",
-            "itc",
-            "itm",
-            "mlm",
-            "mim",
-            "psl",
-            "reconstruction",
-            "kl",
-        ],
-    ),
+    ("loss", &["loss", "itc", "itm", "mlm", "mim", "psl", "reconstruction", "kl"]),
     ("schedule", &["lr", "alpha", "temperature", "grad_norm"]),
-    (
-        "batch",
-        &[
-            "batch_txt_r1",
-            "batch_img_r1",
-            "itm_accuracy",
-            "codes_in_batch",
-            "codes_used",
-            "perplexity",
-        ],
-    ),
-    (
-        "held_out",
-        &["eval_error", "eval_codes_used", "eval_perplexity"],
-    ),
+    ("batch", &["batch_txt_r1", "batch_img_r1", "itm_accuracy", "codes_in_batch", "codes_used", "perplexity"]),
+    ("held_out", &["eval_error", "eval_codes_used", "eval_perplexity"]),
     ("machine", &["pairs_per_s", "waited_s", "memory_gib"]),
 ];
 
@@ -84,24 +59,13 @@ pub struct Watch {
 
 impl Watch {
     /// Of a run in `folder` that has done `first` of its `steps`.
-    pub fn start(
-        what: &str,
-        folder: &Path,
-        first: u64,
-        steps: u64,
-        shown: &'static [&'static str],
-    ) -> Result<Self> {
+    pub fn start(what: &str, folder: &Path, first: u64, steps: u64, shown: &'static [&'static str]) -> Result<Self> {
         let resumed_at = (first > 0).then_some(first + 1);
         let watch = Self {
             progress: Progress::new(what, first, steps),
             shown,
             folder: folder.into(),
-            status: Status {
-                state: State::Running,
-                step: first,
-                steps,
-                ..Status::default()
-            },
+            status: Status { state: State::Running, step: first, steps, ..Status::default() },
             events: EventWriter::create(&folder.join("tensorboard"), resumed_at)?,
             reported: None,
         };
@@ -137,17 +101,9 @@ impl Watch {
     }
 
     fn line(&self, record: &StepRecord) -> String {
-        let scores = self
-            .shown
-            .iter()
-            .filter_map(|name| Some(format!("{name} {:.3}", record.scores.get(*name)?)));
+        let scores = self.shown.iter().filter_map(|name| Some(format!("{name} {:.3}", record.scores.get(*name)?)));
         let scores: Vec<String> = scores.collect();
-        format!(
-            "loss {:.3} ({})  {:.1} pairs/s",
-            record.loss,
-            scores.join(", "),
-            record.pairs_per_s
-        )
+        format!("loss {:.3} ({})  {:.1} pairs/s", record.loss, scores.join(", "), record.pairs_per_s)
     }
 
     fn note(&mut self, record: &StepRecord) -> Result<()> {
@@ -161,15 +117,9 @@ impl Watch {
             ("waited_s", record.waited_s),
             ("memory_gib", record.memory_gib),
         ];
-        let scores = record
-            .scores
-            .iter()
-            .map(|(name, value)| (name.as_str(), *value));
-        let tagged: Vec<(String, f64)> = own
-            .into_iter()
-            .chain(scores)
-            .map(|(name, value)| (tag(name), value))
-            .collect();
+        let scores = record.scores.iter().map(|(name, value)| (name.as_str(), *value));
+        let tagged: Vec<(String, f64)> =
+            own.into_iter().chain(scores).map(|(name, value)| (tag(name), value)).collect();
         let numbers = tagged.iter().map(|(tag, value)| (tag.as_str(), *value));
         self.events.scalars(record.step, numbers)?;
         if self.reported.is_none_or(|at| at.elapsed() >= REPORT_EVERY) {
@@ -193,21 +143,13 @@ impl<T: Task> Observer<T> for Watch {
 
     fn skipped(&mut self, step: u64, reason: &str, records: &[String]) {
         const NAMED: usize = 3;
-        let named = records
-            .iter()
-            .take(NAMED)
-            .cloned()
-            .collect::<Vec<_>>()
-            .join(", ");
-        self.progress.say(&format!(
-            "step {step} skipped: {reason}; its records: {named}, ... (all in metrics.jsonl)"
-        ));
+        let named = records.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+        self.progress.say(&format!("step {step} skipped: {reason}; its records: {named}, ... (all in metrics.jsonl)"));
     }
 
     fn saved(&mut self, step: u64, path: &Path) {
         self.status.checkpoint = path.file_name().map(|name| name.to_string_lossy().into());
-        self.progress
-            .say(&format!("step {step} saved in {}", path.display()));
+        self.progress.say(&format!("step {step} saved in {}", path.display()));
     }
 }
 
@@ -236,14 +178,7 @@ impl<'a> Looking<'a> {
         (eval_every, samples_every): (u64, u64),
     ) -> Result<Self> {
         let log = Metrics::open(&folder.join("evaluation.jsonl"), first)?;
-        Ok(Self {
-            held_out,
-            fixed,
-            vocabulary,
-            log,
-            eval_every,
-            samples_every,
-        })
+        Ok(Self { held_out, fixed, vocabulary, log, eval_every, samples_every })
     }
 }
 
@@ -269,39 +204,20 @@ impl Evaluating<'_> {
         if let Some(fixed) = &looking.fixed
             && self.watch.due(step, looking.samples_every)
         {
-            let seen = samples(
-                &mut task.simla,
-                task.dvae.as_ref(),
-                looking.vocabulary,
-                fixed,
-                KEYWORDS,
-            )?;
-            let set = SampleSet {
-                step: Some(step),
-                samples: seen.iter().map(in_words).collect(),
-                ..SampleSet::default()
-            };
-            let pictures: Vec<SamplePictures> = seen
-                .iter()
-                .enumerate()
-                .map(|(i, sample)| in_pictures(fixed, i, sample))
-                .collect();
+            let seen = samples(&mut task.simla, task.dvae.as_ref(), looking.vocabulary, fixed, KEYWORDS)?;
+            let set =
+                SampleSet { step: Some(step), samples: seen.iter().map(in_words).collect(), ..SampleSet::default() };
+            let pictures: Vec<SamplePictures> =
+                seen.iter().enumerate().map(|(i, sample)| in_pictures(fixed, i, sample)).collect();
             let sheet = set.draw(&pictures);
-            set.save(
-                &self.watch.folder.join("samples"),
-                &format!("step-{step:08}"),
-                &sheet,
-            )?;
+            set.save(&self.watch.folder.join("samples"), &format!("step-{step:08}"), &sheet)?;
             self.watch.events.image(step, "samples", &sheet)?;
         }
         if !self.watch.due(step, looking.eval_every) {
             return Ok(None);
         }
         let found = looking.held_out.evaluate(&task.simla, 0, "evaluation")?.itc;
-        looking.log.write(&Evaluation {
-            step,
-            recalls: found,
-        })?;
+        looking.log.write(&Evaluation { step, recalls: found })?;
         let numbers = [
             ("held_out/txt_r1", found.txt_r1),
             ("held_out/txt_r5", found.txt_r5),
@@ -320,11 +236,7 @@ impl Evaluating<'_> {
 }
 
 impl Observer<Pretraining> for Evaluating<'_> {
-    fn stepped(
-        &mut self,
-        task: &mut Pretraining,
-        record: &mut StepRecord,
-    ) -> Result<Option<f64>, String> {
+    fn stepped(&mut self, task: &mut Pretraining, record: &mut StepRecord) -> Result<Option<f64>, String> {
         Observer::<Pretraining>::stepped(&mut self.watch, task, record)?;
         self.look(task, record.step).map_err(|e| e.to_string())
     }
@@ -365,15 +277,9 @@ pub fn square(bytes: &[u8], side: usize) -> RgbImage {
 /// The `i`th pair of the batch: its view, the view with hidden patches greyed, and both through the tokenizer.
 fn in_pictures(batch: &Batch, i: usize, sample: &Sample) -> SamplePictures {
     const HIDDEN: Rgb<u8> = Rgb([128; 3]);
-    let original = square(
-        &batch.images[i * batch.side * batch.side * 3..][..batch.side * batch.side * 3],
-        batch.side,
-    );
+    let original = square(&batch.images[i * batch.side * batch.side * 3..][..batch.side * batch.side * 3], batch.side);
     let grid = batch.patches.isqrt();
-    let (patch, hidden) = (
-        batch.side / grid,
-        &batch.masked_patches[i * batch.patches..][..batch.patches],
-    );
+    let (patch, hidden) = (batch.side / grid, &batch.masked_patches[i * batch.patches..][..batch.patches]);
     let mut masked = original.clone();
     for (x, y, pixel) in masked.enumerate_pixels_mut() {
         if hidden[y as usize / patch * grid + x as usize / patch] {
@@ -384,9 +290,5 @@ fn in_pictures(batch: &Batch, i: usize, sample: &Sample) -> SamplePictures {
         filled: square(&decoded.filled, batch.side / 2),
         whole: square(&decoded.original, batch.side / 2),
     });
-    SamplePictures {
-        original,
-        masked,
-        decoded,
-    }
+    SamplePictures { original, masked, decoded }
 }

@@ -26,10 +26,7 @@ fn ablating(scenes: &Scenes, output: &str, more: &[&str]) -> Command {
     command.arg("ablate").arg("--data").arg(&scenes.train);
     command.arg("--eval-data").arg(&scenes.test);
     command.arg("--output").arg(scenes.path(output));
-    for setting in MICRO
-        .iter()
-        .chain(&["steps=3", "save_every_steps=1", "dropout=0.1"])
-    {
+    for setting in MICRO.iter().chain(&["steps=3", "save_every_steps=1", "dropout=0.1"]) {
         command.args(["--set", setting]);
     }
     command.args(more);
@@ -89,24 +86,14 @@ fn every_row_is_a_run_and_the_table_is_the_same_when_killed_shared_and_continued
     let table = read(&folder.join("ablation.md"));
     let lines: Vec<&str> = table.lines().filter(|line| line.starts_with('|')).collect();
     assert_eq!(lines.len(), 2 + 5 + 1, "{table}");
-    assert!(
-        lines[2].contains('±') && lines[7].contains("chance"),
-        "{table}"
-    );
-    assert_eq!(
-        numbers(read(&folder.join("ablation.json")).as_bytes()),
-        report
-    );
+    assert!(lines[2].contains('±') && lines[7].contains("chance"), "{table}");
+    assert_eq!(numbers(read(&folder.join("ablation.json")).as_bytes()), report);
     for picture in ["ablation.png", "curves.png"] {
         let bytes = fs::read(folder.join(picture)).unwrap();
         let picture = simla_image::decode(&bytes, &simla_image::Limits::default()).unwrap();
         assert!(picture.width() > 300);
     }
-    let page = simla()
-        .arg("report")
-        .arg(folder.join("seed-3/4-mim"))
-        .output()
-        .unwrap();
+    let page = simla().arg("report").arg(folder.join("seed-3/4-mim")).output().unwrap();
     assert!(page.status.success(), "{}", said(&page));
 
     // Stopped in its first run, killed in a later one, finished by two processes at once, then only collected.
@@ -131,10 +118,7 @@ fn every_row_is_a_run_and_the_table_is_the_same_when_killed_shared_and_continued
     assert!(all.wait().unwrap().success() && last.wait().unwrap().success());
     let collected = again(&both).output().unwrap();
     assert!(collected.status.success(), "{}", said(&collected));
-    assert!(
-        !said(&collected).contains("runs are done"),
-        "nothing is left to train"
-    );
+    assert!(!said(&collected).contains("runs are done"), "nothing is left to train");
     assert_eq!(numbers(&collected.stdout), report);
 }
 
@@ -144,51 +128,27 @@ fn what_would_not_be_a_comparison_is_refused() {
     let refused = |more: &[&str], words: &[&str]| {
         assert_refused(&ablating(&scenes, "run", more).output().unwrap(), words);
     };
-    refused(
-        &["--set", "objectives=[\"itm\"]"],
-        &["objectives", "the rows decide"],
-    );
+    refused(&["--set", "objectives=[\"itm\"]"], &["objectives", "the rows decide"]);
     refused(&["--set", "seed=4"], &["seed=4", "--seeds"]);
     refused(&["--seeds", "1,2,1"], &["--seeds", "1 is there twice"]);
     refused(&["--top-k", "0"], &["--top-k", "at least 1"]);
-    refused(
-        &["--set", "batch_size=1"],
-        &["batch_size", "1", "at least 2"],
-    );
-    refused(
-        &["--set", "learning_rate=1"],
-        &["learning_rate", "unknown setting"],
-    );
+    refused(&["--set", "batch_size=1"], &["batch_size", "1", "at least 2"]);
+    refused(&["--set", "learning_rate=1"], &["learning_rate", "unknown setting"]);
     refused(&["--dvae", "nowhere"], &["nowhere"]);
-    assert!(
-        !scenes.path("run").exists(),
-        "refused before anything is left behind"
-    );
+    assert!(!scenes.path("run").exists(), "refused before anything is left behind");
     for more in [&["--seeds", ""][..], &["--seeds", "one"]] {
         let output = ablating(&scenes, "run", more).output().unwrap();
-        assert!(
-            !output.status.success() && said(&output).contains("--seeds"),
-            "{}",
-            said(&output)
-        );
+        assert!(!output.status.success() && said(&output).contains("--seeds"), "{}", said(&output));
     }
     let mut without = simla();
     without.args(["ablate", "--data", "a.json", "--output", "run"]);
     let output = without.output().unwrap();
     assert!(!output.status.success() && said(&output).contains("--eval-data"));
 
-    let mut begun = ablating(&scenes, "run", &[])
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    wait_until("a run", || {
-        scenes.path("run/seed-0/1-itm/run.json").exists()
-    });
+    let mut begun = ablating(&scenes, "run", &[]).stderr(Stdio::null()).spawn().unwrap();
+    wait_until("a run", || scenes.path("run/seed-0/1-itm/run.json").exists());
     begun.kill().unwrap();
     begun.wait().unwrap();
     refused(&["--set", "lr=0.5"], &["lr", "0.5", "0.001", "--output"]);
-    refused(
-        &["--vocabulary", "words.txt"],
-        &["--vocabulary", "words.txt", "none", "--output"],
-    );
+    refused(&["--vocabulary", "words.txt"], &["--vocabulary", "words.txt", "none", "--output"]);
 }

@@ -20,33 +20,16 @@ fn retrieval_is_timed_part_by_part() {
         for rate in ["images_per_s", "captions_per_s", "pairs_per_s"] {
             assert!(found[rate].as_f64().unwrap() > 0.0, "{rate}: {found}");
         }
-        assert_eq!(
-            (&found["top_k"], &found["dtype"]),
-            (&3.into(), &dtype.into())
-        );
+        assert_eq!((&found["top_k"], &found["dtype"]), (&3.into(), &dtype.into()));
     }
     let refused = output_of(&["bench", "retrieval", "--captions", "5", "--top-k", "6"]);
-    assert_refused(
-        &refused,
-        &[
-            "--captions 5",
-            "--top-k 6",
-            "no more candidates than captions",
-        ],
-    );
+    assert_refused(&refused, &["--captions 5", "--top-k 6", "no more candidates than captions"]);
 }
 
 #[test]
 fn a_step_that_computes_layers_again_takes_less_memory() {
     let step = ["step", "--preset", "tiny", "--batch", "32", "--steps", "1"];
-    let peak = |more: &[&str]| {
-        bench(&[&step[..], more].concat())["peak_gib"]
-            .as_f64()
-            .unwrap()
-    };
+    let peak = |more: &[&str]| bench(&[&step[..], more].concat())["peak_gib"].as_f64().unwrap();
     let (kept, recomputed) = (peak(&[]), peak(&["--recompute"]));
-    assert!(
-        recomputed < 0.9 * kept,
-        "{recomputed} GiB against {kept} GiB"
-    );
+    assert!(recomputed < 0.9 * kept, "{recomputed} GiB against {kept} GiB");
 }

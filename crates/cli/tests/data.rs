@@ -21,12 +21,8 @@ struct Scenes {
 impl Scenes {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let files =
-            simla_scenes::write(&folder.path().join("scenes"), SCENES, 2, 5, 32, |_| ()).unwrap();
-        Self {
-            train: files.train,
-            folder,
-        }
+        let files = simla_scenes::write(&folder.path().join("scenes"), SCENES, 2, 5, 32, |_| ()).unwrap();
+        Self { train: files.train, folder }
     }
 
     /// A path in the folder, as an argument.
@@ -64,19 +60,12 @@ fn inspected(arguments: &[&str]) -> Value {
 fn a_look_counts_what_is_there_and_what_is_broken() {
     let scenes = Scenes::new();
     let mut records = scenes.records();
-    fs::write(
-        scenes.train.with_file_name("torn.png"),
-        b"\x89PNG\r\n\x1a\n",
-    )
-    .unwrap();
+    fs::write(scenes.train.with_file_name("torn.png"), b"\x89PNG\r\n\x1a\n").unwrap();
     records[3]["image"] = "torn.png".into();
     records[4]["image"] = "nowhere.png".into();
     records[5]["caption"] = "?!".into();
     records[6]["caption"] = "dog ".repeat(31).into();
-    let captions: usize = records
-        .iter()
-        .map(|record| record["caption"].as_array().map_or(1, Vec::len))
-        .sum();
+    let captions: usize = records.iter().map(|record| record["caption"].as_array().map_or(1, Vec::len)).sum();
     let data = scenes.write("broken.json", &Value::from(records).to_string());
     let sheet = scenes.path("sheet.png");
     let arguments = [data.as_str(), "--samples", "3", "--sheet", &sheet];
@@ -94,20 +83,12 @@ fn a_look_counts_what_is_there_and_what_is_broken() {
     assert_eq!(seen["samples"].as_array().unwrap().len(), 3);
     let size = |path: &str| {
         let picture = fs::read(path).unwrap();
-        simla_image::decode(&picture, &simla_image::Limits::default())
-            .unwrap()
-            .dimensions()
+        simla_image::decode(&picture, &simla_image::Limits::default()).unwrap().dimensions()
     };
     assert!(size(&sheet).0 >= 3 * 180);
 
     let text = printed(&[&["data", "inspect"], &arguments[..]].concat());
-    for part in [
-        "records   24",
-        "torn.png",
-        "nowhere.png",
-        "caption",
-        "sample",
-    ] {
+    for part in ["records   24", "torn.png", "nowhere.png", "caption", "sample"] {
         assert!(text.contains(part), "{part} in:\n{text}");
     }
     let few = inspected(&[&data, "--images", "5"]);
@@ -145,14 +126,8 @@ fn every_kind_of_source_holds_the_same() {
     let columns = ["--image-column", "file", "--caption-column", "words"];
     let of_csv = inspected(&[&csv]);
     assert_eq!(of_csv["records"], SCENES);
-    assert_eq!(
-        inspected(&[&[tsv.as_str()], &columns[..]].concat())["words"],
-        of_csv["words"]
-    );
-    assert_refused(
-        &output_of(&["data", "inspect", &tsv]),
-        &["pairs.tsv", "\"image\"", "file, words"],
-    );
+    assert_eq!(inspected(&[&[tsv.as_str()], &columns[..]].concat())["words"], of_csv["words"]);
+    assert_refused(&output_of(&["data", "inspect", &tsv]), &["pairs.tsv", "\"image\"", "file, words"]);
 
     // Pictures with a caption file each.
     let folder = scenes.folder.path().join("photographs");
@@ -166,37 +141,17 @@ fn every_kind_of_source_holds_the_same() {
 
     // Shards: a file, a pattern, a folder.
     let shards = scenes.path("shards");
-    printed(&[
-        "data",
-        "pack",
-        &scenes.train(),
-        "--output",
-        &shards,
-        "--shard-size",
-        "10",
-    ]);
+    printed(&["data", "pack", &scenes.train(), "--output", &shards, "--shard-size", "10"]);
     same(&[&shards]);
     same(&[&format!("{shards}/{{00000..00002}}.tar")]);
-    assert_eq!(
-        inspected(&[&format!("{shards}/00002.tar")])["records"],
-        SCENES - 20
-    );
+    assert_eq!(inspected(&[&format!("{shards}/00002.tar")])["records"], SCENES - 20);
 
     // Elsewhere than the file says.
     let elsewhere = scenes.path("elsewhere.json");
     fs::copy(&scenes.train, &elsewhere).unwrap();
     let root = scenes.path("scenes");
     same(&[&elsewhere, "--image-root", &root]);
-    assert_refused(
-        &output_of(&[
-            "data",
-            "inspect",
-            &elsewhere,
-            "--image-root",
-            &scenes.path("no"),
-        ]),
-        &["image_root"],
-    );
+    assert_refused(&output_of(&["data", "inspect", &elsewhere, "--image-root", &scenes.path("no")]), &["image_root"]);
 }
 
 #[test]
@@ -217,28 +172,15 @@ fn a_shard_that_was_cut_off_is_named_and_the_rest_of_it_used() {
         assert!(seen.contains(part), "{part} in: {seen}");
     }
     assert!(said(&output).starts_with("warning: "), "{}", said(&output));
-    assert!(
-        said(&output).contains("00011.tar: at byte"),
-        "{}",
-        said(&output)
-    );
+    assert!(said(&output).contains("00011.tar: at byte"), "{}", said(&output));
     let again = scenes.path("again");
     let report = printed(&["data", "pack", &shards, "--output", &again, "--json"]);
     let report: Value = serde_json::from_str(&report).unwrap();
     assert_eq!(report["records"], SCENES - 1);
 
     // Alone it is more than a tenth.
-    let refused = output_of(&[
-        "data",
-        "pack",
-        last.to_str().unwrap(),
-        "--output",
-        &scenes.path("no"),
-    ]);
-    assert_refused(
-        &refused,
-        &["1 of 1 shards", "is it truncated?", "max_bad_share"],
-    );
+    let refused = output_of(&["data", "pack", last.to_str().unwrap(), "--output", &scenes.path("no")]);
+    assert_refused(&refused, &["1 of 1 shards", "is it truncated?", "max_bad_share"]);
 }
 
 #[test]
@@ -248,14 +190,8 @@ fn packing_is_all_or_nothing() {
     records[0]["image"] = "nowhere.png".into();
     let one = scenes.write("one.json", &Value::from(records.clone()).to_string());
     let shards = scenes.path("shards");
-    let report: Value = serde_json::from_str(&printed(&[
-        "data", "pack", &one, "--output", &shards, "--json",
-    ]))
-    .unwrap();
-    assert_eq!(
-        (&report["records"], &report["report"]["bad"]),
-        (&json!(SCENES - 1), &json!(1))
-    );
+    let report: Value = serde_json::from_str(&printed(&["data", "pack", &one, "--output", &shards, "--json"])).unwrap();
+    assert_eq!((&report["records"], &report["report"]["bad"]), (&json!(SCENES - 1), &json!(1)));
 
     let again = output_of(&["data", "pack", &one, "--output", &shards]);
     assert_refused(&again, &["there is already", "00000.tar", "empty folder"]);
@@ -277,16 +213,7 @@ fn packing_is_all_or_nothing() {
 fn shards_train_and_rank_as_their_source_does() {
     let scenes = Scenes::new();
     let (train, shards) = (scenes.train(), scenes.path("shards"));
-    printed(&[
-        "data",
-        "pack",
-        &train,
-        "--output",
-        &shards,
-        "--in-order",
-        "--shard-size",
-        "100",
-    ]);
+    printed(&["data", "pack", &train, "--output", &shards, "--in-order", "--shard-size", "100"]);
     let records = scenes.records();
     let mut table = String::from("file,words\n");
     for record in &records {
@@ -306,32 +233,14 @@ fn shards_train_and_rank_as_their_source_does() {
     assert!(looked.contains("records   48 (60 an epoch)"), "{looked}");
     let mut arguments = vec!["pretrain", "--data", &half, &twice, "--output", &folder];
     arguments.extend(["--eval-data", &table]);
-    let settings = [
-        MICRO,
-        &["epochs=1", "image_column=file", "caption_column=words"],
-    ]
-    .concat();
-    settings
-        .iter()
-        .for_each(|setting| arguments.extend(["--set", setting]));
+    let settings = [MICRO, &["epochs=1", "image_column=file", "caption_column=words"]].concat();
+    settings.iter().for_each(|setting| arguments.extend(["--set", setting]));
     let output = output_of(&arguments);
     assert!(output.status.success(), "{}", said(&output));
-    assert!(
-        said(&output).contains("pre-training 7/7"),
-        "{}",
-        said(&output)
-    );
+    assert!(said(&output).contains("pre-training 7/7"), "{}", said(&output));
 
     let ranked = |data: &str| {
-        let arguments = [
-            "eval",
-            "retrieval",
-            "--checkpoint",
-            &folder,
-            "--data",
-            data,
-            "--json",
-        ];
+        let arguments = ["eval", "retrieval", "--checkpoint", &folder, "--data", data, "--json"];
         printed(&arguments)
     };
     assert_eq!(ranked(&train), ranked(&shards));
@@ -344,29 +253,10 @@ fn shards_train_and_rank_as_their_source_does() {
 fn a_tokenizer_needs_no_batch_of_the_model_and_is_measured_on_held_out_pictures() {
     let scenes = Scenes::new();
     let (train, dvae) = (scenes.train(), scenes.path("dvae"));
-    let test = scenes
-        .train
-        .with_file_name("test.json")
-        .display()
-        .to_string();
-    let mut arguments = vec![
-        "dvae",
-        "train",
-        "--data",
-        &train,
-        "--output",
-        &dvae,
-        "--eval-data",
-        &test,
-    ];
-    let settings = [
-        MICRO,
-        &["batch_size=500", "dvae_steps=6", "eval_every_steps=3"],
-    ]
-    .concat();
-    settings
-        .iter()
-        .for_each(|setting| arguments.extend(["--set", setting]));
+    let test = scenes.train.with_file_name("test.json").display().to_string();
+    let mut arguments = vec!["dvae", "train", "--data", &train, "--output", &dvae, "--eval-data", &test];
+    let settings = [MICRO, &["batch_size=500", "dvae_steps=6", "eval_every_steps=3"]].concat();
+    settings.iter().for_each(|setting| arguments.extend(["--set", setting]));
     let output = output_of(&arguments);
     assert!(output.status.success(), "{}", said(&output));
     let curve = fs::read_to_string(Path::new(&dvae).join("metrics.jsonl")).unwrap();
@@ -378,12 +268,7 @@ fn a_tokenizer_needs_no_batch_of_the_model_and_is_measured_on_held_out_pictures(
     assert_eq!(measured.len(), 2, "at steps 3 and 6: {curve}");
     let page = printed(&["report", &dvae]);
     let page = fs::read_to_string(page.trim()).unwrap();
-    for part in [
-        "After step 3",
-        "After step 6",
-        "of 32 codes occur in 2 pictures",
-        "codes used",
-    ] {
+    for part in ["After step 3", "After step 6", "of 32 codes occur in 2 pictures", "codes used"] {
         assert!(page.contains(part), "{part} on the page");
     }
 

@@ -22,14 +22,11 @@ impl Found {
         let scenes = Scenes::new();
         let trained = scenes.pretrain("run", &["--set", "steps=2"]);
         assert!(trained.status.success(), "{}", said(&trained));
-        let records: Vec<Value> =
-            serde_json::from_str(&fs::read_to_string(&scenes.test).unwrap()).unwrap();
+        let records: Vec<Value> = serde_json::from_str(&fs::read_to_string(&scenes.test).unwrap()).unwrap();
         let pictures = scenes.path("pictures");
         fs::create_dir_all(pictures.join("more")).unwrap();
         for (i, record) in records.iter().enumerate() {
-            let from = scenes
-                .test
-                .with_file_name(record["image"].as_str().unwrap());
+            let from = scenes.test.with_file_name(record["image"].as_str().unwrap());
             let name = match i {
                 0..9 => format!("{i}.png"),
                 _ => format!("more/{i}.png"),
@@ -37,11 +34,7 @@ impl Found {
             fs::copy(from, pictures.join(name)).unwrap();
         }
         fs::write(pictures.join("notes.txt"), "not a picture").unwrap();
-        Self {
-            run: scenes.path("run"),
-            scenes,
-            pictures,
-        }
+        Self { run: scenes.path("run"), scenes, pictures }
     }
 
     fn search_with(&self, run: &Path, more: &[&str]) -> Output {
@@ -52,10 +45,7 @@ impl Found {
 
     fn pictures(&self, more: &[&str]) -> Output {
         let folder = self.pictures.display().to_string();
-        self.search_with(
-            &self.run,
-            &[&["--images", &folder, "--json"], more].concat(),
-        )
+        self.search_with(&self.run, &[&["--images", &folder, "--json"], more].concat())
     }
 
     fn index(&self) -> BTreeMap<String, Vec<u8>> {
@@ -77,10 +67,7 @@ fn answer(output: &Output) -> Value {
 
 fn images(answer: &Value) -> Vec<String> {
     let results = answer["results"].as_array().unwrap();
-    results
-        .iter()
-        .map(|found| found["image"].as_str().unwrap().to_owned())
-        .collect()
+    results.iter().map(|found| found["image"].as_str().unwrap().to_owned()).collect()
 }
 
 #[test]
@@ -88,20 +75,12 @@ fn pictures_are_embedded_once_and_found_by_phrase_and_by_picture() {
     let found = Found::new();
     let sheet = found.scenes.path("sheet.png").display().to_string();
     let first = found.pictures(&["a red circle", "--sheet", &sheet]);
-    assert!(
-        said(&first).contains("12 of 12 embedded"),
-        "{}",
-        said(&first)
-    );
+    assert!(said(&first).contains("12 of 12 embedded"), "{}", said(&first));
     let first = answer(&first);
     assert_eq!(first["searched"], 12);
     assert_eq!(images(&first).len(), 12);
-    let matching: Vec<f64> = first["results"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|found| found["matching"].as_f64().unwrap())
-        .collect();
+    let matching: Vec<f64> =
+        first["results"].as_array().unwrap().iter().map(|found| found["matching"].as_f64().unwrap()).collect();
     assert!(matching.is_sorted_by(|a, b| a >= b), "{matching:?}");
     let drawn = image::open(&sheet).unwrap();
     assert!(drawn.width() > 200 && drawn.height() > 200);
@@ -119,16 +98,8 @@ fn pictures_are_embedded_once_and_found_by_phrase_and_by_picture() {
     fs::remove_file(path("more/11.png")).unwrap();
     fs::copy(path("2.png"), path("more/twin.png")).unwrap();
     let changed = found.pictures(&["a red circle"]);
-    assert!(
-        said(&changed).contains("2 of 12 embedded"),
-        "{}",
-        said(&changed)
-    );
-    assert!(
-        !images(&answer(&changed))
-            .iter()
-            .any(|name| name.ends_with("11.png"))
-    );
+    assert!(said(&changed).contains("2 of 12 embedded"), "{}", said(&changed));
+    assert!(!images(&answer(&changed)).iter().any(|name| name.ends_with("11.png")));
 
     // The twin is the most similar picture, and no picture is similar to itself.
     let own = path("2.png").display().to_string();
@@ -144,10 +115,7 @@ fn captions_are_found_by_a_picture() {
     let found = Found::new();
     let data = found.scenes.test.display().to_string();
     let image = found.pictures.join("0.png").display().to_string();
-    let output = found.search_with(
-        &found.run,
-        &["--image", &image, "--data", &data, "--json", "--top", "5"],
-    );
+    let output = found.search_with(&found.run, &["--image", &image, "--data", &data, "--json", "--top", "5"]);
     let captions = answer(&output);
     let results = captions["results"].as_array().unwrap();
     assert_eq!(results.len(), 5);
@@ -172,10 +140,7 @@ fn what_cannot_be_searched_is_refused_and_the_index_stays() {
     let other = found.scenes.pretrain("other", &["--set", "steps=1"]);
     assert!(other.status.success(), "{}", said(&other));
     let folder = found.pictures.display().to_string();
-    let refused = found.search_with(
-        &found.scenes.path("other"),
-        &["a red circle", "--images", &folder],
-    );
+    let refused = found.search_with(&found.scenes.path("other"), &["a red circle", "--images", &folder]);
     assert_refused(&refused, &["index of pictures", "--index", "remove"]);
     assert!(kept == found.index(), "the index is as it was");
 

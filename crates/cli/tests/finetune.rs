@@ -64,25 +64,13 @@ fn a_model_learns_retrieval_on_larger_pictures_and_is_used() {
     let settings = ["image_size=80", "batch_size=8", "steps=60", "lr=1e-3"];
     let output = place.finetune(&place.model, "tuned", &settings);
     assert_done(&output);
-    assert!(
-        said(&output).contains("240 pairs") && said(&output).contains("fine-tuning 60/60"),
-        "{}",
-        said(&output)
-    );
+    assert!(said(&output).contains("240 pairs") && said(&output).contains("fine-tuning 60/60"), "{}", said(&output));
     let tuned = place.path("tuned");
     assert!(!Path::new(&tuned).join("dvae").exists());
 
     let rows = metrics(Path::new(&tuned));
-    assert!(
-        ["itc", "itm", "batch_txt_r1"]
-            .iter()
-            .all(|name| rows[0][name].is_number())
-    );
-    assert!(
-        ["mlm", "mim", "psl", "codes_in_batch"]
-            .iter()
-            .all(|name| rows[0].get(name).is_none())
-    );
+    assert!(["itc", "itm", "batch_txt_r1"].iter().all(|name| rows[0][name].is_number()));
+    assert!(["mlm", "mim", "psl", "codes_in_batch"].iter().all(|name| rows[0].get(name).is_none()));
     let mean = |rows: &[Value], name: &str| {
         let sum: f64 = rows.iter().map(|row| row[name].as_f64().unwrap()).sum();
         sum / rows.len() as f64
@@ -93,80 +81,32 @@ fn a_model_learns_retrieval_on_larger_pictures_and_is_used() {
     }
 
     let test = place.scenes.test.display().to_string();
-    let eval = [
-        "eval",
-        "retrieval",
-        "--checkpoint",
-        &tuned,
-        "--data",
-        &test,
-        "--json",
-    ];
+    let eval = ["eval", "retrieval", "--checkpoint", &tuned, "--data", &test, "--json"];
     let found: Value = serde_json::from_str(&printed(&eval)).unwrap();
-    assert_eq!(
-        (&found["images"], &found["top_k"]),
-        (&12.into(), &128.into())
-    );
-    let pictures = place
-        .scenes
-        .test
-        .with_file_name("test")
-        .display()
-        .to_string();
-    let picture = fs::read_dir(&pictures)
-        .unwrap()
-        .next()
-        .unwrap()
-        .unwrap()
-        .path();
+    assert_eq!((&found["images"], &found["top_k"]), (&12.into(), &128.into()));
+    let pictures = place.scenes.test.with_file_name("test").display().to_string();
+    let picture = fs::read_dir(&pictures).unwrap().next().unwrap().unwrap().path();
     let (picture, heat) = (picture.display().to_string(), place.path("heat.png"));
-    printed(&[
-        "search",
-        "a red circle",
-        "--images",
-        &pictures,
-        "--checkpoint",
-        &tuned,
-    ]);
-    printed(&[
-        "ground",
-        &picture,
-        "a red circle",
-        "--checkpoint",
-        &tuned,
-        "--output",
-        &heat,
-    ]);
+    printed(&["search", "a red circle", "--images", &pictures, "--checkpoint", &tuned]);
+    printed(&["ground", &picture, "a red circle", "--checkpoint", &tuned, "--output", &heat]);
     printed(&["keywords", &picture, "--checkpoint", &tuned]);
     printed(&["report", &tuned]);
 
     // Once more from there: its size of picture is kept.
     assert_done(&place.finetune(&tuned, "again", &["batch_size=8", "steps=1"]));
     let saved = fs::read_to_string(place.path("again/config.toml").as_str()).unwrap();
-    assert!(
-        saved.contains("image_size = 80") && saved.contains("lr = 0.0001"),
-        "{saved}"
-    );
+    assert!(saved.contains("image_size = 80") && saved.contains("lr = 0.0001"), "{saved}");
 }
 
 #[test]
 fn a_resumed_run_computes_what_it_would_have_without_its_first_model() {
     let place = Place::new();
     let test = place.scenes.test.display().to_string();
-    let settings = [
-        "batch_size=8",
-        "steps=6",
-        "save_every_steps=3",
-        "dropout=0.1",
-        "queue_size=30",
-    ];
+    let settings = ["batch_size=8", "steps=6", "save_every_steps=3", "dropout=0.1", "queue_size=30"];
     assert_done(&place.finetune(&place.model, "whole", &settings));
     let (whole, part) = (place.scenes.path("whole"), place.scenes.path("part"));
     let saved = fs::read_to_string(whole.join("config.toml")).unwrap();
-    assert!(
-        saved.contains("image_size = 48"),
-        "half as large again: {saved}"
-    );
+    assert!(saved.contains("image_size = 48"), "half as large again: {saved}");
 
     copy(&whole, &part);
     let checkpoints = part.join("checkpoints");
@@ -190,12 +130,7 @@ fn a_resumed_run_computes_what_it_would_have_without_its_first_model() {
     refused(&["--set", "objectives=[\"mim\"]"], &["objectives", "itm"]);
     let other = output_of(&["pretrain", "--resume", &folder]);
     assert_refused(&other, &["simla finetune retrieval --resume"]);
-    let other = output_of(&[
-        "finetune",
-        "retrieval",
-        "--resume",
-        &place.path("elsewhere"),
-    ]);
+    let other = output_of(&["finetune", "retrieval", "--resume", &place.path("elsewhere")]);
     assert_refused(&other, &["simla pretrain --resume"]);
 }
 
@@ -208,29 +143,13 @@ fn what_cannot_be_fine_tuned_is_refused_with_its_name() {
         assert!(!place.scenes.path("tuned").exists(), "{words:?}");
     };
     let dvae = format!("{}/dvae", place.model);
-    refused(
-        &place.path("nowhere"),
-        "steps=1",
-        &["nowhere", "no checkpoint"],
-    );
+    refused(&place.path("nowhere"), "steps=1", &["nowhere", "no checkpoint"]);
     refused(&dvae, "steps=1", &["task `dvae`", "expected a model"]);
     let model = &place.model;
-    refused(
-        model,
-        "text_depth=3",
-        &["text_depth` = 3", "expected the 2 of the model"],
-    );
+    refused(model, "text_depth=3", &["text_depth` = 3", "expected the 2 of the model"]);
     refused(model, "preset=base", &["preset", "base", "tiny"]);
-    refused(
-        model,
-        "dvae_steps=3",
-        &["dvae_steps", "does nothing in fine-tuning"],
-    );
-    refused(
-        model,
-        "objectives=[\"itc\", \"psl\"]",
-        &["objectives", "psl", "itc, itm or both"],
-    );
+    refused(model, "dvae_steps=3", &["dvae_steps", "does nothing in fine-tuning"]);
+    refused(model, "objectives=[\"itc\", \"psl\"]", &["objectives", "psl", "itc, itm or both"]);
     refused(model, "image_size=50", &["image_size", "50", "multiple"]);
     refused(model, "batch_size=241", &["batch_size", "241", "240"]);
 }

@@ -48,16 +48,12 @@ struct Place {
 impl Place {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let files =
-            simla_scenes::write(&folder.path().join("scenes"), 8, 2, 5, 32, |_| ()).unwrap();
+        let files = simla_scenes::write(&folder.path().join("scenes"), 8, 2, 5, 32, |_| ()).unwrap();
         let words = (0..96).map(|i| format!("word{i}"));
         let special = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]"].map(String::from);
         let pieces: Vec<String> = special.into_iter().chain(words).collect();
         fs::write(folder.path().join("vocab.txt"), pieces.join("\n")).unwrap();
-        Self {
-            data: files.train,
-            folder,
-        }
+        Self { data: files.train, folder }
     }
 
     fn path(&self, name: &str) -> String {
@@ -67,9 +63,7 @@ impl Place {
     fn pretrain(&self, output: &str, more: &[&str]) -> Output {
         let (data, output) = (self.data.display().to_string(), self.path(output));
         let mut arguments = vec!["pretrain", "--data", &data, "--output", &output];
-        SIZES
-            .iter()
-            .for_each(|setting| arguments.extend(["--set", setting]));
+        SIZES.iter().for_each(|setting| arguments.extend(["--set", setting]));
         arguments.extend(more);
         output_of(&arguments)
     }
@@ -121,10 +115,7 @@ fn a_run_starts_from_deit_bert_and_dalle() {
     // What the step had to begin with is what was imported.
     let tensors = |run: &str| {
         let folder = fs::read_dir(Path::new(run).join("checkpoints")).unwrap();
-        let step = folder
-            .map(|file| file.unwrap().path())
-            .find(|path| path.is_dir())
-            .unwrap();
+        let step = folder.map(|file| file.unwrap().path()).find(|path| path.is_dir()).unwrap();
         tch::Tensor::read_safetensors(step.join("model.safetensors")).unwrap()
     };
     let get = |run: &str, name: &str| {
@@ -135,30 +126,18 @@ fn a_run_starts_from_deit_bert_and_dalle() {
         (&deit, "visual_encoder.blocks.1.mlp.fc1.weight"),
         (&bert, "text_encoder.bert.embeddings.word_embeddings.weight"),
     ] {
-        let off = (get(&place.path("run"), name) - get(folder, name))
-            .abs()
-            .max();
+        let off = (get(&place.path("run"), name) - get(folder, name)).abs().max();
         assert!(off.double_value(&[]) < 1e-6, "{name}: {off:?}");
     }
 
     // Sizes that do not fit, and words without a vocabulary, are refused before anything is trained.
-    let wrong = [
-        &more[..],
-        &["--set", "vision_width=64", "--set", "text_width=64"],
-    ]
-    .concat();
-    assert_refused(
-        &place.pretrain("wrong", &wrong),
-        &["--init", "has shape", "sizes of the run"],
-    );
+    let wrong = [&more[..], &["--set", "vision_width=64", "--set", "text_width=64"]].concat();
+    assert_refused(&place.pretrain("wrong", &wrong), &["--init", "has shape", "sizes of the run"]);
     let nameless = place.path("nameless");
     import("bert", "bert-mini.bin", &nameless, &[]);
     let refused = place.pretrain("nameless-run", &["--init", &nameless, "--dvae", &dalle]);
     assert_refused(&refused, &["nameless", "--vocabulary"]);
-    assert_refused(
-        &place.pretrain("other", &["--init", &dalle]),
-        &["--init", "pass it as --dvae"],
-    );
+    assert_refused(&place.pretrain("other", &["--init", &dalle]), &["--init", "pass it as --dvae"]);
     let other_codes = [&more[..], &["--set", "visual_vocab=48"]].concat();
     let refused = place.pretrain("codes", &other_codes);
     assert_refused(&refused, &["512 codes", "visual_vocab = 48"]);
@@ -166,11 +145,7 @@ fn a_run_starts_from_deit_bert_and_dalle() {
     let test = place.data.with_file_name("test.json").display().to_string();
     let eval = ["dvae", "eval", "--dvae", &dalle, "--data", &test, "--json"];
     let found: Value = serde_json::from_str(&assert_done(&output_of(&eval))).unwrap();
-    assert_eq!(
-        found["error"],
-        Value::Null,
-        "an encoder reconstructs nothing"
-    );
+    assert_eq!(found["error"], Value::Null, "an encoder reconstructs nothing");
     assert!(found["perplexity"].as_f64().unwrap() >= 1.0);
     let sheet = output_of(&[&eval[..], &["--sheet", &place.path("sheet.png")]].concat());
     assert_refused(&sheet, &["--sheet", "without a decoder"]);
@@ -181,27 +156,11 @@ fn the_authors_model_is_used_and_started_from() {
     let place = Place::new();
     let [model, words, bare] = ["model", "vocab.txt", "bare"].map(|name| place.path(name));
     let file = fixture("simla-authors-mini.pth");
-    let import = [
-        "import",
-        "authors",
-        &file,
-        "--output",
-        &model,
-        "--vocabulary",
-        &words,
-    ];
+    let import = ["import", "authors", &file, "--output", &model, "--vocabulary", &words];
     assert_done(&output_of(&[&import[..], &["--heads", "4"]].concat()));
     let test = place.data.with_file_name("test.json").display().to_string();
     let eval = |checkpoint: &str| {
-        let arguments = [
-            "eval",
-            "retrieval",
-            "--checkpoint",
-            checkpoint,
-            "--data",
-            &test,
-            "--json",
-        ];
+        let arguments = ["eval", "retrieval", "--checkpoint", checkpoint, "--data", &test, "--json"];
         output_of(&arguments)
     };
     let found: Value = serde_json::from_str(&assert_done(&eval(&model))).unwrap();
@@ -219,33 +178,14 @@ fn what_is_no_such_file_is_refused_and_leaves_nothing() {
     let place = Place::new();
     let output = place.path("output");
     let refused = |what: &str, file: &str, words: &[&str]| {
-        assert_refused(
-            &output_of(&["import", what, file, "--output", &output]),
-            words,
-        );
+        assert_refused(&output_of(&["import", what, file, "--output", &output]), words);
         assert!(!Path::new(&output).exists(), "{what} {file}");
     };
     refused("deit", &place.path("nowhere.pth"), &["nowhere.pth"]);
-    refused(
-        "deit",
-        &fixture("bert-mini.bin"),
-        &["not a DeiT", "cls_token"],
-    );
-    refused(
-        "bert",
-        &fixture("deit-mini.pth"),
-        &["not a BERT", "found blocks.0"],
-    );
-    refused(
-        "authors",
-        &fixture("deit-mini.pth"),
-        &["not a checkpoint of the authors"],
-    );
-    refused(
-        "dalle",
-        &fixture("deit-mini.pth"),
-        &["not DALL-E's encoder"],
-    );
+    refused("deit", &fixture("bert-mini.bin"), &["not a DeiT", "cls_token"]);
+    refused("bert", &fixture("deit-mini.pth"), &["not a BERT", "found blocks.0"]);
+    refused("authors", &fixture("deit-mini.pth"), &["not a checkpoint of the authors"]);
+    refused("dalle", &fixture("deit-mini.pth"), &["not DALL-E's encoder"]);
     let whole = fs::read(fixture("deit-mini.pth")).unwrap();
     let torn = place.path("torn.pth");
     fs::write(&torn, &whole[..whole.len() / 2]).unwrap();
@@ -260,15 +200,7 @@ fn what_is_no_such_file_is_refused_and_leaves_nothing() {
     let words = place.path("few.txt");
     fs::write(&words, "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n").unwrap();
     let bert = fixture("bert-mini.bin");
-    let few = output_of(&[
-        "import",
-        "bert",
-        &bert,
-        "--output",
-        &output,
-        "--vocabulary",
-        &words,
-    ]);
+    let few = output_of(&["import", "bert", &bert, "--output", &output, "--vocabulary", &words]);
     assert_refused(&few, &["6 pieces", "101 words"]);
     assert!(!Path::new(&output).exists());
 

@@ -25,14 +25,7 @@ fn pretrain(data: &Path, output: &Path, more: &[&str]) -> Output {
 fn a_run_trains_evaluates_and_repeats_bit_for_bit() {
     let scenes = Scenes::new();
     let test = scenes.test.display().to_string();
-    let more = [
-        "--set",
-        "steps=12",
-        "--set",
-        "dropout=0.1",
-        "--eval-data",
-        &test,
-    ];
+    let more = ["--set", "steps=12", "--set", "dropout=0.1", "--eval-data", &test];
     let first = scenes.pretrain("first", &more);
     assert!(first.status.success(), "{}", said(&first));
     // One worker draws what two drew.
@@ -43,16 +36,7 @@ fn a_run_trains_evaluates_and_repeats_bit_for_bit() {
     let rows = metrics(&first);
     assert_eq!(rows.len(), 12);
     for (a, b) in rows.iter().zip(metrics(&second)) {
-        for name in [
-            "step",
-            "loss",
-            "itc",
-            "itm",
-            "mlm",
-            "mim",
-            "psl",
-            "grad_norm",
-        ] {
+        for name in ["step", "loss", "itc", "itm", "mlm", "mim", "psl", "grad_norm"] {
             assert!(a[name].is_number(), "{name} in {a}");
             assert_eq!(a[name], b[name], "{name} at step {}", a["step"]);
         }
@@ -61,23 +45,11 @@ fn a_run_trains_evaluates_and_repeats_bit_for_bit() {
         let folder = run.join("checkpoints/step-00000012");
         fs::read(folder.join("model.safetensors")).unwrap()
     };
-    assert!(
-        weights(&first) == weights(&second),
-        "the models differ in some bit"
-    );
+    assert!(weights(&first) == weights(&second), "the models differ in some bit");
 
     let model = first.display().to_string();
     let eval = |more: &[&str]| {
-        let arguments = [
-            "eval",
-            "retrieval",
-            "--checkpoint",
-            &model,
-            "--data",
-            &test,
-            "--top-k",
-            "4",
-        ];
+        let arguments = ["eval", "retrieval", "--checkpoint", &model, "--data", &test, "--top-k", "4"];
         let output = simla().args(arguments).args(more).output().unwrap();
         assert!(output.status.success(), "{}", said(&output));
         String::from_utf8(output.stdout).unwrap()
@@ -91,10 +63,7 @@ fn a_run_trains_evaluates_and_repeats_bit_for_bit() {
     let bf16: Value = serde_json::from_str(&eval(&["--json", "--dtype", "bf16"])).unwrap();
     assert!(bf16["itc"]["txt_r10"].is_number(), "{bf16}");
     let table = eval(&[]);
-    assert!(
-        table.contains("contrast (ITC)") && table.contains("re-ranked top 4 (ITM)"),
-        "{table}"
-    );
+    assert!(table.contains("contrast (ITC)") && table.contains("re-ranked top 4 (ITM)"), "{table}");
 
     let again = scenes.pretrain("first", &[]);
     assert_refused(&again, &["there is a run in here", "--resume"]);
@@ -105,30 +74,19 @@ fn plain_lines_tell_the_five_losses_the_speed_and_the_time_left() {
     let scenes = Scenes::new();
     let output = scenes.pretrain("run", &["--set", "steps=2"]);
     let said = said(&output);
-    let last = said
-        .lines()
-        .rfind(|line| line.starts_with("pre-training 2/2"))
-        .unwrap_or_else(|| panic!("{said}"));
+    let last = said.lines().rfind(|line| line.starts_with("pre-training 2/2")).unwrap_or_else(|| panic!("{said}"));
     for part in ["left", "loss", "itc", "itm", "mlm", "mim", "psl", "pairs/s"] {
         assert!(last.contains(part), "{part} in {last}");
     }
     let saved = fs::read_to_string(scenes.path("run/config.toml")).unwrap();
-    assert!(
-        saved.contains("steps = 2") && saved.contains("lr = "),
-        "{saved}"
-    );
+    assert!(saved.contains("steps = 2") && saved.contains("lr = "), "{saved}");
 }
 
 #[test]
 fn broken_records_are_counted_named_and_survived() {
     let scenes = Scenes::new();
-    let mut records: Vec<Value> =
-        serde_json::from_str(&fs::read_to_string(&scenes.train).unwrap()).unwrap();
-    fs::write(
-        scenes.train.with_file_name("torn.png"),
-        b"\x89PNG\r\n\x1a\n",
-    )
-    .unwrap();
+    let mut records: Vec<Value> = serde_json::from_str(&fs::read_to_string(&scenes.train).unwrap()).unwrap();
+    fs::write(scenes.train.with_file_name("torn.png"), b"\x89PNG\r\n\x1a\n").unwrap();
     records[3]["image"] = "torn.png".into();
     records[7]["image"] = "nowhere.png".into();
     records[11]["caption"] = " ".into();
@@ -145,8 +103,7 @@ fn broken_records_are_counted_named_and_survived() {
 #[test]
 fn too_many_broken_records_are_refused_before_hours_are_spent() {
     let scenes = Scenes::new();
-    let mut records: Vec<Value> =
-        serde_json::from_str(&fs::read_to_string(&scenes.train).unwrap()).unwrap();
+    let mut records: Vec<Value> = serde_json::from_str(&fs::read_to_string(&scenes.train).unwrap()).unwrap();
     for record in &mut records[..16] {
         record["image"] = "nowhere.png".into();
     }
@@ -170,32 +127,12 @@ fn what_cannot_be_trained_on_is_refused_with_its_name() {
     refused(&scenes.path("nowhere.json"), &[], &["nowhere.json"]);
     let empty = file_of(&scenes, "empty.json", &Value::Array(vec![]));
     refused(&empty, &[], &["empty.json", "no record"]);
-    let wrong = file_of(
-        &scenes,
-        "wrong.json",
-        &serde_json::json!([{"picture": "a.png"}]),
-    );
+    let wrong = file_of(&scenes, "wrong.json", &serde_json::json!([{"picture": "a.png"}]));
     refused(&wrong, &[], &["wrong.json", "image"]);
-    refused(
-        train,
-        &["--set", "batch_size=1"],
-        &["batch_size", "1", "at least 2"],
-    );
-    refused(
-        train,
-        &["--set", "batch_size=49"],
-        &["batch_size", "49", "48"],
-    );
-    refused(
-        train,
-        &["--set", "dvae_batch_size=49"],
-        &["dvae_batch_size", "49", "48"],
-    );
-    refused(
-        train,
-        &["--set", "learning_rate=1"],
-        &["learning_rate", "unknown setting"],
-    );
+    refused(train, &["--set", "batch_size=1"], &["batch_size", "1", "at least 2"]);
+    refused(train, &["--set", "batch_size=49"], &["batch_size", "49", "48"]);
+    refused(train, &["--set", "dvae_batch_size=49"], &["dvae_batch_size", "49", "48"]);
+    refused(train, &["--set", "learning_rate=1"], &["learning_rate", "unknown setting"]);
     refused(train, &["--set", "lr=fast"], &["lr", "fast"]);
     refused(train, &["--config", "nowhere.toml"], &["nowhere.toml"]);
     refused(train, &["--dvae", "nowhere"], &["nowhere"]);
@@ -207,39 +144,17 @@ fn what_cannot_be_trained_on_is_refused_with_its_name() {
 #[test]
 fn a_given_vocabulary_and_tokenizer_are_used() {
     let scenes = Scenes::new();
-    assert!(
-        scenes
-            .pretrain("first", &["--set", "steps=2"])
-            .status
-            .success()
-    );
+    assert!(scenes.pretrain("first", &["--set", "steps=2"]).status.success());
     let pieces = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\nred\nblue\ncircle\nsquare\nthe\n";
     let vocabulary = scenes.path("vocab.txt");
     fs::write(&vocabulary, pieces).unwrap();
-    let (vocabulary, dvae) = (
-        vocabulary.display().to_string(),
-        scenes.path("first/dvae").display().to_string(),
-    );
-    let more = [
-        "--set",
-        "steps=2",
-        "--vocabulary",
-        &vocabulary,
-        "--dvae",
-        &dvae,
-    ];
+    let (vocabulary, dvae) = (vocabulary.display().to_string(), scenes.path("first/dvae").display().to_string());
+    let more = ["--set", "steps=2", "--vocabulary", &vocabulary, "--dvae", &dvae];
     let output = scenes.pretrain("second", &more);
     assert!(output.status.success(), "{}", said(&output));
-    assert!(
-        said(&output).contains("11 word pieces"),
-        "{}",
-        said(&output)
-    );
+    assert!(said(&output).contains("11 word pieces"), "{}", said(&output));
     assert!(!scenes.path("second/dvae").exists());
-    let other = scenes.pretrain(
-        "third",
-        &[&more[..], &["--set", "visual_vocab=16"]].concat(),
-    );
+    let other = scenes.pretrain("third", &[&more[..], &["--set", "visual_vocab=16"]].concat());
     assert_refused(&other, &["32 codes", "visual_vocab = 16"]);
 }
 
@@ -258,39 +173,22 @@ fn a_run_leaves_what_people_look_at_and_a_page_of_it() {
     let read = |name: &str| fs::read_to_string(run.join(name)).unwrap();
 
     let evaluations: Vec<Value> = read("evaluation.jsonl").lines().map(json).collect();
-    assert_eq!(
-        evaluations
-            .iter()
-            .map(|row| &row["step"])
-            .collect::<Vec<_>>(),
-        [2, 4]
-    );
+    assert_eq!(evaluations.iter().map(|row| &row["step"]).collect::<Vec<_>>(), [2, 4]);
     let status = json(&read("status.json"));
-    assert_eq!(
-        (&status["state"], &status["step"]),
-        (&"finished".into(), &4.into())
-    );
+    assert_eq!((&status["state"], &status["step"]), (&"finished".into(), &4.into()));
     for step in [3, 4] {
         let set = json(&read(&format!("samples/step-{step:08}.json")));
         let samples = set["samples"].as_array().unwrap();
         assert_eq!(samples.len(), 6);
         for sample in samples {
-            assert!(
-                sample["masked"].as_str().unwrap().contains("___"),
-                "{sample}"
-            );
+            assert!(sample["masked"].as_str().unwrap().contains("___"), "{sample}");
             assert!(!sample["words"].as_array().unwrap().is_empty(), "{sample}");
             assert_eq!(sample["keywords"].as_array().unwrap().len(), 6, "{sample}");
         }
     }
     let names = |step: u32| {
         let set = json(&read(&format!("samples/step-{step:08}.json")));
-        set["samples"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|s| s["masked"].clone())
-            .collect::<Vec<_>>()
+        set["samples"].as_array().unwrap().iter().map(|s| s["masked"].clone()).collect::<Vec<_>>()
     };
     assert_eq!(names(3), names(4), "the same pairs and masks every time");
 
@@ -312,31 +210,15 @@ fn a_run_leaves_what_people_look_at_and_a_page_of_it() {
         "held_out/img_r10",
         "samples",
     ] {
-        assert!(
-            events
-                .windows(tag.len())
-                .any(|bytes| bytes == tag.as_bytes()),
-            "{tag}"
-        );
+        assert!(events.windows(tag.len()).any(|bytes| bytes == tag.as_bytes()), "{tag}");
     }
 
     let output = simla().arg("report").arg(&run).output().unwrap();
     assert!(output.status.success(), "{}", said(&output));
     let page = read("report.html");
-    for part in [
-        "finished",
-        "<svg",
-        "ITM accuracy",
-        "TR@1",
-        "data:image/png",
-        "batch_size = 8",
-    ] {
+    for part in ["finished", "<svg", "ITM accuracy", "TR@1", "data:image/png", "batch_size = 8"] {
         assert!(page.contains(part), "{part}");
     }
-    let nothing = simla()
-        .arg("report")
-        .arg(scenes.path("."))
-        .output()
-        .unwrap();
+    let nothing = simla().arg("report").arg(scenes.path(".")).output().unwrap();
     assert_refused(&nothing, &["is not a run folder"]);
 }

@@ -44,38 +44,18 @@ fn everything_a_model_sees_can_be_looked_at() {
     assert_eq!((&found["width"], &found["layer"]), (&json!(32), &json!(1)));
     let probability = found["probability"].as_f64().unwrap();
     assert!((0.0..=1.0).contains(&probability));
-    let words: Vec<&str> = found["words"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|w| w["word"].as_str().unwrap())
-        .collect();
+    let words: Vec<&str> = found["words"].as_array().unwrap().iter().map(|w| w["word"].as_str().unwrap()).collect();
     assert_eq!(words, ["the", "red", "circle"]);
-    assert_eq!(
-        found["map"].as_array().unwrap().len(),
-        16,
-        "a value a patch"
-    );
+    assert_eq!(found["map"].as_array().unwrap().len(), 16, "a value a patch");
     assert!(picture(&heat).width() >= 640);
     let text = printed(&[&ground[..], &["--layer", "0"]].concat());
-    assert!(
-        text.contains("matches") && text.contains("layer 0"),
-        "{text}"
-    );
+    assert!(text.contains("matches") && text.contains("layer 0"), "{text}");
 
     let sheet = png("keywords.png");
     let keywords = ["keywords", &image, "--checkpoint", &run, "--top", "3"];
     let found = printed_json(&[&keywords[..], &["--output", &shown(&sheet)]].concat());
-    let scores: Vec<f64> = found["keywords"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|k| k["score"].as_f64().unwrap())
-        .collect();
-    assert!(
-        scores.len() == 3 && scores.is_sorted_by(|a, b| a >= b),
-        "{scores:?}"
-    );
+    let scores: Vec<f64> = found["keywords"].as_array().unwrap().iter().map(|k| k["score"].as_f64().unwrap()).collect();
+    assert!(scores.len() == 3 && scores.is_sorted_by(|a, b| a >= b), "{scores:?}");
     picture(&sheet);
     let test = shown(&scenes.test);
     let found = printed_json(&["keywords", "--data", &test, "--checkpoint", &run]);
@@ -84,14 +64,7 @@ fn everything_a_model_sees_can_be_looked_at() {
     assert!((0.0..=100.0).contains(&found["said_percent"].as_f64().unwrap()));
 
     let sheet = png("attention.png");
-    let text = printed(&[
-        "attention",
-        &image,
-        "--checkpoint",
-        &run,
-        "--output",
-        &shown(&sheet),
-    ]);
+    let text = printed(&["attention", &image, "--checkpoint", &run, "--output", &shown(&sheet)]);
     assert!(text.contains("attention.png"));
     picture(&sheet);
 
@@ -107,10 +80,7 @@ fn everything_a_model_sees_can_be_looked_at() {
     }
     assert_eq!(found["proposals"], Value::Null, "there are none");
     let table = printed(&evaluation);
-    assert!(
-        table.contains("hottest point") && table.contains("random"),
-        "{table}"
-    );
+    assert!(table.contains("hottest point") && table.contains("random"), "{table}");
 }
 
 #[test]
@@ -168,23 +138,11 @@ fn what_cannot_be_looked_at_is_refused_with_its_name() {
     let torn = shown(&scenes.path("torn.png"));
     fs::write(&torn, b"\x89PNG\r\n\x1a\n").unwrap();
     let bad_boxes = shown(&scenes.path("boxes.json"));
-    fs::write(
-        &bad_boxes,
-        r#"[{"image": "a.png", "objects": [{"phrase": "a", "box": [0, 0, 0, 1]}]}]"#,
-    )
-    .unwrap();
+    fs::write(&bad_boxes, r#"[{"image": "a.png", "objects": [{"phrase": "a", "box": [0, 0, 0, 1]}]}]"#).unwrap();
     let output = shown(&scenes.path("out.png"));
     let refused = |arguments: &[&str], words: &[&str]| assert_refused(&output_of(arguments), words);
     let ground = |image: &str, phrase: &str, more: &[&str], words: &[&str]| {
-        let arguments = [
-            "ground",
-            image,
-            phrase,
-            "--checkpoint",
-            &run,
-            "--output",
-            &output,
-        ];
+        let arguments = ["ground", image, phrase, "--checkpoint", &run, "--output", &output];
         refused(&[&arguments[..], more].concat(), words);
         assert!(!Path::new(&output).exists());
     };
@@ -192,37 +150,13 @@ fn what_cannot_be_looked_at_is_refused_with_its_name() {
     ground(&torn, "a circle", &[], &["torn.png"]);
     ground(&image, "犬 猫", &[], &["犬 猫", "no word of it"]);
     ground(&image, " ... ", &[], &["says nothing"]);
-    ground(
-        &image,
-        "a circle",
-        &["--layer", "2"],
-        &["--layer 2", "0 to 1"],
-    );
-    refused(
-        &["ground", &image, "a", "--checkpoint", "nowhere"],
-        &["nowhere", "no checkpoint"],
-    );
+    ground(&image, "a circle", &["--layer", "2"], &["--layer 2", "0 to 1"]);
+    refused(&["ground", &image, "a", "--checkpoint", "nowhere"], &["nowhere", "no checkpoint"]);
     refused(&["keywords", &torn, "--checkpoint", &run], &["torn.png"]);
-    refused(
-        &["keywords", "--data", "none.json", "--checkpoint", &run],
-        &["none.json"],
-    );
-    refused(
-        &[
-            "attention",
-            "none.png",
-            "--checkpoint",
-            &run,
-            "--output",
-            &output,
-        ],
-        &["none.png"],
-    );
+    refused(&["keywords", "--data", "none.json", "--checkpoint", &run], &["none.json"]);
+    refused(&["attention", "none.png", "--checkpoint", &run, "--output", &output], &["none.png"]);
     let evaluate = |data: &str, words: &[&str]| {
-        refused(
-            &["eval", "grounding", "--checkpoint", &run, "--data", data],
-            words,
-        );
+        refused(&["eval", "grounding", "--checkpoint", &run, "--data", data], words);
     };
     evaluate("none.json", &["none.json"]);
     evaluate(&bad_boxes, &["boxes.json", "record 1", "above 0"]);

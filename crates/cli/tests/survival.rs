@@ -110,16 +110,11 @@ fn kill_now_and_then(run: &Path, duration: Duration, again: impl Fn() -> Command
     let mut rng = rand::rng();
     for _ in 0..KILLS {
         // Some steps and a moment later, whatever the machine does besides: none of them is set-up, the moment any part of a step.
-        let (steps, moment) = (
-            rng.random_range(0..5),
-            duration.mul_f64(rng.random_range(0.0..0.05)),
-        );
+        let (steps, moment) = (rng.random_range(0..5), duration.mul_f64(rng.random_range(0.0..0.05)));
         moments.push((steps, moment));
         let wanted = lines(run) + steps;
         let mut child = quietly(again());
-        wait_until("the next step", || {
-            lines(run) >= wanted || child.try_wait().unwrap().is_some()
-        });
+        wait_until("the next step", || lines(run) >= wanted || child.try_wait().unwrap().is_some());
         sleep(moment);
         child.kill().unwrap();
         hits += usize::from(child.wait().unwrap().code().is_none());
@@ -127,10 +122,7 @@ fn kill_now_and_then(run: &Path, duration: Duration, again: impl Fn() -> Command
     let moments = format!("killed after {moments:?}");
     let last = again().output().unwrap();
     assert!(last.status.success(), "{}, {moments}", said(&last));
-    assert!(
-        hits >= 2,
-        "{hits} of {KILLS} kills came before the end: {moments}"
-    );
+    assert!(hits >= 2, "{hits} of {KILLS} kills came before the end: {moments}");
     moments
 }
 
@@ -154,13 +146,7 @@ fn killed_at_any_moment_a_run_computes_what_it_would_have() {
     let test = scenes.test.display().to_string();
     // A checkpoint a step: many a kill falls into its writing. An epoch has six steps: alpha rises, epochs begin.
     let mut more = vec!["--eval-data", &test];
-    for setting in [
-        "steps=40",
-        "save_every_steps=1",
-        "eval_every_steps=15",
-        "dropout=0.1",
-        "keep=2",
-    ] {
+    for setting in ["steps=40", "save_every_steps=1", "eval_every_steps=15", "dropout=0.1", "keep=2"] {
         more.extend(["--set", setting]);
     }
     let start = Instant::now();
@@ -193,13 +179,7 @@ fn a_tokenizer_that_is_killed_learns_what_it_would_have() {
         command.arg("--eval-data").arg(&scenes.test);
         command.arg("--output").arg(output);
         let steps = format!("dvae_steps={STEPS}");
-        let own = [
-            steps.as_str(),
-            "visual_vocab=512",
-            "save_every_steps=3",
-            "eval_every_steps=40",
-            "keep=2",
-        ];
+        let own = [steps.as_str(), "visual_vocab=512", "save_every_steps=3", "eval_every_steps=40", "keep=2"];
         for setting in MICRO.iter().chain(&own) {
             command.args(["--set", setting]);
         }
@@ -209,11 +189,7 @@ fn a_tokenizer_that_is_killed_learns_what_it_would_have() {
     let start = Instant::now();
     assert_done(&training(&whole).output().unwrap());
     let moments = kill_now_and_then(&killed, start.elapsed(), || training(&killed));
-    let files = [
-        "checkpoints/latest",
-        "checkpoints/step-00000130/model.safetensors",
-        "samples/step-00000080.png",
-    ];
+    let files = ["checkpoints/latest", "checkpoints/step-00000130/model.safetensors", "samples/step-00000080.png"];
     assert_same(&whole, &killed, STEPS, &files, &moments);
 }
 
@@ -232,8 +208,7 @@ fn a_signal_finishes_the_step_saves_and_exits_with_its_own_status() {
         let saved = state(&run, &latest(&run));
         stopped_at = lines(&run);
         assert_eq!(saved["step"], stopped_at, "every step of the log is saved");
-        let status: Value =
-            serde_json::from_slice(&fs::read(run.join("status.json")).unwrap()).unwrap();
+        let status: Value = serde_json::from_slice(&fs::read(run.join("status.json")).unwrap()).unwrap();
         assert_eq!(status["state"], "stopped");
         command = resuming(&run, &[]);
     }
@@ -254,9 +229,7 @@ fn a_second_signal_ends_the_program_at_once() {
         more.extend(["--set", setting]);
     }
     let mut child = quietly(pretraining(&scenes.train, &run, &more));
-    wait_until("the first step's start", || {
-        run.join("status.json").exists()
-    });
+    wait_until("the first step's start", || run.join("status.json").exists());
     signal(&child, Signal::INT);
     sleep(Duration::from_millis(50));
     signal(&child, Signal::INT);
@@ -278,42 +251,22 @@ fn a_checkpoint_that_is_damaged_or_does_not_fit_is_refused_and_an_older_one_used
     fs::write(&model, &whole[..whole.len() / 2]).unwrap();
     let hint = ["step-00000004", "step-00000002", "--allow-older"];
     let truncated = resume(&run, &[]);
-    assert_refused(
-        &truncated,
-        &[&hint[..], &["model.safetensors", "bytes, expected"]].concat(),
-    );
+    assert_refused(&truncated, &[&hint[..], &["model.safetensors", "bytes, expected"]].concat());
     fs::remove_file(&model).unwrap();
-    assert_refused(
-        &resume(&run, &[]),
-        &[&hint[..], &["model.safetensors"]].concat(),
-    );
+    assert_refused(&resume(&run, &[]), &[&hint[..], &["model.safetensors"]].concat());
     let older = resume(&run, &["--allow-older"]);
     assert_done(&older);
     assert!(said(&older).contains("going on from"), "{}", said(&older));
-    assert_eq!(
-        computed(&run),
-        expected,
-        "the lost steps are computed again"
-    );
+    assert_eq!(computed(&run), expected, "the lost steps are computed again");
     assert!(fs::read(&model).unwrap() == whole);
 
     // The last checkpoint is that of a wider model.
     let dvae = run.join("dvae").display().to_string();
     let wider = ["--set", "steps=1", "--set", "text_mlp=80", "--dvae", &dvae];
     assert_done(&scenes.pretrain("wider", &wider));
-    fs::rename(
-        scenes.path("wider/checkpoints/step-00000001"),
-        run.join("checkpoints/step-00000009"),
-    )
-    .unwrap();
+    fs::rename(scenes.path("wider/checkpoints/step-00000001"), run.join("checkpoints/step-00000009")).unwrap();
     fs::write(run.join("checkpoints/latest"), "step-00000009").unwrap();
-    let shapes = [
-        "step-00000009",
-        "intermediate.dense",
-        "[80",
-        "[64",
-        "step-00000004",
-    ];
+    let shapes = ["step-00000009", "intermediate.dense", "[80", "[64", "step-00000004"];
     assert_refused(&resume(&run, &["--set", "steps=5"]), &shapes);
     assert_done(&resume(&run, &["--set", "steps=5", "--allow-older"]));
     assert_eq!((lines(&run), latest(&run).as_str()), (5, "step-00000005"));
@@ -339,11 +292,7 @@ fn what_may_change_on_resume_does_and_the_rest_is_refused() {
     assert_done(&resume(&run, &["--set", "steps=12", "--set", "lr=0.0005"]));
     let rows = metrics(&run);
     assert_eq!(rows.len(), 12);
-    assert!(
-        rows[6..]
-            .iter()
-            .all(|row| row["lr"].as_f64().unwrap() <= 0.0005)
-    );
+    assert!(rows[6..].iter().all(|row| row["lr"].as_f64().unwrap() <= 0.0005));
 
     // The best of all evaluations, those before the resume among them, is kept beside the newest.
     let text = fs::read_to_string(run.join("evaluation.jsonl")).unwrap();
@@ -352,11 +301,7 @@ fn what_may_change_on_resume_does_and_the_rest_is_refused() {
     for (i, line) in text.lines().enumerate() {
         let row: Value = serde_json::from_str(line).unwrap();
         assert_eq!(row["step"], i + 1);
-        let mean = names
-            .map(|name| row[name].as_f64().unwrap())
-            .iter()
-            .sum::<f64>()
-            / 6.0;
+        let mean = names.map(|name| row[name].as_f64().unwrap()).iter().sum::<f64>() / 6.0;
         if mean > best.1 {
             best = (i + 1, mean);
         }
@@ -378,23 +323,12 @@ fn steps_that_are_no_numbers_are_skipped_counted_and_end_the_run_before_they_are
     let run = scenes.path("run");
     assert_done(&scenes.pretrain("run", &["--set", "steps=2"]));
     let mut poison = Vec::new();
-    for setting in [
-        "lr=1e30",
-        "warmup_steps=0",
-        "steps=20",
-        "clip_norm=0",
-        "save_every_steps=1",
-        "max_bad_steps=3",
-    ] {
+    for setting in ["lr=1e30", "warmup_steps=0", "steps=20", "clip_norm=0", "save_every_steps=1", "max_bad_steps=3"] {
         poison.extend(["--set", setting]);
     }
     let output = resume(&run, &poison);
     assert_refused(&output, &["3 steps in a row", "at step 6", "lr"]);
-    assert!(
-        said(&output).contains("step 4 skipped"),
-        "{}",
-        said(&output)
-    );
+    assert!(said(&output).contains("step 4 skipped"), "{}", said(&output));
     let rows = metrics(&run);
     assert_eq!(rows.len(), 6);
     assert!(rows[..3].iter().all(|row| row["skipped"].is_null()));
@@ -423,10 +357,7 @@ fn a_disk_that_takes_no_more_leaves_the_last_checkpoint_whole() {
     assert_done(&scenes.pretrain("run", &["--set", "steps=2"]));
     let model = run.join("checkpoints/step-00000002/model.safetensors");
     const LIMIT: u64 = 128 << 10;
-    assert!(
-        fs::metadata(&model).unwrap().len() > LIMIT,
-        "the test's limit is above the file"
-    );
+    assert!(fs::metadata(&model).unwrap().len() > LIMIT, "the test's limit is above the file");
     // In blocks of 512 bytes; without the signal, a write beyond it is an error as on a full disk.
     let limits = format!("trap '' XFSZ; ulimit -f {}", LIMIT / 512);
     let output = limited(&limits, &resuming(&run, &["--set", "steps=4"]));
@@ -482,11 +413,9 @@ fn soak() {
     const STEPS: usize = 2000;
     let steps = format!("steps={STEPS}");
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let scenes =
-        simla_scenes::write(&folder.path().join("scenes"), 120, 12, 5, 32, |_| ()).unwrap();
+    let scenes = simla_scenes::write(&folder.path().join("scenes"), 120, 12, 5, 32, |_| ()).unwrap();
     // One record in ten cannot be used: torn, missing, without words.
-    let mut records: Vec<Value> =
-        serde_json::from_slice(&fs::read(&scenes.train).unwrap()).unwrap();
+    let mut records: Vec<Value> = serde_json::from_slice(&fs::read(&scenes.train).unwrap()).unwrap();
     let torn = scenes.train.with_file_name("torn.png");
     fs::write(torn, b"\x89PNG\r\n\x1a\n").unwrap();
     for (i, record) in records.iter_mut().step_by(10).enumerate() {
@@ -514,10 +443,7 @@ fn soak() {
     let start = Instant::now();
     assert_done(&pretraining(&scenes.train, &quiet, &more).output().unwrap());
     let duration = start.elapsed();
-    println!(
-        "undisturbed: {STEPS} steps in {:.0} s",
-        duration.as_secs_f64()
-    );
+    println!("undisturbed: {STEPS} steps in {:.0} s", duration.as_secs_f64());
 
     let slow_disk = SlowDisk::new(folder.path().join("noise"));
     let mut lives = 0;
@@ -541,50 +467,25 @@ fn soak() {
             assert!(status.success(), "life {lives} ended with {status}");
             break;
         }
-        let sent = if lives % 4 == 0 {
-            Signal::TERM
-        } else {
-            Signal::KILL
-        };
+        let sent = if lives % 4 == 0 { Signal::TERM } else { Signal::KILL };
         signal(&child, sent);
         let status = child.wait().unwrap();
-        println!(
-            "life {lives}: {:.1} s, at step {}, {status}",
-            life.as_secs_f64(),
-            lines(&soaked)
-        );
+        println!("life {lives}: {:.1} s, at step {}, {status}", life.as_secs_f64(), lines(&soaked));
     }
     drop(slow_disk);
-    println!(
-        "life {lives}: to the end, {:.0} s in all",
-        start.elapsed().as_secs_f64() - duration.as_secs_f64()
-    );
+    println!("life {lives}: to the end, {:.0} s in all", start.elapsed().as_secs_f64() - duration.as_secs_f64());
 
-    assert_eq!(
-        computed(&soaked),
-        computed(&quiet),
-        "nothing lost, nothing twice, every bit the same"
-    );
+    assert_eq!(computed(&soaked), computed(&quiet), "nothing lost, nothing twice, every bit the same");
     let last = format!("checkpoints/step-{STEPS:08}/model.safetensors");
     assert!(fs::read(quiet.join(&last)).unwrap() == fs::read(soaked.join(&last)).unwrap());
     println!(
         "{STEPS} of {STEPS} steps have the same numbers in both runs, bit for bit, and the last weights are the same"
     );
-    let memory: Vec<f64> = metrics(&quiet)
-        .iter()
-        .map(|row| row["memory_gib"].as_f64().unwrap())
-        .collect();
-    let quarters = memory
-        .chunks(STEPS / 4)
-        .map(|quarter| mean(quarter.iter().copied()))
-        .collect::<Vec<_>>();
+    let memory: Vec<f64> = metrics(&quiet).iter().map(|row| row["memory_gib"].as_f64().unwrap()).collect();
+    let quarters = memory.chunks(STEPS / 4).map(|quarter| mean(quarter.iter().copied())).collect::<Vec<_>>();
     println!("memory of the undisturbed run, mean of each quarter in GiB: {quarters:.4?}");
-    assert!(
-        quarters[3] < 1.03 * quarters[1],
-        "memory grows: {quarters:?}"
-    );
-    let status: Value =
-        serde_json::from_slice(&fs::read(soaked.join("status.json")).unwrap()).unwrap();
+    assert!(quarters[3] < 1.03 * quarters[1], "memory grows: {quarters:?}");
+    let status: Value = serde_json::from_slice(&fs::read(soaked.join("status.json")).unwrap()).unwrap();
     println!("bad records replaced: {} of 120", status["bad_records"]);
     assert_eq!(status["bad_records"], 12);
     assert_eq!(checkpoints(&soaked), checkpoints(&quiet));

@@ -25,23 +25,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 /// Writes records as long as those of the paper's data: one caption of about ten words each.
 fn generate(count: u64, path: PathBuf) -> Result<(), Box<dyn std::error::Error>> {
-    let words = [
-        "a",
-        "dog",
-        "runs",
-        "over",
-        "the",
-        "green",
-        "field",
-        "towards",
-        "photographer",
-        "evening",
-    ];
+    let words = ["a", "dog", "runs", "over", "the", "green", "field", "towards", "photographer", "evening"];
     let mut file = BufWriter::new(std::fs::File::create(path)?);
     for i in 0..count {
-        let caption: Vec<&str> = (0..10)
-            .map(|j| words[((i >> j) + j) as usize % words.len()])
-            .collect();
+        let caption: Vec<&str> = (0..10).map(|j| words[((i >> j) + j) as usize % words.len()]).collect();
         let before = if i == 0 { "[" } else { ",\n" };
         write!(
             file,
@@ -81,9 +68,6 @@ fn measure(path: PathBuf) -> Result<(), Box<dyn std::error::Error>> {
 
 fn peak_mib() -> Result<f64, Box<dyn std::error::Error>> {
     let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status
-        .lines()
-        .find_map(|l| l.strip_prefix("VmHWM:"))
-        .ok_or("no VmHWM in /proc/self/status")?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).ok_or("no VmHWM in /proc/self/status")?;
     Ok(line.trim().trim_end_matches("kB").trim().parse::<f64>()? / 1024.0)
 }

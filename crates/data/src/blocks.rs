@@ -25,11 +25,7 @@ pub fn masked_count(side: usize) -> usize {
 /// times; a block that adds between 1 and `remaining` patches is taken. Like BEiT's, a block is smaller than the grid in
 /// both directions. Where ten tries fail, one free patch is masked instead, so that the count is always reached.
 pub fn mask(side: usize, count: usize, grid: &mut [bool], rng: &mut ChaCha8Rng) {
-    assert!(
-        grid.len() == side * side && count <= grid.len(),
-        "{count} of {} patches, side {side}",
-        grid.len()
-    );
+    assert!(grid.len() == side * side && count <= grid.len(), "{count} of {} patches, side {side}", grid.len());
     let min_area = (PAPER_MIN_AREA * grid.len() as f64 / PAPER_PATCHES as f64).max(1.0);
     let mut remaining = count;
     while remaining > 0 {
@@ -39,18 +35,9 @@ pub fn mask(side: usize, count: usize, grid: &mut [bool], rng: &mut ChaCha8Rng) 
 }
 
 /// Masks one block; returns how many patches it added, 0 when every try failed.
-fn block(
-    side: usize,
-    min_area: f64,
-    remaining: usize,
-    grid: &mut [bool],
-    rng: &mut ChaCha8Rng,
-) -> usize {
+fn block(side: usize, min_area: f64, remaining: usize, grid: &mut [bool], rng: &mut ChaCha8Rng) -> usize {
     // Fewer may remain than the smallest area: the ends then change places, as in BEiT.
-    let (low, high) = (
-        min_area.min(remaining as f64),
-        min_area.max(remaining as f64),
-    );
+    let (low, high) = (min_area.min(remaining as f64), min_area.max(remaining as f64));
     for _ in 0..TRIES {
         let area = rng.random_range(low..=high);
         let log_aspect = rng.random_range(MIN_ASPECT.ln()..=-MIN_ASPECT.ln());
@@ -59,10 +46,7 @@ fn block(
         if height == 0 || width == 0 || height >= side || width >= side {
             continue;
         }
-        let (top, left) = (
-            rng.random_range(0..=side - height),
-            rng.random_range(0..=side - width),
-        );
+        let (top, left) = (rng.random_range(0..=side - height), rng.random_range(0..=side - width));
         let rows = || (top..top + height).map(move |y| y * side + left..y * side + left + width);
         let added = rows().flatten().filter(|&i| !grid[i]).count();
         if (1..=remaining).contains(&added) {
@@ -91,12 +75,7 @@ mod tests {
 
     fn draw(side: usize, count: usize, seed: u64) -> Vec<bool> {
         let mut grid = vec![false; side * side];
-        mask(
-            side,
-            count,
-            &mut grid,
-            &mut stream(Purpose::Sample, seed, 0, 0, 0),
-        );
+        mask(side, count, &mut grid, &mut stream(Purpose::Sample, seed, 0, 0, 0));
         grid
     }
 
@@ -136,10 +115,7 @@ mod tests {
     fn every_patch_is_masked_now_and_then() {
         let mut times = vec![0; 256];
         for seed in 0..2_000 {
-            draw(16, 75, seed)
-                .iter()
-                .zip(&mut times)
-                .for_each(|(masked, n)| *n += i32::from(*masked));
+            draw(16, 75, seed).iter().zip(&mut times).for_each(|(masked, n)| *n += i32::from(*masked));
         }
         assert_eq!(times.iter().sum::<i32>(), 75 * 2_000);
         let (min, max) = (times.iter().min().unwrap(), times.iter().max().unwrap());

@@ -54,40 +54,21 @@ pub struct ReferFiles {
 #[allow(missing_docs)]
 pub enum BoxesError {
     #[error("{}: {error}", path.display())]
-    Io {
-        path: PathBuf,
-        error: std::io::Error,
-    },
+    Io { path: PathBuf, error: std::io::Error },
     #[error("{}: {error}; expected {expected}", path.display())]
-    Json {
-        path: PathBuf,
-        error: serde_json::Error,
-        expected: &'static str,
-    },
+    Json { path: PathBuf, error: serde_json::Error, expected: &'static str },
     #[error("{}: no record with a phrase and a box", path.display())]
     Empty { path: PathBuf },
     #[error("{}, record {record}: the box {bounds:?} of {phrase:?}: expected left, top, width and height in pixels, the last two above 0", path.display())]
-    Box {
-        path: PathBuf,
-        record: usize,
-        phrase: String,
-        bounds: Bounds,
-    },
+    Box { path: PathBuf, record: usize, phrase: String, bounds: Bounds },
     #[error("{}: {kind} {id} is missing; {wanted_by} needs it", path.display())]
-    Missing {
-        path: PathBuf,
-        kind: &'static str,
-        id: i64,
-        wanted_by: String,
-    },
+    Missing { path: PathBuf, kind: &'static str, id: i64, wanted_by: String },
 }
 
-const BOXED: &str =
-    r#"[{"image": "1.jpg", "objects": [{"phrase": "a dog", "box": [left, top, width, height]}]}]"#;
+const BOXED: &str = r#"[{"image": "1.jpg", "objects": [{"phrase": "a dog", "box": [left, top, width, height]}]}]"#;
 const AUTHORS: &str = r#"[{"image": "1.jpg", "text": "the dog on the left", "ref_id": 1}]"#;
 const REFS: &str = r#"REFER's refs as JSON: [{"ref_id": 1, "ann_id": 1, "image_id": 1, "split": "testA"}] (python3 -c "import json, pickle, sys; json.dump(pickle.load(open(sys.argv[1], 'rb')), open(sys.argv[2], 'w'))" 'refs(unc).p' refs.json)"#;
-const INSTANCES: &str =
-    r#"COCO's instances: {"annotations": [{"id": 1, "bbox": [left, top, width, height]}]}"#;
+const INSTANCES: &str = r#"COCO's instances: {"annotations": [{"id": 1, "bbox": [left, top, width, height]}]}"#;
 const DETECTIONS: &str = r#"{"image id": [[left, top, width, height, score]]}"#;
 
 #[derive(Deserialize)]
@@ -115,10 +96,7 @@ impl TryFrom<Vec<f64>> for Detection {
     fn try_from(numbers: Vec<f64>) -> Result<Self, String> {
         match numbers.first_chunk() {
             Some(bounds) => Ok(Self(*bounds)),
-            None => Err(format!(
-                "a box of {} numbers, at least 4 expected",
-                numbers.len()
-            )),
+            None => Err(format!("a box of {} numbers, at least 4 expected", numbers.len())),
         }
     }
 }
@@ -187,19 +165,13 @@ pub fn read_boxes(
 
 fn read_objects(path: &Path) -> Result<Vec<BoxedPicture>, BoxesError> {
     let records: Vec<Record> = read_json(path, BOXED)?;
-    let phrase = |object: Object| BoxedPhrase {
-        phrase: object.phrase,
-        bounds: object.r#box,
-        split: object.split,
-    };
+    let phrase = |object: Object| BoxedPhrase { phrase: object.phrase, bounds: object.r#box, split: object.split };
     Ok(records
         .into_iter()
         .map(|record| BoxedPicture {
             image: record.image,
             objects: record.objects.into_iter().map(phrase).collect(),
-            proposals: record
-                .proposals
-                .map(|boxes| boxes.into_iter().map(|Detection(bounds)| bounds).collect()),
+            proposals: record.proposals.map(|boxes| boxes.into_iter().map(|Detection(bounds)| bounds).collect()),
         })
         .collect())
 }
@@ -218,51 +190,27 @@ fn read_refer(path: &Path, files: &ReferFiles) -> Result<Vec<BoxedPicture>, Boxe
 
     let mut pictures: Vec<BoxedPicture> = Vec::new();
     let mut place: BTreeMap<PathBuf, usize> = BTreeMap::new();
-    for Annotated {
-        image,
-        text,
-        ref_id,
-    } in annotated
-    {
-        let missing = |path: &Path, kind, id| BoxesError::Missing {
-            path: path.into(),
-            kind,
-            id,
-            wanted_by: format!("{text:?}"),
-        };
-        let found = refs
-            .get(&ref_id)
-            .ok_or_else(|| missing(&files.refs, "ref_id", ref_id))?;
-        let bounds = boxes
-            .get(&found.ann_id)
-            .ok_or_else(|| missing(&files.instances, "annotation", found.ann_id))?;
+    for Annotated { image, text, ref_id } in annotated {
+        let missing =
+            |path: &Path, kind, id| BoxesError::Missing { path: path.into(), kind, id, wanted_by: format!("{text:?}") };
+        let found = refs.get(&ref_id).ok_or_else(|| missing(&files.refs, "ref_id", ref_id))?;
+        let bounds = boxes.get(&found.ann_id).ok_or_else(|| missing(&files.instances, "annotation", found.ann_id))?;
         let at = *place.entry(image.clone()).or_insert_with(|| {
             // A picture without any detection has no proposals to be right with.
             let proposals = detections.as_mut().map(|all| {
                 let found = all.remove(&found.image_id.to_string()).unwrap_or_default();
                 found.into_iter().map(|Detection(bounds)| bounds).collect()
             });
-            pictures.push(BoxedPicture {
-                image,
-                objects: vec![],
-                proposals,
-            });
+            pictures.push(BoxedPicture { image, objects: vec![], proposals });
             pictures.len() - 1
         });
-        pictures[at].objects.push(BoxedPhrase {
-            bounds: *bounds,
-            split: Some(found.split.clone()),
-            phrase: text,
-        });
+        pictures[at].objects.push(BoxedPhrase { bounds: *bounds, split: Some(found.split.clone()), phrase: text });
     }
     Ok(pictures)
 }
 
 fn read_json<T: DeserializeOwned>(path: &Path, expected: &'static str) -> Result<T, BoxesError> {
-    let file = File::open(path).map_err(|error| BoxesError::Io {
-        path: path.into(),
-        error,
-    })?;
+    let file = File::open(path).map_err(|error| BoxesError::Io { path: path.into(), error })?;
     serde_json::from_reader(BufReader::new(file)).map_err(|error| BoxesError::Json {
         path: path.into(),
         error,
@@ -316,10 +264,7 @@ mod tests {
             r#"{"images": [], "annotations": [{"id": 50, "bbox": [0, 1, 2, 3.5], "iscrowd": 0}, {"id": 60, "bbox": [1, 1, 1, 1]},
                 {"id": 70, "bbox": [9, 9, 9, 9]}]}"#,
         ),
-        (
-            "detections.json",
-            r#"{"1": [[0, 0, 4, 4, 0.9], [5, 5, 4, 4, 0.8]]}"#,
-        ),
+        ("detections.json", r#"{"1": [[0, 0, 4, 4, 0.9], [5, 5, 4, 4, 0.8]]}"#),
     ];
 
     #[test]
@@ -328,43 +273,25 @@ mod tests {
         let found = read_boxes(&files.path("data.json"), None, Some(&files.refer())).unwrap();
         assert_eq!(found.len(), 2, "pictures, each once");
         assert_eq!(found[0].image, files.path("a.jpg"));
-        let phrases: Vec<_> = found[0]
-            .objects
-            .iter()
-            .map(|o| (o.phrase.as_str(), o.bounds))
-            .collect();
-        assert_eq!(
-            phrases,
-            [("left dog", [0.0, 1.0, 2.0, 3.5]), ("right dog", [9.0; 4])]
-        );
+        let phrases: Vec<_> = found[0].objects.iter().map(|o| (o.phrase.as_str(), o.bounds)).collect();
+        assert_eq!(phrases, [("left dog", [0.0, 1.0, 2.0, 3.5]), ("right dog", [9.0; 4])]);
         assert_eq!(found[1].objects[0].split.as_deref(), Some("testB"));
         let first = found[0].proposals.as_ref().unwrap();
         assert_eq!(first[1], [5.0, 5.0, 4.0, 4.0]);
-        assert_eq!(
-            found[1].proposals,
-            Some(vec![]),
-            "detections without this picture"
-        );
+        assert_eq!(found[1].proposals, Some(vec![]), "detections without this picture");
     }
 
     #[test]
     fn a_missing_id_is_named_with_its_file() {
         for (file, text, words) in [
             ("refs.json", "[]", ["refs.json", "ref_id 5"]),
-            (
-                "instances.json",
-                r#"{"annotations": []}"#,
-                ["instances.json", "annotation 50"],
-            ),
+            ("instances.json", r#"{"annotations": []}"#, ["instances.json", "annotation 50"]),
         ] {
             let files = Files::new(&REFER);
             fs::write(files.path(file), text).unwrap();
             let error = read_boxes(&files.path("data.json"), None, Some(&files.refer()));
             let error = error.unwrap_err().to_string();
-            assert!(
-                words.iter().all(|w| error.contains(w)) && error.contains("left dog"),
-                "{error}"
-            );
+            assert!(words.iter().all(|w| error.contains(w)) && error.contains("left dog"), "{error}");
         }
     }
 
@@ -379,10 +306,7 @@ mod tests {
         let root = Path::new("elsewhere");
         let found = read_boxes(&files.path("boxes.json"), Some(root), None).unwrap();
         assert_eq!(found.len(), 2);
-        assert_eq!(
-            (&found[0].image, &found[0].proposals),
-            (&root.join("a.png"), &None)
-        );
+        assert_eq!((&found[0].image, &found[0].proposals), (&root.join("a.png"), &None));
         assert_eq!(found[1].proposals.as_ref().unwrap().len(), 2);
     }
 
@@ -391,27 +315,16 @@ mod tests {
         for (text, words) in [
             ("[]", "no record"),
             (r#"[{"image": "a.png"}]"#, "missing field `objects`"),
-            (
-                r#"[{"image": "a.png", "objects": [{"phrase": "a", "box": [1, 2, 3]}]}]"#,
-                "invalid length 3",
-            ),
+            (r#"[{"image": "a.png", "objects": [{"phrase": "a", "box": [1, 2, 3]}]}]"#, "invalid length 3"),
             (
                 r#"[{"image": "a.png", "objects": [{"phrase": "a", "box": [1, 2, 0, 4]}]}]"#,
                 "record 1: the box [1.0, 2.0, 0.0, 4.0] of \"a\"",
             ),
-            (
-                r#"[{"image": "a.png", "objects": [], "proposals": [[1]]}]"#,
-                "a box of 1 numbers",
-            ),
+            (r#"[{"image": "a.png", "objects": [], "proposals": [[1]]}]"#, "a box of 1 numbers"),
         ] {
             let files = Files::new(&[("boxes.json", text)]);
-            let error = read_boxes(&files.path("boxes.json"), None, None)
-                .unwrap_err()
-                .to_string();
-            assert!(
-                error.contains(words) && error.contains("boxes.json"),
-                "{error}"
-            );
+            let error = read_boxes(&files.path("boxes.json"), None, None).unwrap_err().to_string();
+            assert!(error.contains(words) && error.contains("boxes.json"), "{error}");
         }
         let error = read_boxes(Path::new("nowhere.json"), None, None).unwrap_err();
         assert!(error.to_string().starts_with("nowhere.json: "));

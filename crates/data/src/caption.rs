@@ -41,10 +41,7 @@ mod tests {
     fn follows_the_recipe_by_hand() {
         for (given, expected) in [
             ("A dog.", "a dog"),
-            (
-                "Well, \"it's\" (a) *new* #1: day; yes~ no!?",
-                "well its a new 1 day yes no",
-            ),
+            ("Well, \"it's\" (a) *new* #1: day; yes~ no!?", "well its a new 1 day yes no"),
             ("tri-colored and/or black", "tri colored and or black"),
             ("<person> meets <PERSON>", "person meets person"),
             ("  many \t\n spaces  ", "many spaces"),

@@ -31,14 +31,9 @@ impl FromStr for Source {
     type Err = std::convert::Infallible;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let weighted = text
-            .rsplit_once('@')
-            .and_then(|(path, weight)| Some((path, weight.parse().ok()?)));
+        let weighted = text.rsplit_once('@').and_then(|(path, weight)| Some((path, weight.parse().ok()?)));
         Ok(match weighted {
-            Some((path, weight)) if !Path::new(text).exists() => Source {
-                path: path.into(),
-                weight,
-            },
+            Some((path, weight)) if !Path::new(text).exists() => Source { path: path.into(), weight },
             _ => Source::from(PathBuf::from(text)),
         })
     }
@@ -84,46 +79,26 @@ impl Dataset {
             return Err(OpenError::NoSources);
         }
         if !(0.0..=1.0).contains(&options.max_bad_share) {
-            return Err(OpenError::BadShare {
-                value: options.max_bad_share,
-            });
+            return Err(OpenError::BadShare { value: options.max_bad_share });
         }
         if let Some(root) = &options.image_root {
-            std::fs::read_dir(root).map_err(|error| OpenError::ImageRoot {
-                path: root.clone(),
-                error,
-            })?;
+            std::fs::read_dir(root).map_err(|error| OpenError::ImageRoot { path: root.clone(), error })?;
         }
         let (mut opened, mut first) = (Vec::new(), 0);
         for Source { path, weight } in sources {
             if !(*weight > 0.0 && *weight <= MAX_WEIGHT) {
-                return Err(OpenError::Weight {
-                    path: path.clone(),
-                    weight: *weight,
-                });
+                return Err(OpenError::Weight { path: path.clone(), weight: *weight });
             }
-            let mut records =
-                sources::open(path, options, &mut |done, all| watch(path, done, all))?;
+            let mut records = sources::open(path, options, &mut |done, all| watch(path, done, all))?;
             if options.each_caption {
                 let pairs = Pairs::of(records, options.index_folder.as_deref());
-                records = Box::new(pairs.map_err(|error| OpenError::Io {
-                    path: path.clone(),
-                    error,
-                })?);
+                records = Box::new(pairs.map_err(|error| OpenError::Io { path: path.clone(), error })?);
             }
             let next = first + records.len();
-            opened.push(Opened {
-                path: path.clone(),
-                weight: *weight,
-                first,
-                records,
-            });
+            opened.push(Opened { path: path.clone(), weight: *weight, first, records });
             first = next;
         }
-        Ok(Dataset {
-            sources: opened,
-            max_bad_share: options.max_bad_share,
-        })
+        Ok(Dataset { sources: opened, max_bad_share: options.max_bad_share })
     }
 
     /// Number of records.
@@ -157,18 +132,8 @@ impl Dataset {
         let entry = self.entry(index)?;
         let mut image = Vec::new();
         entry.read_image(&mut image)?;
-        let Entry {
-            captions,
-            name,
-            image_id,
-            ..
-        } = entry;
-        Ok(Record {
-            image,
-            captions,
-            name,
-            image_id,
-        })
+        let Entry { captions, name, image_id, .. } = entry;
+        Ok(Record { image, captions, name, image_id })
     }
 
     /// All captions of all records that have any, in the order of the files. `watch` is told how many records came before.
@@ -182,9 +147,7 @@ impl Dataset {
 
     /// The sources' paths with their numbers of records.
     pub fn sources(&self) -> impl Iterator<Item = (&Path, u64)> {
-        self.sources
-            .iter()
-            .map(|s| (s.path.as_path(), s.records.len()))
+        self.sources.iter().map(|s| (s.path.as_path(), s.records.len()))
     }
 
     /// What is wrong with whole files of the sources that are used all the same: shards that are cut off or damaged, of which

@@ -38,12 +38,7 @@ pub struct EvaluationPlan {
 
 impl Default for EvaluationPlan {
     fn default() -> Self {
-        EvaluationPlan {
-            batch: 32,
-            side: 256,
-            max_tokens: MAX_TOKENS,
-            workers: 0,
-        }
+        EvaluationPlan { batch: 32, side: 256, max_tokens: MAX_TOKENS, workers: 0 }
     }
 }
 
@@ -90,28 +85,14 @@ struct Shared {
 
 impl EvaluationSet {
     /// Starts reading.
-    pub fn start(
-        dataset: Arc<Dataset>,
-        vocabulary: Arc<Vocabulary>,
-        plan: EvaluationPlan,
-    ) -> Result<Self, LoadError> {
-        let refuse = |field, value, expected: &str| {
-            Err(SettingError {
-                field,
-                value,
-                expected: expected.into(),
-            }
-            .into())
-        };
+    pub fn start(dataset: Arc<Dataset>, vocabulary: Arc<Vocabulary>, plan: EvaluationPlan) -> Result<Self, LoadError> {
+        let refuse =
+            |field, value, expected: &str| Err(SettingError { field, value, expected: expected.into() }.into());
         if plan.batch == 0 {
             return refuse("batch", 0, "at least 1 image");
         }
         if plan.max_tokens < 3 {
-            return refuse(
-                "max_tokens",
-                plan.max_tokens as u64,
-                "at least 3: [CLS], a word and [SEP]",
-            );
+            return refuse("max_tokens", plan.max_tokens as u64, "at least 3: [CLS], a word and [SEP]");
         }
         if plan.side == 0 {
             return refuse("side", 0, "at least 1 pixel");
@@ -120,29 +101,15 @@ impl EvaluationSet {
         let workbenches = workers::workbenches(&pool);
         let tally = Tally::new(dataset.len(), dataset.max_bad_share());
         let stop = AtomicBool::new(false);
-        let shared = Arc::new(Shared {
-            dataset,
-            vocabulary,
-            plan,
-            tally,
-            stop,
-            pool,
-            workbenches,
-        });
+        let shared = Arc::new(Shared { dataset, vocabulary, plan, tally, stop, pool, workbenches });
         let (sender, receiver) = sync_channel(PREFETCH);
         let run = {
             let shared = Arc::clone(&shared);
             move || shared.build_batches(&sender)
         };
-        let thread = std::thread::Builder::new()
-            .name("simla-evaluation".into())
-            .spawn(run);
+        let thread = std::thread::Builder::new().name("simla-evaluation".into()).spawn(run);
         let builder = thread.map_err(|e| LoadError::Threads(e.to_string()))?;
-        Ok(EvaluationSet {
-            shared,
-            batches: Some(receiver),
-            builder: Some(builder),
-        })
+        Ok(EvaluationSet { shared, batches: Some(receiver), builder: Some(builder) })
     }
 
     /// Number of records, bad ones included.
@@ -185,8 +152,7 @@ impl Shared {
         for start in (0..self.dataset.len()).step_by(self.plan.batch) {
             let records = start..(start + size).min(self.dataset.len());
             let build = AssertUnwindSafe(|| self.build(records, first));
-            let batch = catch_unwind(build)
-                .unwrap_or_else(|panic| Err(LoadError::panic(start / size, panic)));
+            let batch = catch_unwind(build).unwrap_or_else(|panic| Err(LoadError::panic(start / size, panic)));
             let done = match &batch {
                 Ok(batch) if batch.size == 0 => continue,
                 Ok(batch) => {
@@ -206,10 +172,7 @@ impl Shared {
         let area = side * side * 3;
         let count = (records.end - records.start) as usize;
         let mut images = vec![0; count * area];
-        let views = images
-            .par_chunks_exact_mut(area)
-            .enumerate()
-            .with_max_len(1);
+        let views = images.par_chunks_exact_mut(area).enumerate().with_max_len(1);
         let entries: Vec<Option<Entry>> = self.pool.install(|| {
             views
                 .map(|(nth, view)| {
@@ -245,24 +208,12 @@ impl Shared {
             records: Vec::new(),
         };
         for (nth, entry) in entries.into_iter().enumerate() {
-            let Some(Entry {
-                captions,
-                name,
-                image_id,
-                ..
-            }) = entry
-            else {
+            let Some(Entry { captions, name, image_id, .. }) = entry else {
                 continue;
             };
             images.copy_within(nth * area..(nth + 1) * area, batch.size * area); // close the gaps of bad ones
-            batch
-                .image_of
-                .extend(std::iter::repeat_n(first + batch.size, captions.len()));
-            batch.ids.extend(
-                captions
-                    .iter()
-                    .map(|c| self.vocabulary.encode(c, self.plan.max_tokens)),
-            );
+            batch.image_of.extend(std::iter::repeat_n(first + batch.size, captions.len()));
+            batch.ids.extend(captions.iter().map(|c| self.vocabulary.encode(c, self.plan.max_tokens)));
             batch.captions.extend(captions);
             batch.image_ids.push(image_id);
             batch.records.push(name);

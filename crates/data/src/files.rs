@@ -42,9 +42,7 @@ pub fn sync_folder(path: &Path) -> io::Result<()> {
 /// # Errors
 /// What the system said.
 pub fn sync_parent(path: &Path) -> io::Result<()> {
-    let parent = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
+    let parent = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     sync_folder(parent.unwrap_or(Path::new(".")))
 }
 

@@ -28,12 +28,7 @@ pub struct InspectOptions {
 
 impl Default for InspectOptions {
     fn default() -> Self {
-        InspectOptions {
-            images: 1000,
-            samples: 16,
-            max_tokens: crate::vocabulary::MAX_TOKENS,
-            seed: 0,
-        }
+        InspectOptions { images: 1000, samples: 16, max_tokens: crate::vocabulary::MAX_TOKENS, seed: 0 }
     }
 }
 
@@ -116,18 +111,12 @@ pub fn inspect(
             let entry = dataset.entry(index);
             one_more();
             tally.note(index, entry.as_ref().err());
-            entry
-                .iter()
-                .flat_map(|e| &e.captions)
-                .for_each(|caption| texts.add(caption, vocabulary, options));
+            entry.iter().flat_map(|e| &e.captions).for_each(|caption| texts.add(caption, vocabulary, options));
             texts
         })
         .reduce(Texts::default, Texts::join);
 
-    let spread = Permutation::draw(
-        records,
-        &mut stream(Purpose::Preflight, options.seed, 0, 0, 0),
-    );
+    let spread = Permutation::draw(records, &mut stream(Purpose::Preflight, options.seed, 0, 0, 0));
     let looked: Vec<Looked> = (0..images)
         .into_par_iter()
         .filter_map(|nth| {
@@ -136,29 +125,18 @@ pub fn inspect(
             let entry = dataset.entry(index).ok()?; // noted above
             let mut bytes = Vec::new();
             let picture = entry.read_image(&mut bytes).and_then(|()| {
-                simla_image::decode(&bytes, &Limits::default())
-                    .map_err(|error| entry.unreadable(error))
+                simla_image::decode(&bytes, &Limits::default()).map_err(|error| entry.unreadable(error))
             });
             tally.note(index, picture.as_ref().err());
             let (width, height) = picture.ok()?.dimensions();
-            Some(Looked {
-                index,
-                width,
-                height,
-                bytes: bytes.len() as u32,
-            })
+            Some(Looked { index, width, height, bytes: bytes.len() as u32 })
         })
         .collect();
 
     let quantiles = |of: fn(&Looked) -> u32| {
         let mut values: Vec<u32> = looked.iter().map(of).collect();
         values.sort_unstable();
-        let at = |share: usize| {
-            values
-                .get(values.len().saturating_sub(1) * share / 2)
-                .copied()
-                .unwrap_or(0)
-        };
+        let at = |share: usize| values.get(values.len().saturating_sub(1) * share / 2).copied().unwrap_or(0);
         [at(0), at(1), at(2)]
     };
     let bytes: u64 = looked.iter().map(|one| u64::from(one.bytes)).sum();
@@ -179,10 +157,7 @@ pub fn inspect(
         })
     };
     Inspection {
-        sources: dataset
-            .sources()
-            .map(|(path, n)| (path.to_path_buf(), n))
-            .collect(),
+        sources: dataset.sources().map(|(path, n)| (path.to_path_buf(), n)).collect(),
         records,
         epoch: dataset.epoch_len(),
         captions: texts.words.iter().sum(),
@@ -190,11 +165,7 @@ pub fn inspect(
         pieces: vocabulary.map(|_| texts.pieces),
         images,
         report: tally.report(),
-        samples: looked
-            .iter()
-            .filter_map(sample)
-            .take(options.samples)
-            .collect(),
+        samples: looked.iter().filter_map(sample).take(options.samples).collect(),
     }
 }
 
@@ -215,10 +186,7 @@ struct Texts {
 
 impl Default for Texts {
     fn default() -> Self {
-        Texts {
-            words: vec![0; MAX_WORDS + 2],
-            pieces: Pieces::default(),
-        }
+        Texts { words: vec![0; MAX_WORDS + 2], pieces: Pieces::default() }
     }
 }
 
@@ -228,30 +196,16 @@ impl Texts {
         self.words[words.min(MAX_WORDS + 1)] += 1;
         if let Some(vocabulary) = vocabulary {
             let ids = vocabulary.encode(caption, usize::MAX);
-            let Pieces {
-                pieces,
-                unknown,
-                cut,
-            } = &mut self.pieces;
+            let Pieces { pieces, unknown, cut } = &mut self.pieces;
             *pieces += ids.len() as u64 - 2;
-            *unknown += ids
-                .iter()
-                .filter(|id| **id == vocabulary.special().unk)
-                .count() as u64;
+            *unknown += ids.iter().filter(|id| **id == vocabulary.special().unk).count() as u64;
             *cut += u64::from(ids.len() > options.max_tokens);
         }
     }
 
     fn join(mut self, other: Self) -> Self {
-        self.words
-            .iter_mut()
-            .zip(other.words)
-            .for_each(|(n, more)| *n += more);
-        let Pieces {
-            pieces,
-            unknown,
-            cut,
-        } = other.pieces;
+        self.words.iter_mut().zip(other.words).for_each(|(n, more)| *n += more);
+        let Pieces { pieces, unknown, cut } = other.pieces;
         self.pieces.pieces += pieces;
         self.pieces.unknown += unknown;
         self.pieces.cut += cut;

@@ -20,10 +20,7 @@ const MAX_WORD_CHARACTERS: usize = 100;
 const MAX_DISTINCT_WORDS: usize = 2_000_000;
 
 /// The pieces of a vocabulary of at most `size`, in the order of their ids.
-pub(crate) fn pieces(
-    captions: impl Iterator<Item = String>,
-    size: usize,
-) -> Result<Vec<String>, VocabularyError> {
+pub(crate) fn pieces(captions: impl Iterator<Item = String>, size: usize) -> Result<Vec<String>, VocabularyError> {
     let words = count_words(captions);
     if words.is_empty() {
         return Err(VocabularyError::NoWords);
@@ -34,11 +31,7 @@ pub(crate) fn pieces(
         return Err(VocabularyError::TooSmall { size, least });
     }
     while SPECIAL_PIECES.len() + learner.pieces.len() < size && learner.join_most_frequent() {}
-    Ok(SPECIAL_PIECES
-        .iter()
-        .map(|p| p.to_string())
-        .chain(learner.pieces)
-        .collect())
+    Ok(SPECIAL_PIECES.iter().map(|p| p.to_string()).chain(learner.pieces).collect())
 }
 
 fn count_words(captions: impl Iterator<Item = String>) -> BTreeMap<String, u64> {
@@ -86,8 +79,7 @@ impl Learner {
     fn start(counts: &BTreeMap<String, u64>) -> Self {
         let mut characters: BTreeMap<char, u64> = BTreeMap::new();
         for (word, count) in counts {
-            word.chars()
-                .for_each(|c| *characters.entry(c).or_default() += count);
+            word.chars().for_each(|c| *characters.entry(c).or_default() += count);
         }
         let mut kept: Vec<(char, u64)> = characters.into_iter().collect();
         kept.sort_by_key(|(c, count)| (std::cmp::Reverse(*count), *c));
@@ -95,35 +87,14 @@ impl Learner {
         let kept: BTreeSet<char> = kept.into_iter().map(|(c, _)| c).collect();
 
         let split = |word: &str| -> Vec<String> {
-            word.chars()
-                .enumerate()
-                .map(|(i, c)| {
-                    if i == 0 {
-                        c.to_string()
-                    } else {
-                        format!("##{c}")
-                    }
-                })
-                .collect()
+            word.chars().enumerate().map(|(i, c)| if i == 0 { c.to_string() } else { format!("##{c}") }).collect()
         };
-        let known = || {
-            counts
-                .iter()
-                .filter(|(word, _)| word.chars().all(|c| kept.contains(&c)))
-        };
+        let known = || counts.iter().filter(|(word, _)| word.chars().all(|c| kept.contains(&c)));
         let alphabet: BTreeSet<String> = known().flat_map(|(word, _)| split(word)).collect();
         let pieces: Vec<String> = alphabet.into_iter().collect();
         let ids: HashMap<String, usize> = pieces.iter().cloned().zip(0..).collect();
-        let words = known()
-            .map(|(word, count)| (split(word).iter().map(|p| ids[p]).collect(), *count))
-            .collect();
-        let mut learner = Learner {
-            pieces,
-            ids,
-            words,
-            pairs: HashMap::new(),
-            queue: BinaryHeap::new(),
-        };
+        let words = known().map(|(word, count)| (split(word).iter().map(|p| ids[p]).collect(), *count)).collect();
+        let mut learner = Learner { pieces, ids, words, pairs: HashMap::new(), queue: BinaryHeap::new() };
         let mut changed = BTreeSet::new();
         for word in 0..learner.words.len() {
             learner.add_pairs(word, &mut changed);
@@ -223,15 +194,9 @@ mod tests {
     fn joins_by_hand() {
         // Characters: a ##b (x5), a ##b ##c (x2), d ##b (x1). Pairs: a+##b 7, ##b+##c 2, d+##b 1.
         let captions = ["ab ab", "ab ab ab abc", "abc db"];
-        let start = [
-            "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "##b", "##c", "a", "d",
-        ];
+        let start = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "##b", "##c", "a", "d"];
         let expected: Vec<&str> = start.into_iter().chain(["ab", "abc", "db"]).collect();
-        assert_eq!(
-            learn(&captions, 100),
-            expected,
-            "ab (7), then ab+##c (2), then d+##b (1)"
-        );
+        assert_eq!(learn(&captions, 100), expected, "ab (7), then ab+##c (2), then d+##b (1)");
         assert_eq!(learn(&captions, 10), expected[..10]);
         assert_eq!(learn(&captions, 9), expected[..9]);
     }
@@ -249,25 +214,14 @@ mod tests {
 
     #[test]
     fn ties_go_to_the_alphabet() {
-        assert_eq!(
-            learn(&["zy xw"], 100)[5..],
-            ["##w", "##y", "x", "z", "xw", "zy"]
-        );
+        assert_eq!(learn(&["zy xw"], 100)[5..], ["##w", "##y", "x", "z", "xw", "zy"]);
     }
 
     #[test]
     fn the_same_captions_give_the_same_vocabulary() {
-        let words = [
-            "dog", "dogs", "running", "runs", "cat", "catching", "ball", "balls", "snow", "snowy",
-            "été",
-        ];
+        let words = ["dog", "dogs", "running", "runs", "cat", "catching", "ball", "balls", "snow", "snowy", "été"];
         let captions: Vec<String> = (0..200usize)
-            .map(|i| {
-                (0..6)
-                    .map(|j| words[(i * 7 + j * i * 3 + j) % words.len()])
-                    .collect::<Vec<_>>()
-                    .join(" ")
-            })
+            .map(|i| (0..6).map(|j| words[(i * 7 + j * i * 3 + j) % words.len()]).collect::<Vec<_>>().join(" "))
             .collect();
         let first = pieces(captions.iter().cloned(), 60).unwrap();
         for _ in 0..5 {
@@ -281,16 +235,8 @@ mod tests {
 
     #[test]
     fn refuses_what_cannot_be() {
-        assert!(matches!(
-            pieces(["!", ""].iter().map(|s| s.to_string()), 100),
-            Err(VocabularyError::NoWords)
-        ));
+        assert!(matches!(pieces(["!", ""].iter().map(|s| s.to_string()), 100), Err(VocabularyError::NoWords)));
         let error = pieces(["abc"].iter().map(|s| s.to_string()), 7).unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .contains("a size of 7 was asked for, at least 8"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("a size of 7 was asked for, at least 8"), "{error}");
     }
 }

@@ -48,13 +48,9 @@ pub enum LoadError {
     Setting(#[from] SettingError),
     #[error("the recipe of the views: {0}")]
     Recipe(ImageError),
-    #[error(
-        "too many bad records, more than a share of {max_bad_share} (`max_bad_share`): {report}"
-    )]
+    #[error("too many bad records, more than a share of {max_bad_share} (`max_bad_share`): {report}")]
     TooManyBad { max_bad_share: f64, report: Report },
-    #[error(
-        "step {step}: none of {MAX_SUBSTITUTES} records in place of a bad one could be used: {report}"
-    )]
+    #[error("step {step}: none of {MAX_SUBSTITUTES} records in place of a bad one could be used: {report}")]
     NoSubstitute { step: u64, report: Report },
     #[error("step or batch {step}: a worker failed: {message}")]
     Panic { step: u64, message: String },
@@ -143,30 +139,15 @@ impl Loader {
             nanoseconds: Default::default(),
         });
         shared.preflight()?;
-        let mut loader = Loader {
-            shared,
-            channels: Vec::new(),
-            builders: Vec::new(),
-            next_step,
-            steps_per_epoch,
-            failed: false,
-        };
+        let mut loader =
+            Loader { shared, channels: Vec::new(), builders: Vec::new(), next_step, steps_per_epoch, failed: false };
         for builder in 0..BUILDERS {
-            let capacity = loader
-                .shared
-                .plan
-                .prefetch
-                .div_ceil(BUILDERS as usize)
-                .max(1);
+            let capacity = loader.shared.plan.prefetch.div_ceil(BUILDERS as usize).max(1);
             let (sender, receiver) = sync_channel(capacity);
             let shared = Arc::clone(&loader.shared);
             let run = move || shared.build_batches(next_step + builder, steps_per_epoch, &sender);
-            let thread = std::thread::Builder::new()
-                .name(format!("simla-batches-{builder}"))
-                .spawn(run);
-            loader
-                .builders
-                .push(thread.map_err(|e| LoadError::Threads(e.to_string()))?);
+            let thread = std::thread::Builder::new().name(format!("simla-batches-{builder}")).spawn(run);
+            loader.builders.push(thread.map_err(|e| LoadError::Threads(e.to_string()))?);
             loader.channels.push(receiver);
         }
         Ok(loader)
@@ -184,11 +165,7 @@ impl Loader {
 
     /// Where the workers' time went so far.
     pub fn times(&self) -> Times {
-        let [read, image, words] = self
-            .shared
-            .nanoseconds
-            .each_ref()
-            .map(|n| n.load(Relaxed) as f64 * 1e-9);
+        let [read, image, words] = self.shared.nanoseconds.each_ref().map(|n| n.load(Relaxed) as f64 * 1e-9);
         Times { read, image, words }
     }
 }
@@ -202,9 +179,7 @@ impl Iterator for Loader {
         }
         let builder = (self.next_step - self.shared.plan.first_step) % BUILDERS;
         self.next_step += 1;
-        let batch = self.channels[builder as usize]
-            .recv()
-            .unwrap_or(Err(LoadError::Stopped));
+        let batch = self.channels[builder as usize].recv().unwrap_or(Err(LoadError::Stopped));
         self.failed = batch.is_err();
         Some(batch)
     }
@@ -224,10 +199,7 @@ impl Shared {
     /// Tries some records, spread over the data set, so that a hopeless run ends before it begins.
     fn preflight(&self) -> Result<(), LoadError> {
         let records = self.dataset.len();
-        let spread = Permutation::draw(
-            records,
-            &mut stream(Purpose::Preflight, self.plan.seed, 0, 0, 0),
-        );
+        let spread = Permutation::draw(records, &mut stream(Purpose::Preflight, self.plan.seed, 0, 0, 0));
         let side = self.recipe.side as usize;
         let tried = |nth: u64| {
             let (mut view, mut half) = (vec![0; side * side * 3], vec![0; side * side * 3 / 4]);
@@ -242,10 +214,7 @@ impl Shared {
             let _ = self.sample_record(spread.get(nth), rng, row); // the tally has noted it
         };
         let count = records.min(self.plan.preflight as u64);
-        let all = AssertUnwindSafe(|| {
-            self.pool
-                .install(|| (0..count).into_par_iter().for_each(tried))
-        });
+        let all = AssertUnwindSafe(|| self.pool.install(|| (0..count).into_par_iter().for_each(tried)));
         catch_unwind(all).map_err(|panic| LoadError::panic(self.plan.first_step, panic))?;
         self.judge()
     }
@@ -253,21 +222,13 @@ impl Shared {
     fn judge(&self) -> Result<(), LoadError> {
         if self.tally.too_many_bad() {
             let max_bad_share = self.dataset.max_bad_share();
-            return Err(LoadError::TooManyBad {
-                max_bad_share,
-                report: self.tally.report(),
-            });
+            return Err(LoadError::TooManyBad { max_bad_share, report: self.tally.report() });
         }
         Ok(())
     }
 
     /// Delivers every [`BUILDERS`]th batch from `step` on, until the plan ends, something fails, or nobody listens.
-    fn build_batches(
-        &self,
-        mut step: u64,
-        steps_per_epoch: u64,
-        sender: &SyncSender<Result<Batch, LoadError>>,
-    ) {
+    fn build_batches(&self, mut step: u64, steps_per_epoch: u64, sender: &SyncSender<Result<Batch, LoadError>>) {
         let mut current: Option<(u64, EpochOrder)> = None;
         while step < self.plan.steps && !self.stop.load(Relaxed) {
             let epoch = step / steps_per_epoch;
@@ -276,8 +237,7 @@ impl Shared {
             }
             let Some((_, order)) = &current else { return };
             let build = AssertUnwindSafe(|| self.build(step, epoch, step % steps_per_epoch, order));
-            let batch =
-                catch_unwind(build).unwrap_or_else(|panic| Err(LoadError::panic(step, panic)));
+            let batch = catch_unwind(build).unwrap_or_else(|panic| Err(LoadError::panic(step, panic)));
             let failed = batch.is_err();
             if sender.send(batch).is_err() || failed {
                 return;
@@ -286,20 +246,8 @@ impl Shared {
         }
     }
 
-    fn build(
-        &self,
-        step: u64,
-        epoch: u64,
-        step_of_epoch: u64,
-        order: &EpochOrder,
-    ) -> Result<Batch, LoadError> {
-        let Plan {
-            batch: size,
-            rank,
-            world,
-            patch_grid,
-            ..
-        } = self.plan;
+    fn build(&self, step: u64, epoch: u64, step_of_epoch: u64, order: &EpochOrder) -> Result<Batch, LoadError> {
+        let Plan { batch: size, rank, world, patch_grid, .. } = self.plan;
         let side = self.recipe.side as usize;
         let patches = patch_grid * patch_grid;
         let first = (step_of_epoch * world as u64 + rank as u64) * size as u64;
@@ -316,12 +264,7 @@ impl Shared {
             .with_max_len(1); // records take very different times
         self.pool.install(|| {
             rows.try_for_each(|(nth, (((view, half), masked_patches), text))| {
-                let row = Row {
-                    view,
-                    half,
-                    masked_patches,
-                    text,
-                };
+                let row = Row { view, half, masked_patches, text };
                 self.sample(step, epoch, first + nth as u64, order, row)
             })
         })?;
@@ -329,13 +272,7 @@ impl Shared {
         let length = texts.iter().map(|t| t.ids.len()).max().unwrap_or(0);
         let pad = self.vocabulary.special().pad;
         let padded = |of: fn(&Text) -> &Vec<i64>, filler: i64| -> Vec<i64> {
-            let row = |text| {
-                of(text)
-                    .iter()
-                    .copied()
-                    .chain(std::iter::repeat(filler))
-                    .take(length)
-            };
+            let row = |text| of(text).iter().copied().chain(std::iter::repeat(filler)).take(length);
             texts.iter().flat_map(row).collect()
         };
         Ok(Batch {
@@ -346,10 +283,7 @@ impl Shared {
             length,
             patches,
             ids: padded(|t| &t.ids, pad),
-            mask: texts
-                .iter()
-                .flat_map(|t| (0..length).map(|i| i64::from(i < t.ids.len())))
-                .collect(),
+            mask: texts.iter().flat_map(|t| (0..length).map(|i| i64::from(i < t.ids.len()))).collect(),
             mlm_ids: padded(|t| &t.mlm_ids, pad),
             mlm_labels: padded(|t| &t.mlm_labels, words::NOT_MASKED),
             image_ids: texts.iter().map(|t| t.image_id).collect(),
@@ -361,14 +295,7 @@ impl Shared {
     }
 
     /// Makes the row for `position`, with the record that stands there or, if it is bad, another one.
-    fn sample(
-        &self,
-        step: u64,
-        epoch: u64,
-        position: u64,
-        order: &EpochOrder,
-        row: Row,
-    ) -> Result<(), LoadError> {
+    fn sample(&self, step: u64, epoch: u64, position: u64, order: &EpochOrder, row: Row) -> Result<(), LoadError> {
         let seed = self.plan.seed;
         for attempt in 0..=MAX_SUBSTITUTES {
             if self.stop.load(Relaxed) {
@@ -382,21 +309,13 @@ impl Shared {
                 }
             };
             let rng = stream(Purpose::Sample, seed, epoch, position, attempt);
-            let row = Row {
-                view: row.view,
-                half: row.half,
-                masked_patches: row.masked_patches,
-                text: row.text,
-            };
+            let row = Row { view: row.view, half: row.half, masked_patches: row.masked_patches, text: row.text };
             if self.sample_record(record, rng, row).is_ok() {
                 return Ok(());
             }
             self.judge()?;
         }
-        Err(LoadError::NoSubstitute {
-            step,
-            report: self.tally.report(),
-        })
+        Err(LoadError::NoSubstitute { step, report: self.tally.report() })
     }
 
     fn sample_record(&self, record: u64, rng: ChaCha8Rng, row: Row) -> Result<(), RecordError> {
@@ -419,28 +338,15 @@ impl Shared {
         entry.read_image(bytes)?;
         let start = self.clock(0, start);
 
-        let drawn = self
-            .recipe
-            .draw(bytes, &mut rng, scratch, row.view, row.half);
+        let drawn = self.recipe.draw(bytes, &mut rng, scratch, row.view, row.half);
         let start = self.clock(1, start);
         drawn.map_err(|e| entry.unreadable(e))?;
 
         let caption = entry.captions.choose(&mut rng).map_or("", String::as_str);
         let ids = self.vocabulary.encode(caption, self.plan.max_tokens);
         let (mlm_ids, mlm_labels) = words::mask(&ids, &self.vocabulary, &mut rng);
-        blocks::mask(
-            self.plan.patch_grid,
-            self.plan.masked_patches,
-            row.masked_patches,
-            &mut rng,
-        );
-        *row.text = Text {
-            ids,
-            mlm_ids,
-            mlm_labels,
-            image_id: entry.image_id,
-            record: entry.name,
-        };
+        blocks::mask(self.plan.patch_grid, self.plan.masked_patches, row.masked_patches, &mut rng);
+        *row.text = Text { ids, mlm_ids, mlm_labels, image_id: entry.image_id, record: entry.name };
         self.clock(2, start);
         Ok(())
     }

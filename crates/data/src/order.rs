@@ -80,21 +80,10 @@ impl Order {
         let parts = self.parts.iter().zip(0..).map(|(part, source)| {
             let first_pass = epoch * part.draws / part.records;
             let last_pass = ((epoch + 1) * part.draws - 1) / part.records;
-            let passes = (first_pass..=last_pass)
-                .map(|pass| Pass::draw(part, self.seed, source, pass))
-                .collect();
-            EpochPart {
-                part: part.clone(),
-                passes,
-                first_pass,
-            }
+            let passes = (first_pass..=last_pass).map(|pass| Pass::draw(part, self.seed, source, pass)).collect();
+            EpochPart { part: part.clone(), passes, first_pass }
         });
-        EpochOrder {
-            seed: self.seed,
-            epoch,
-            len: self.len(),
-            parts: parts.collect(),
-        }
+        EpochOrder { seed: self.seed, epoch, len: self.len(), parts: parts.collect() }
     }
 }
 
@@ -103,11 +92,7 @@ impl EpochOrder {
     pub fn record(&self, position: u64) -> u64 {
         assert!(position < self.len, "position {position} of {}", self.len);
         let (source, nth) = self.source_of(position);
-        let EpochPart {
-            part,
-            passes,
-            first_pass,
-        } = &self.parts[source];
+        let EpochPart { part, passes, first_pass } = &self.parts[source];
         let draw = self.epoch * part.draws + nth;
         let pass = &passes[(draw / part.records - first_pass) as usize];
         part.first + pass.record(draw % part.records)
@@ -126,8 +111,7 @@ impl EpochOrder {
         // the sources from 1 on, and so forth. Each count grows by 0 or 1 with x.
         let (mut start, mut end, mut total) = (start, end, self.len);
         for (source, EpochPart { part, .. }) in self.parts.iter().enumerate() {
-            let share =
-                |x: u64| (u128::from(x) * u128::from(part.draws) / u128::from(total)) as u64;
+            let share = |x: u64| (u128::from(x) * u128::from(part.draws) / u128::from(total)) as u64;
             let (before, until) = (share(start), share(end));
             if slot < until - before {
                 return (source, before + slot);
@@ -159,9 +143,7 @@ impl Pass {
         let ends: Vec<u64> = windows.iter().skip(1).copied().chain([at]).collect();
         let windows = windows.into_iter().zip(ends);
         Pass::Windows {
-            windows: windows
-                .map(|(start, end)| (start, Permutation::draw(end - start, &mut rng)))
-                .collect(),
+            windows: windows.map(|(start, end)| (start, Permutation::draw(end - start, &mut rng))).collect(),
             shards,
         }
     }
@@ -171,11 +153,9 @@ impl Pass {
             Pass::Whole(permutation) => permutation.get(position),
             Pass::Windows { windows, shards } => {
                 // The last one that starts at or before a position: of several with the same start, only the last has records.
-                let (start, permutation) =
-                    &windows[windows.partition_point(|(start, _)| *start <= position) - 1];
+                let (start, permutation) = &windows[windows.partition_point(|(start, _)| *start <= position) - 1];
                 let position = start + permutation.get(position - start);
-                let (start, record) =
-                    shards[shards.partition_point(|(start, _)| *start <= position) - 1];
+                let (start, record) = shards[shards.partition_point(|(start, _)| *start <= position) - 1];
                 record + position - start
             }
         }
@@ -189,12 +169,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     fn part(first: u64, records: u64, draws: u64, shards: &[u64]) -> Part {
-        Part {
-            first,
-            records,
-            draws,
-            shards: shards.to_vec(),
-        }
+        Part { first, records, draws, shards: shards.to_vec() }
     }
 
     fn records(order: &Order, epoch: u64) -> Vec<u64> {
@@ -235,18 +210,12 @@ mod tests {
 
     #[test]
     fn sources_are_mixed_evenly() {
-        let order = Order::new(
-            5,
-            vec![part(0, 9_000, 9_000, &[]), part(9_000, 1_000, 3_000, &[])],
-        );
+        let order = Order::new(5, vec![part(0, 9_000, 9_000, &[]), part(9_000, 1_000, 3_000, &[])]);
         let seen = records(&order, 2);
         assert_eq!(seen.len(), 12_000);
         for block in seen.chunks_exact(MIX_BLOCK as usize) {
             let second = block.iter().filter(|r| **r >= 9_000).count();
-            assert!(
-                (255..=257).contains(&second),
-                "a quarter of 1024, got {second}"
-            );
+            assert!((255..=257).contains(&second), "a quarter of 1024, got {second}");
         }
         // Within a block the sources alternate at random: runs of the second source are short.
         let longest = seen.split(|r| *r < 9_000).map(<[u64]>::len).max().unwrap();
@@ -261,16 +230,10 @@ mod tests {
         for window in seen.chunks(100 * WINDOW_SHARDS) {
             let shards: BTreeSet<u64> = window.iter().map(|r| r / 100).collect();
             assert_eq!(shards.len(), WINDOW_SHARDS);
-            assert!(
-                window.windows(2).filter(|w| w[1] == w[0] + 1).count() < 10,
-                "shuffled within the window"
-            );
+            assert!(window.windows(2).filter(|w| w[1] == w[0] + 1).count() < 10, "shuffled within the window");
             first_window.extend(shards.iter().take(1).copied());
         }
-        assert_ne!(
-            seen[..800].iter().map(|r| r / 100).collect::<BTreeSet<_>>(),
-            (0..8).collect()
-        );
+        assert_ne!(seen[..800].iter().map(|r| r / 100).collect::<BTreeSet<_>>(), (0..8).collect());
         assert_eq!(first_window.len(), 5);
     }
 }

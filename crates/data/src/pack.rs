@@ -33,10 +33,7 @@ pub struct PackOptions {
 
 impl Default for PackOptions {
     fn default() -> Self {
-        PackOptions {
-            shard_size: 10_000,
-            shuffle: Some(0),
-        }
+        PackOptions { shard_size: 10_000, shuffle: Some(0) }
     }
 }
 
@@ -63,9 +60,7 @@ pub enum PackError {
     NotEmpty { folder: PathBuf, found: PathBuf },
     #[error("setting `shard_size` = {value}: expected from 1 to 1000000 records")]
     ShardSize { value: usize },
-    #[error(
-        "too many bad records, more than a share of {max_bad_share} (`max_bad_share`): {report}"
-    )]
+    #[error("too many bad records, more than a share of {max_bad_share} (`max_bad_share`): {report}")]
     TooManyBad { max_bad_share: f64, report: Report },
 }
 
@@ -81,34 +76,24 @@ pub fn pack(
     options: &PackOptions,
     mut progress: impl FnMut(u64),
 ) -> Result<Packed, PackError> {
-    let PackOptions {
-        shard_size,
-        shuffle,
-    } = *options;
+    let PackOptions { shard_size, shuffle } = *options;
     if !(1..=1_000_000).contains(&shard_size) {
         return Err(PackError::ShardSize { value: shard_size });
     }
-    let io = |error| PackError::Io {
-        path: folder.into(),
-        error,
-    };
+    let io = |error| PackError::Io { path: folder.into(), error };
     match std::fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(io(error)),
         Ok(mut files) => {
             if let Some(found) = files.next() {
-                return Err(PackError::NotEmpty {
-                    folder: folder.into(),
-                    found: found.map_err(io)?.path(),
-                });
+                return Err(PackError::NotEmpty { folder: folder.into(), found: found.map_err(io)?.path() });
             }
         }
     }
     let aside = Aside::make(folder).map_err(io)?;
 
     let records = dataset.len();
-    let order =
-        shuffle.map(|seed| Permutation::draw(records, &mut stream(Purpose::Order, seed, 0, 0, 0)));
+    let order = shuffle.map(|seed| Permutation::draw(records, &mut stream(Purpose::Order, seed, 0, 0, 0)));
     let tally = Tally::new(records, dataset.max_bad_share());
     let read = |position: u64| {
         let index = order.as_ref().map_or(position, |order| order.get(position));
@@ -116,27 +101,18 @@ pub fn pack(
         tally.note(index, record.as_ref().err());
         record.ok()
     };
-    let mut packed = Packed {
-        shards: Vec::new(),
-        records: 0,
-        bytes: 0,
-        report: Report::default(),
-    };
+    let mut packed = Packed { shards: Vec::new(), records: 0, bytes: 0, report: Report::default() };
     let mut shard: Option<Shard> = None;
     for start in (0..records).step_by(TOGETHER as usize) {
         let end = (start + TOGETHER).min(records);
         let together: Vec<_> = (start..end).into_par_iter().map(read).collect();
         if tally.too_many_bad() {
-            return Err(PackError::TooManyBad {
-                max_bad_share: dataset.max_bad_share(),
-                report: tally.report(),
-            });
+            return Err(PackError::TooManyBad { max_bad_share: dataset.max_bad_share(), report: tally.report() });
         }
         for record in together.into_iter().flatten() {
             let open = match &mut shard {
                 Some(open) => open,
-                None => shard
-                    .insert(Shard::start(&aside.0, packed.shards.len(), shard_size).map_err(io)?),
+                None => shard.insert(Shard::start(&aside.0, packed.shards.len(), shard_size).map_err(io)?),
             };
             open.push(record).map_err(io)?;
             packed.records += 1;
@@ -147,9 +123,7 @@ pub fn pack(
         progress(end);
     }
     finish(&mut shard, &mut packed).map_err(io)?;
-    std::fs::rename(&aside.0, folder)
-        .and_then(|()| sync_parent(folder))
-        .map_err(io)?;
+    std::fs::rename(&aside.0, folder).and_then(|()| sync_parent(folder)).map_err(io)?;
     for shard in &mut packed.shards {
         *shard = folder.join(shard.file_name().unwrap_or_default());
     }
@@ -210,40 +184,21 @@ impl Shard {
         let path = folder.join(format!("{number:05}.tar"));
         let file = File::create_new(&path)?;
         let digits = (size - 1).max(1).ilog10() as usize + 1;
-        Ok(Shard {
-            tar: Builder::new(BufWriter::new(file)),
-            path,
-            number,
-            digits: digits.max(4),
-            records: 0,
-        })
+        Ok(Shard { tar: Builder::new(BufWriter::new(file)), path, number, digits: digits.max(4), records: 0 })
     }
 
     fn push(&mut self, record: Record) -> io::Result<()> {
-        let Record {
-            image,
-            captions,
-            image_id,
-            ..
-        } = record;
-        let key = format!(
-            "{:05}{:0digits$}",
-            self.number,
-            self.records,
-            digits = self.digits
-        );
+        let Record { image, captions, image_id, .. } = record;
+        let key = format!("{:05}{:0digits$}", self.number, self.records, digits = self.digits);
         let text = captions.first().map_or("", String::as_str);
         let beside = json!({"caption": captions, "image_id": image_id}).to_string();
-        for (ending, bytes) in [
-            (ending(&image), image.as_slice()),
-            ("txt", text.as_bytes()),
-            ("json", beside.as_bytes()),
-        ] {
+        for (ending, bytes) in
+            [(ending(&image), image.as_slice()), ("txt", text.as_bytes()), ("json", beside.as_bytes())]
+        {
             let mut header = Header::new_ustar();
             header.set_size(bytes.len() as u64);
             header.set_mode(0o644);
-            self.tar
-                .append_data(&mut header, format!("{key}.{ending}"), bytes)?;
+            self.tar.append_data(&mut header, format!("{key}.{ending}"), bytes)?;
         }
         self.records += 1;
         Ok(())

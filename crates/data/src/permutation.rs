@@ -24,20 +24,12 @@ impl Permutation {
     pub fn draw(n: u64, rng: &mut ChaCha8Rng) -> Self {
         assert!(n <= 1 << 62, "a permutation of {n} is too large");
         let bits = u64::BITS - n.saturating_sub(1).leading_zeros();
-        Permutation {
-            n,
-            half_bits: bits.div_ceil(2).max(MIN_HALF_BITS),
-            keys: std::array::from_fn(|_| rng.next_u64()),
-        }
+        Permutation { n, half_bits: bits.div_ceil(2).max(MIN_HALF_BITS), keys: std::array::from_fn(|_| rng.next_u64()) }
     }
 
     /// The image of `index`, which is below `n`.
     pub fn get(&self, index: u64) -> u64 {
-        assert!(
-            index < self.n,
-            "{index} is outside a permutation of {}",
-            self.n
-        );
+        assert!(index < self.n, "{index} is outside a permutation of {}", self.n);
         let mut at = index;
         loop {
             at = self.encipher(at);
@@ -98,9 +90,7 @@ mod tests {
             pairs[(p[2] * N + p[5]) as usize] += 1;
         }
         let chi = |counts: &mut dyn Iterator<Item = u64>, expected: f64| {
-            counts
-                .map(|c| (c as f64 - expected).powi(2) / expected)
-                .sum::<f64>()
+            counts.map(|c| (c as f64 - expected).powi(2) / expected).sum::<f64>()
         };
         assert!(chi(&mut of_first.iter().copied(), DRAWS as f64 / N as f64) < 22.5);
         // Two elements together: 42 possible pairs, 41 degrees of freedom, 99.9% quantile 74.7.
@@ -113,11 +103,7 @@ mod tests {
     fn neighbours_are_torn_apart() {
         let n = 10_000;
         let p = permutation(n, 3);
-        let mean = p
-            .windows(2)
-            .map(|w| w[0].abs_diff(w[1]) as f64)
-            .sum::<f64>()
-            / (n - 1) as f64;
+        let mean = p.windows(2).map(|w| w[0].abs_diff(w[1]) as f64).sum::<f64>() / (n - 1) as f64;
         assert!((mean / n as f64 - 1.0 / 3.0).abs() < 0.02, "{mean}"); // the mean distance of two random points is n/3
         assert_ne!(p, permutation(n, 4));
     }

@@ -71,13 +71,7 @@ impl Plan {
     /// Checks the plan for an epoch of `records` records and views of `side` pixels.
     pub(crate) fn check(&self, records: u64, side: u32) -> Result<(), SettingError> {
         let patches = self.patch_grid * self.patch_grid;
-        let refuse = |field, value: usize, expected: String| {
-            Err(SettingError {
-                field,
-                value: value as u64,
-                expected,
-            })
-        };
+        let refuse = |field, value: usize, expected: String| Err(SettingError { field, value: value as u64, expected });
         if self.batch < 2 {
             return refuse(
                 "batch",
@@ -89,44 +83,21 @@ impl Plan {
             return refuse("world", self.world, "at least 1 process".into());
         }
         if self.rank >= self.world {
-            return refuse(
-                "rank",
-                self.rank,
-                format!("a number below the {} processes", self.world),
-            );
+            return refuse("rank", self.rank, format!("a number below the {} processes", self.world));
         }
         if self.steps_per_epoch(records) == 0 {
-            let shared = if self.world > 1 {
-                format!(" for all {} processes together", self.world)
-            } else {
-                String::new()
-            };
-            return refuse(
-                "batch",
-                self.batch,
-                format!("at most the {records} records of the data set{shared}"),
-            );
+            let shared =
+                if self.world > 1 { format!(" for all {} processes together", self.world) } else { String::new() };
+            return refuse("batch", self.batch, format!("at most the {records} records of the data set{shared}"));
         }
         if self.max_tokens < 3 {
-            return refuse(
-                "max_tokens",
-                self.max_tokens,
-                "at least 3: [CLS], a word and [SEP]".into(),
-            );
+            return refuse("max_tokens", self.max_tokens, "at least 3: [CLS], a word and [SEP]".into());
         }
         if self.patch_grid == 0 || !(side as usize).is_multiple_of(self.patch_grid) {
-            return refuse(
-                "patch_grid",
-                self.patch_grid,
-                format!("a divisor of the view's {side} pixels"),
-            );
+            return refuse("patch_grid", self.patch_grid, format!("a divisor of the view's {side} pixels"));
         }
         if self.masked_patches > patches {
-            return refuse(
-                "masked_patches",
-                self.masked_patches,
-                format!("at most the {patches} patches of a view"),
-            );
+            return refuse("masked_patches", self.masked_patches, format!("at most the {patches} patches of a view"));
         }
         Ok(())
     }
@@ -138,84 +109,22 @@ mod tests {
 
     #[test]
     fn refuses_with_field_and_value() {
-        let good = Plan {
-            batch: 4,
-            ..Plan::default()
-        };
+        let good = Plan { batch: 4, ..Plan::default() };
         assert!(good.check(4, 256).is_ok());
         for (plan, records, side, message) in [
+            (Plan { batch: 1, ..good.clone() }, 9, 256, "setting `batch` = 1: expected at least 2"),
+            (Plan { batch: 10, ..good.clone() }, 9, 256, "setting `batch` = 10: expected at most the 9 records"),
             (
-                Plan {
-                    batch: 1,
-                    ..good.clone()
-                },
-                9,
-                256,
-                "setting `batch` = 1: expected at least 2",
-            ),
-            (
-                Plan {
-                    batch: 10,
-                    ..good.clone()
-                },
-                9,
-                256,
-                "setting `batch` = 10: expected at most the 9 records",
-            ),
-            (
-                Plan {
-                    world: 3,
-                    ..good.clone()
-                },
+                Plan { world: 3, ..good.clone() },
                 9,
                 256,
                 "setting `batch` = 4: expected at most the 9 records of the data set for all 3",
             ),
-            (
-                Plan {
-                    world: 0,
-                    ..good.clone()
-                },
-                9,
-                256,
-                "setting `world` = 0",
-            ),
-            (
-                Plan {
-                    rank: 1,
-                    ..good.clone()
-                },
-                9,
-                256,
-                "setting `rank` = 1",
-            ),
-            (
-                Plan {
-                    max_tokens: 2,
-                    ..good.clone()
-                },
-                9,
-                256,
-                "setting `max_tokens` = 2",
-            ),
-            (
-                Plan {
-                    patch_grid: 15,
-                    ..good.clone()
-                },
-                9,
-                256,
-                "setting `patch_grid` = 15",
-            ),
-            (
-                Plan {
-                    masked_patches: 257,
-                    ..good.clone()
-                },
-                9,
-                256,
-                "setting `masked_patches` = 257",
-            ),
+            (Plan { world: 0, ..good.clone() }, 9, 256, "setting `world` = 0"),
+            (Plan { rank: 1, ..good.clone() }, 9, 256, "setting `rank` = 1"),
+            (Plan { max_tokens: 2, ..good.clone() }, 9, 256, "setting `max_tokens` = 2"),
+            (Plan { patch_grid: 15, ..good.clone() }, 9, 256, "setting `patch_grid` = 15"),
+            (Plan { masked_patches: 257, ..good.clone() }, 9, 256, "setting `masked_patches` = 257"),
         ] {
             let error = plan.check(records, side).unwrap_err().to_string();
             assert!(error.starts_with(message), "{error}");
@@ -224,14 +133,7 @@ mod tests {
 
     #[test]
     fn an_epoch_drops_what_is_left_over() {
-        let plan = Plan {
-            batch: 4,
-            world: 2,
-            ..Plan::default()
-        };
-        assert_eq!(
-            [7, 8, 15, 16].map(|n| plan.steps_per_epoch(n)),
-            [0, 1, 1, 2]
-        );
+        let plan = Plan { batch: 4, world: 2, ..Plan::default() };
+        assert_eq!([7, 8, 15, 16].map(|n| plan.steps_per_epoch(n)), [0, 1, 1, 2]);
     }
 }

@@ -20,10 +20,7 @@ pub(crate) enum Purpose {
 /// The generator for `(seed, a, b)`, e.g. a seed, an epoch and a position.
 pub(crate) fn stream(purpose: Purpose, seed: u64, a: u64, b: u64, attempt: u32) -> ChaCha8Rng {
     let mut key = [0; 32];
-    for (bytes, value) in key
-        .chunks_exact_mut(8)
-        .zip([seed, a, b, u64::from(attempt)])
-    {
+    for (bytes, value) in key.chunks_exact_mut(8).zip([seed, a, b, u64::from(attempt)]) {
         bytes.copy_from_slice(&value.to_le_bytes());
     }
     let mut rng = ChaCha8Rng::from_seed(key);

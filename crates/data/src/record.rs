@@ -76,32 +76,15 @@ pub enum Fault {
 #[allow(missing_docs)]
 pub enum RecordError {
     #[error("{name}: image file {}: {error}", path.display())]
-    MissingImage {
-        name: String,
-        path: PathBuf,
-        error: std::io::Error,
-    },
+    MissingImage { name: String, path: PathBuf, error: std::io::Error },
     #[error("{name}: image file {image}: {bytes} bytes, at most {MAX_IMAGE_BYTES} are read")]
-    TooLarge {
-        name: String,
-        image: String,
-        bytes: u64,
-    },
+    TooLarge { name: String, image: String, bytes: u64 },
     #[error("{name}: image {image}: {error}")]
-    UnreadableImage {
-        name: String,
-        image: String,
-        error: ImageError,
-    },
+    UnreadableImage { name: String, image: String, error: ImageError },
     #[error("{name}: the caption is empty, or nothing is left of it without punctuation")]
     EmptyCaption { name: String },
     #[error("{name}: field `{field}`: expected {expected}, found {found}")]
-    Field {
-        name: String,
-        field: String,
-        expected: &'static str,
-        found: String,
-    },
+    Field { name: String, field: String, expected: &'static str, found: String },
     #[error("{name}: {problem}")]
     Malformed { name: String, problem: String },
 }
@@ -111,9 +94,7 @@ impl RecordError {
     pub fn fault(&self) -> Fault {
         match self {
             RecordError::MissingImage { .. } => Fault::MissingImage,
-            RecordError::TooLarge { .. } | RecordError::UnreadableImage { .. } => {
-                Fault::UnreadableImage
-            }
+            RecordError::TooLarge { .. } | RecordError::UnreadableImage { .. } => Fault::UnreadableImage,
             RecordError::EmptyCaption { .. } => Fault::EmptyCaption,
             RecordError::Field { .. } | RecordError::Malformed { .. } => Fault::Malformed,
         }
@@ -124,16 +105,10 @@ impl Entry {
     /// Reads the image's bytes into `bytes`, replacing what is there.
     pub fn read_image(&self, bytes: &mut Vec<u8>) -> Result<(), RecordError> {
         bytes.clear();
-        let too_large = |length| RecordError::TooLarge {
-            name: self.name.clone(),
-            image: self.image.to_string(),
-            bytes: length,
-        };
-        let missing = |path: &Path, error| RecordError::MissingImage {
-            name: self.name.clone(),
-            path: path.into(),
-            error,
-        };
+        let too_large =
+            |length| RecordError::TooLarge { name: self.name.clone(), image: self.image.to_string(), bytes: length };
+        let missing =
+            |path: &Path, error| RecordError::MissingImage { name: self.name.clone(), path: path.into(), error };
         match &self.image {
             Location::File(path) => {
                 // Asked before opening: opening a named pipe would wait for ever.
@@ -145,23 +120,14 @@ impl Entry {
                     return Err(too_large(about.len()));
                 }
                 let file = File::open(path).map_err(|e| missing(path, e))?;
-                file.take(MAX_IMAGE_BYTES)
-                    .read_to_end(bytes)
-                    .map_err(|e| missing(path, e))?;
+                file.take(MAX_IMAGE_BYTES).read_to_end(bytes).map_err(|e| missing(path, e))?;
             }
-            Location::Range {
-                shard,
-                offset,
-                length,
-                name,
-            } => {
+            Location::Range { shard, offset, length, name } => {
                 if *length > MAX_IMAGE_BYTES {
                     return Err(too_large(*length));
                 }
                 bytes.resize(*length as usize, 0);
-                shard
-                    .read_exact_at(bytes, *offset)
-                    .map_err(|e| missing(Path::new(name), e))?;
+                shard.read_exact_at(bytes, *offset).map_err(|e| missing(Path::new(name), e))?;
             }
         }
         Ok(())
@@ -169,11 +135,7 @@ impl Entry {
 
     /// The error for an image that cannot be decoded.
     pub fn unreadable(&self, error: ImageError) -> RecordError {
-        RecordError::UnreadableImage {
-            name: self.name.clone(),
-            image: self.image.to_string(),
-            error,
-        }
+        RecordError::UnreadableImage { name: self.name.clone(), image: self.image.to_string(), error }
     }
 }
 
@@ -189,8 +151,8 @@ impl std::fmt::Display for Location {
 /// A number for a name: equal names have equal numbers, and 5 million different ones have all different numbers but for
 /// a chance of about one in a million. FNV-1a (Fowler, Noll and Vo), without the sign bit.
 pub(crate) fn identity(name: &[u8]) -> i64 {
-    let hash = name.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
+    let hash = name
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3));
     (hash >> 1) as i64
 }

@@ -27,24 +27,17 @@ impl<const N: usize> TableWriter<N> {
             Some(folder) => tempfile::tempfile_in(folder)?,
             None => tempfile::tempfile()?,
         };
-        Ok(TableWriter {
-            file: BufWriter::with_capacity(1 << 16, file),
-            rows: 0,
-        })
+        Ok(TableWriter { file: BufWriter::with_capacity(1 << 16, file), rows: 0 })
     }
 
     pub fn push(&mut self, row: [u64; N]) -> io::Result<()> {
         self.rows += 1;
-        row.iter()
-            .try_for_each(|value| self.file.write_all(&value.to_le_bytes()))
+        row.iter().try_for_each(|value| self.file.write_all(&value.to_le_bytes()))
     }
 
     pub fn finish(self) -> io::Result<Table<N>> {
         let file = self.file.into_inner().map_err(|e| e.into_error())?;
-        Ok(Table {
-            file,
-            rows: self.rows,
-        })
+        Ok(Table { file, rows: self.rows })
     }
 }
 
@@ -57,8 +50,7 @@ impl<const N: usize> Table<N> {
     pub fn row(&self, index: u64) -> io::Result<[u64; N]> {
         assert!(index < self.rows, "row {index} of {}", self.rows);
         let mut values = [[0; 8]; N];
-        self.file
-            .read_exact_at(values.as_flattened_mut(), index * 8 * N as u64)?;
+        self.file.read_exact_at(values.as_flattened_mut(), index * 8 * N as u64)?;
         Ok(values.map(u64::from_le_bytes))
     }
 }

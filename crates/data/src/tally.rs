@@ -33,11 +33,7 @@ pub struct Report {
 
 impl std::fmt::Display for Report {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        write!(
-            f,
-            "{} of {} records seen, {} of them bad",
-            self.seen, self.records, self.bad
-        )?;
+        write!(f, "{} of {} records seen, {} of them bad", self.seen, self.records, self.bad)?;
         for (fault, count) in &self.faults {
             let kind = match fault {
                 Fault::MissingImage => "image file missing",
@@ -47,9 +43,7 @@ impl std::fmt::Display for Report {
             };
             write!(f, "; {kind}: {count}")?;
         }
-        self.examples
-            .iter()
-            .try_for_each(|example| write!(f, "\n  {example}"))
+        self.examples.iter().try_for_each(|example| write!(f, "\n  {example}"))
     }
 }
 
@@ -97,22 +91,14 @@ impl Tally {
 
     /// Whether the data set has more bad records than allowed: for certain, or as far as the records seen tell.
     pub fn too_many_bad(&self) -> bool {
-        let (seen, bad) = (
-            self.seen_count.load(Relaxed) as f64,
-            self.bad_count.load(Relaxed) as f64,
-        );
+        let (seen, bad) = (self.seen_count.load(Relaxed) as f64, self.bad_count.load(Relaxed) as f64);
         let share = self.max_bad_share;
         let deviation = (seen * share * (1.0 - share)).sqrt();
-        bad > share * self.records as f64
-            || (seen >= MIN_SEEN as f64 && bad > share * seen + DEVIATIONS * deviation)
+        bad > share * self.records as f64 || (seen >= MIN_SEEN as f64 && bad > share * seen + DEVIATIONS * deviation)
     }
 
     pub fn report(&self) -> Report {
-        let (faults, examples) = self
-            .details
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let (faults, examples) = self.details.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Report {
             records: self.records,
             seen: self.seen_count.load(Relaxed),
@@ -153,15 +139,9 @@ mod tests {
             (0..100).for_each(|i| tally.note(i, (i < 10).then(|| empty("x")).as_ref()));
         }
         let report = tally.report();
-        assert_eq!(
-            (report.seen, report.bad, report.faults[&Fault::EmptyCaption]),
-            (100, 10, 10)
-        );
+        assert_eq!((report.seen, report.bad, report.faults[&Fault::EmptyCaption]), (100, 10, 10));
         assert_eq!(report.examples.len(), 10);
-        assert!(
-            !tally.too_many_bad(),
-            "exactly the allowed share is allowed"
-        );
+        assert!(!tally.too_many_bad(), "exactly the allowed share is allowed");
         tally.note(10, Some(&empty("y")));
         assert!(tally.too_many_bad());
     }
@@ -195,9 +175,7 @@ mod tests {
         tally.note(1, Some(&empty("a.json, record 2")));
         let text = tally.report().to_string();
         assert!(
-            text.starts_with(
-                "1 of 9 records seen, 1 of them bad; caption empty: 1\n  a.json, record 2:"
-            ),
+            text.starts_with("1 of 9 records seen, 1 of them bad; caption empty: 1\n  a.json, record 2:"),
             "{text}"
         );
     }

@@ -37,21 +37,13 @@ pub struct Special {
 #[allow(missing_docs)]
 pub enum VocabularyError {
     #[error("vocabulary {}: {error}", path.display())]
-    Io {
-        path: PathBuf,
-        error: std::io::Error,
-    },
+    Io { path: PathBuf, error: std::io::Error },
     #[error("vocabulary {}: {bytes} bytes, at most {MAX_FILE_BYTES} are read: is it a vocab.txt or a tokenizer.json?", path.display())]
     TooLarge { path: PathBuf, bytes: u64 },
     #[error("vocabulary {}: not UTF-8 text from byte {offset} on; a vocab.txt has one word piece a line", path.display())]
     NotText { path: PathBuf, offset: usize },
     #[error("vocabulary {}, line {line}: the piece {piece:?} was already on line {first}", path.display())]
-    Twice {
-        path: PathBuf,
-        line: usize,
-        first: usize,
-        piece: String,
-    },
+    Twice { path: PathBuf, line: usize, first: usize, piece: String },
     #[error("vocabulary {}: the special piece {piece} is missing", path.display())]
     NoSpecial { path: PathBuf, piece: &'static str },
     #[error("vocabulary {}: {error}; expected a tokenizer.json with a WordPiece model", path.display())]
@@ -76,45 +68,26 @@ pub struct Vocabulary {
 impl Vocabulary {
     /// Reads a `tokenizer.json` (by its ending) or else a `vocab.txt`: a piece a line, the line's number its id.
     pub fn open(path: &Path) -> Result<Self, VocabularyError> {
-        let io = |error| VocabularyError::Io {
-            path: path.into(),
-            error,
-        };
+        let io = |error| VocabularyError::Io { path: path.into(), error };
         let about = std::fs::metadata(path).map_err(io)?;
         if !about.is_file() {
             return Err(io(std::io::Error::other("not a file")));
         }
         if about.len() > MAX_FILE_BYTES {
-            return Err(VocabularyError::TooLarge {
-                path: path.into(),
-                bytes: about.len(),
-            });
+            return Err(VocabularyError::TooLarge { path: path.into(), bytes: about.len() });
         }
         let bytes = std::fs::read(path).map_err(io)?;
-        let text = std::str::from_utf8(&bytes).map_err(|e| VocabularyError::NotText {
-            path: path.into(),
-            offset: e.valid_up_to(),
-        })?;
+        let text = std::str::from_utf8(&bytes)
+            .map_err(|e| VocabularyError::NotText { path: path.into(), offset: e.valid_up_to() })?;
         if path.extension().is_some_and(|e| e == "json") {
-            let foreign = |e: tokenizers::Error| VocabularyError::Tokenizer {
-                path: path.into(),
-                error: e.to_string(),
-            };
+            let foreign = |e: tokenizers::Error| VocabularyError::Tokenizer { path: path.into(), error: e.to_string() };
             let vocabulary = Self::of(text.parse().map_err(foreign)?, path)?;
-            return Ok(Vocabulary {
-                json: Some(text.into()),
-                ..vocabulary
-            });
+            return Ok(Vocabulary { json: Some(text.into()), ..vocabulary });
         }
         let mut lines = std::collections::HashMap::new();
         for (index, piece) in text.lines().map(str::trim_end).enumerate() {
             if let Some(first) = lines.insert(piece, index + 1) {
-                return Err(VocabularyError::Twice {
-                    path: path.into(),
-                    line: index + 1,
-                    first,
-                    piece: piece.into(),
-                });
+                return Err(VocabularyError::Twice { path: path.into(), line: index + 1, first, piece: piece.into() });
             }
         }
         Self::of_lines(text, path)
@@ -123,10 +96,7 @@ impl Vocabulary {
     /// Learns a vocabulary of at most `size` pieces from captions as they are in the data (cleaned here): the special
     /// pieces, `[PAD]` first, the characters, and the pieces that joining the most frequent neighbours gives. The same
     /// captions, in any order, give the same vocabulary.
-    pub fn learn(
-        captions: impl Iterator<Item = String>,
-        size: usize,
-    ) -> Result<Self, VocabularyError> {
+    pub fn learn(captions: impl Iterator<Item = String>, size: usize) -> Result<Self, VocabularyError> {
         let pieces = learn::pieces(captions, size)?;
         Self::of_lines(&pieces.join("\n"), Path::new("(learned)"))
     }
@@ -134,15 +104,9 @@ impl Vocabulary {
     /// Writes a `tokenizer.json` (by the ending) or else a `vocab.txt`, which holds the pieces alone; see
     /// [`write_atomically`].
     pub fn save(&self, path: &Path) -> Result<(), VocabularyError> {
-        let io = |error| VocabularyError::Io {
-            path: path.into(),
-            error,
-        };
-        let text = if path.extension().is_some_and(|e| e == "json") {
-            self.to_json()
-        } else {
-            self.pieces.join("\n") + "\n"
-        };
+        let io = |error| VocabularyError::Io { path: path.into(), error };
+        let text =
+            if path.extension().is_some_and(|e| e == "json") { self.to_json() } else { self.pieces.join("\n") + "\n" };
         write_atomically(path, text.as_bytes()).map_err(io)
     }
 
@@ -154,13 +118,7 @@ impl Vocabulary {
         let mut ids = vec![cls];
         match self.tokenizer.encode_fast(text.as_str(), false) {
             Ok(encoding) => {
-                ids.extend(
-                    encoding
-                        .get_ids()
-                        .iter()
-                        .take(max.saturating_sub(2))
-                        .map(|id| i64::from(*id)),
-                );
+                ids.extend(encoding.get_ids().iter().take(max.saturating_sub(2)).map(|id| i64::from(*id)));
             }
             // Only a model without [UNK] fails, and `of` refuses those.
             Err(_) => ids.push(unk),
@@ -219,10 +177,8 @@ impl Vocabulary {
     }
 
     fn of_lines(text: &str, path: &Path) -> Result<Self, VocabularyError> {
-        let foreign = |error: tokenizers::Error| VocabularyError::Tokenizer {
-            path: path.into(),
-            error: error.to_string(),
-        };
+        let foreign =
+            |error: tokenizers::Error| VocabularyError::Tokenizer { path: path.into(), error: error.to_string() };
         let vocab = WordPiece::read_bytes(text.as_bytes()).map_err(foreign)?;
         let model = WordPiece::builder().vocab(vocab).build().map_err(foreign)?;
         let mut tokenizer = Tokenizer::new(model);
@@ -232,38 +188,18 @@ impl Vocabulary {
     }
 
     fn of(mut tokenizer: Tokenizer, path: &Path) -> Result<Self, VocabularyError> {
-        let foreign = |error: String| VocabularyError::Tokenizer {
-            path: path.into(),
-            error,
-        };
-        if !matches!(
-            tokenizer.get_model(),
-            tokenizers::ModelWrapper::WordPiece(_)
-        ) {
+        let foreign = |error: String| VocabularyError::Tokenizer { path: path.into(), error };
+        if !matches!(tokenizer.get_model(), tokenizers::ModelWrapper::WordPiece(_)) {
             return Err(foreign("its model is of another kind".into()));
         }
         // Special pieces, length and padding are ours: `encode` and the loader say them.
-        tokenizer
-            .with_truncation(None)
-            .map_err(|e| foreign(e.to_string()))?;
+        tokenizer.with_truncation(None).map_err(|e| foreign(e.to_string()))?;
         tokenizer.with_padding(None);
         let id = |piece| {
-            tokenizer
-                .token_to_id(piece)
-                .map(i64::from)
-                .ok_or(VocabularyError::NoSpecial {
-                    path: path.into(),
-                    piece,
-                })
+            tokenizer.token_to_id(piece).map(i64::from).ok_or(VocabularyError::NoSpecial { path: path.into(), piece })
         };
         let [pad, unk, cls, sep, mask] = SPECIAL_PIECES;
-        let special = Special {
-            pad: id(pad)?,
-            unk: id(unk)?,
-            cls: id(cls)?,
-            sep: id(sep)?,
-            mask: id(mask)?,
-        };
+        let special = Special { pad: id(pad)?, unk: id(unk)?, cls: id(cls)?, sep: id(sep)?, mask: id(mask)? };
         let vocab = tokenizer.get_vocab(true);
         let mut pieces = vec![String::new(); vocab.len()];
         for (piece, id) in vocab {
@@ -271,29 +207,13 @@ impl Vocabulary {
             match pieces.get_mut(id as usize) {
                 Some(slot) => *slot = piece,
                 None => {
-                    return Err(foreign(format!(
-                        "the piece {piece:?} has id {id}, but there are {count} pieces"
-                    )));
+                    return Err(foreign(format!("the piece {piece:?} has id {id}, but there are {count} pieces")));
                 }
             }
         }
-        let Special {
-            pad,
-            unk,
-            cls,
-            sep,
-            mask,
-        } = special;
-        let words = (0..pieces.len() as i64)
-            .filter(|id| ![pad, unk, cls, sep, mask].contains(id))
-            .collect();
-        Ok(Vocabulary {
-            tokenizer,
-            pieces,
-            special,
-            words,
-            json: None,
-        })
+        let Special { pad, unk, cls, sep, mask } = special;
+        let words = (0..pieces.len() as i64).filter(|id| ![pad, unk, cls, sep, mask].contains(id)).collect();
+        Ok(Vocabulary { tokenizer, pieces, special, words, json: None })
     }
 }
 
@@ -304,8 +224,7 @@ impl Vocabulary {
         if let Some(json) = &self.json {
             return json.clone();
         }
-        let vocab: std::collections::BTreeMap<&String, usize> =
-            self.pieces.iter().zip(0..).collect();
+        let vocab: std::collections::BTreeMap<&String, usize> = self.pieces.iter().zip(0..).collect();
         let json = serde_json::json!({
             "version": "1.0",
             "truncation": null,
@@ -345,11 +264,7 @@ pub(crate) mod tests {
     /// The special pieces and `w0`, `w1`, ...
     pub(crate) fn numbered(words: usize) -> Vocabulary {
         let numbers = (0..words).map(|i| format!("w{i}"));
-        let lines: Vec<String> = SPECIAL_PIECES
-            .iter()
-            .map(|p| p.to_string())
-            .chain(numbers)
-            .collect();
+        let lines: Vec<String> = SPECIAL_PIECES.iter().map(|p| p.to_string()).chain(numbers).collect();
         Vocabulary::of_lines(&lines.join("\n"), Path::new("numbered")).unwrap()
     }
 
@@ -362,28 +277,12 @@ pub(crate) mod tests {
             vocabulary.save(&path).unwrap();
             let again = Vocabulary::open(&path).unwrap();
             assert_eq!(again.pieces, vocabulary.pieces);
-            assert_eq!(
-                again.special(),
-                Special {
-                    pad: 0,
-                    unk: 1,
-                    cls: 2,
-                    sep: 3,
-                    mask: 4
-                }
-            );
-            assert_eq!(
-                again.encode("w3 W29, zebra [MASK] w1.", 25),
-                vocabulary.encode("w3 w29 zebra [MASK] w1", 25)
-            );
+            assert_eq!(again.special(), Special { pad: 0, unk: 1, cls: 2, sep: 3, mask: 4 });
+            assert_eq!(again.encode("w3 W29, zebra [MASK] w1.", 25), vocabulary.encode("w3 w29 zebra [MASK] w1", 25));
             assert_eq!(again.len(), 35);
             assert_eq!(again.words(), (5..35).collect::<Vec<_>>());
         }
-        assert_eq!(
-            std::fs::read_dir(folder.path()).unwrap().count(),
-            2,
-            "no temporary file stays"
-        );
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "no temporary file stays");
     }
 
     #[test]
@@ -403,14 +302,8 @@ pub(crate) mod tests {
         let ids = vocabulary.encode("Dogs playing!", 25);
         assert_eq!(ids, [2, 7, 5, 6, 3]);
         assert_eq!(vocabulary.decode(&ids), "dogs playing");
-        assert_eq!(
-            (vocabulary.word(6), vocabulary.word(-1), vocabulary.word(99)),
-            ("##ing", "[UNK]", "[UNK]")
-        );
-        assert_eq!(
-            (vocabulary.id("dogs"), vocabulary.id("cats")),
-            (Some(7), None)
-        );
+        assert_eq!((vocabulary.word(6), vocabulary.word(-1), vocabulary.word(99)), ("##ing", "[UNK]", "[UNK]"));
+        assert_eq!((vocabulary.id("dogs"), vocabulary.id("cats")), (Some(7), None));
     }
 
     #[test]
@@ -429,24 +322,11 @@ pub(crate) mod tests {
         );
         assert!(write("c.txt", b"[PAD]\n\xff\xfe").contains("not UTF-8 text from byte 6"));
         assert!(write("d.json", b"{}").contains("d.json"));
-        assert!(
-            write(
-                "e.json",
-                br#"{"model": {"type": "BPE", "vocab": {}, "merges": []}}"#
-            )
-            .contains("another kind")
-        );
+        assert!(write("e.json", br#"{"model": {"type": "BPE", "vocab": {}, "merges": []}}"#).contains("another kind"));
         let gap = r###"{"model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100,
             "vocab": {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "[MASK]": 4, "dog": 4000000000}}}"###;
-        assert!(
-            write("f.json", gap.as_bytes()).contains("has id 4000000000, but there are 6 pieces")
-        );
-        assert!(
-            Vocabulary::open(folder.path())
-                .unwrap_err()
-                .to_string()
-                .contains("not a file")
-        );
+        assert!(write("f.json", gap.as_bytes()).contains("has id 4000000000, but there are 6 pieces"));
+        assert!(Vocabulary::open(folder.path()).unwrap_err().to_string().contains("not a file"));
         assert!(Vocabulary::open(&folder.path().join("none")).is_err());
     }
 }

@@ -22,21 +22,11 @@ pub const NOT_MASKED: i64 = -100;
 /// the draw chose none, one word is chosen, so that no loss is a mean over nothing; a caption without words stays whole.
 /// Random words are drawn from the vocabulary without its special pieces.
 pub fn mask(ids: &[i64], vocabulary: &Vocabulary, rng: &mut ChaCha8Rng) -> (Vec<i64>, Vec<i64>) {
-    let Special {
-        pad,
-        cls,
-        sep,
-        mask,
-        ..
-    } = vocabulary.special();
-    let mut chosen: Vec<usize> = (0..ids.len())
-        .filter(|&i| ids[i] != cls && ids[i] != pad)
-        .filter(|_| rng.random_bool(MASKED_SHARE))
-        .collect();
+    let Special { pad, cls, sep, mask, .. } = vocabulary.special();
+    let mut chosen: Vec<usize> =
+        (0..ids.len()).filter(|&i| ids[i] != cls && ids[i] != pad).filter(|_| rng.random_bool(MASKED_SHARE)).collect();
     if chosen.is_empty() {
-        let words: Vec<usize> = (0..ids.len())
-            .filter(|&i| ![cls, pad, sep].contains(&ids[i]))
-            .collect();
+        let words: Vec<usize> = (0..ids.len()).filter(|&i| ![cls, pad, sep].contains(&ids[i])).collect();
         chosen.extend(words.choose(rng));
     }
     let (mut masked, mut labels) = (ids.to_vec(), vec![NOT_MASKED; ids.len()]);
@@ -64,11 +54,7 @@ mod tests {
         let ids = vocabulary.encode(&text.join(" "), 64);
         assert_eq!(ids.len(), words + 2);
         for seed in 0..times {
-            let (masked, labels) = mask(
-                &ids,
-                &vocabulary,
-                &mut stream(Purpose::Sample, seed, 0, 0, 0),
-            );
+            let (masked, labels) = mask(&ids, &vocabulary, &mut stream(Purpose::Sample, seed, 0, 0, 0));
             each(&ids, &masked, &labels);
         }
     }
@@ -76,8 +62,7 @@ mod tests {
     #[test]
     fn proportions_are_berts() {
         // 27 words and [SEP]: no draw is empty but one in 95 (0.85^28), which adds 0.0004 to the share.
-        let (mut chosen, mut by_mask, mut by_random, mut kept, mut all, mut sep) =
-            (0, 0, 0, 0, 0, 0);
+        let (mut chosen, mut by_mask, mut by_random, mut kept, mut all, mut sep) = (0, 0, 0, 0, 0, 0);
         draws(27, 20_000, |ids, masked, labels| {
             assert_eq!((masked[0], labels[0]), (ids[0], NOT_MASKED));
             for i in 1..ids.len() {
@@ -100,30 +85,11 @@ mod tests {
             }
         });
         let share = |part: usize, whole: usize| part as f64 / whole as f64;
-        assert!(
-            (share(chosen, all) - 0.15).abs() < 0.003,
-            "{}",
-            share(chosen, all)
-        );
-        assert!(
-            (share(by_mask, chosen) - 0.8).abs() < 0.006,
-            "{}",
-            share(by_mask, chosen)
-        );
-        assert!(
-            (share(by_random, chosen) - 0.1).abs() < 0.005,
-            "{}",
-            share(by_random, chosen)
-        );
-        assert!(
-            (share(kept, chosen) - 0.1).abs() < 0.005,
-            "{}",
-            share(kept, chosen)
-        );
-        assert!(
-            (share(sep, 20_000) - 0.15).abs() < 0.01,
-            "[SEP] is masked like any piece: {sep}"
-        );
+        assert!((share(chosen, all) - 0.15).abs() < 0.003, "{}", share(chosen, all));
+        assert!((share(by_mask, chosen) - 0.8).abs() < 0.006, "{}", share(by_mask, chosen));
+        assert!((share(by_random, chosen) - 0.1).abs() < 0.005, "{}", share(by_random, chosen));
+        assert!((share(kept, chosen) - 0.1).abs() < 0.005, "{}", share(kept, chosen));
+        assert!((share(sep, 20_000) - 0.15).abs() < 0.01, "[SEP] is masked like any piece: {sep}");
     }
 
     #[test]
@@ -131,9 +97,7 @@ mod tests {
         let mut at = [0; 3];
         draws(1, 2_000, |_, _, labels| {
             assert!(labels.iter().any(|l| *l != NOT_MASKED));
-            (0..3)
-                .filter(|&i| labels[i] != NOT_MASKED)
-                .for_each(|i| at[i] += 1);
+            (0..3).filter(|&i| labels[i] != NOT_MASKED).for_each(|i| at[i] += 1);
         });
         assert_eq!(at[0], 0);
         assert!(at[1] > 1600 && at[2] < 400, "{at:?}");
@@ -141,9 +105,7 @@ mod tests {
 
     #[test]
     fn a_caption_without_words_stays_whole_or_loses_its_end() {
-        draws(0, 200, |ids, _, labels| {
-            assert!(labels[0] == NOT_MASKED && ids.len() == 2)
-        });
+        draws(0, 200, |ids, _, labels| assert!(labels[0] == NOT_MASKED && ids.len() == 2));
     }
 
     #[test]
@@ -154,10 +116,6 @@ mod tests {
                 seen.insert(masked[i]);
             });
         });
-        assert_eq!(
-            seen.len(),
-            1 + 200 + 1,
-            "[MASK], every word, and [SEP] when it is kept"
-        );
+        assert_eq!(seen.len(), 1 + 200 + 1, "[MASK], every word, and [SEP] when it is kept");
     }
 }

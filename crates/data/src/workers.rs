@@ -27,16 +27,12 @@ pub(crate) fn pool(workers: usize) -> Result<ThreadPool, LoadError> {
 
 /// A workbench for each thread of `pool`.
 pub(crate) fn workbenches(pool: &ThreadPool) -> Vec<Mutex<Workbench>> {
-    (0..pool.current_num_threads())
-        .map(|_| Mutex::default())
-        .collect()
+    (0..pool.current_num_threads()).map(|_| Mutex::default()).collect()
 }
 
 /// The workbench of the thread that asks, one of the pool's; nobody else locks it.
 pub(crate) fn bench(benches: &[Mutex<Workbench>]) -> MutexGuard<'_, Workbench> {
-    benches[rayon::current_thread_index().unwrap_or(0)]
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
+    benches[rayon::current_thread_index().unwrap_or(0)].lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl LoadError {
@@ -44,9 +40,6 @@ impl LoadError {
     pub(crate) fn panic(step: u64, panic: Box<dyn Any + Send>) -> Self {
         let text = panic.downcast_ref::<&str>().map(|s| s.to_string());
         let message = text.or_else(|| panic.downcast_ref::<String>().cloned());
-        LoadError::Panic {
-            step,
-            message: message.unwrap_or_else(|| "no message".into()),
-        }
+        LoadError::Panic { step, message: message.unwrap_or_else(|| "no message".into()) }
     }
 }

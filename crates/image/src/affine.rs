@@ -23,14 +23,7 @@ pub(crate) fn shear_y(shear: f64) -> Matrix {
 pub(crate) fn rotation(degrees: f64, side: usize) -> Matrix {
     let (sin, cos) = (-degrees.to_radians()).sin_cos();
     let centre = side as f64 / 2.0;
-    [
-        cos,
-        sin,
-        centre - centre * (cos + sin),
-        -sin,
-        cos,
-        centre - centre * (cos - sin),
-    ]
+    [cos, sin, centre - centre * (cos + sin), -sin, cos, centre - centre * (cos - sin)]
 }
 
 /// Moves the picture to the left by `pixels` (to the right if negative).
@@ -83,16 +76,14 @@ fn bilinear(from: &[u8], side: usize, matrix: Matrix, to: &mut [u8]) {
         (low.max(0) as usize, (low + 1).min(last) as usize, weight)
     };
     for (y, row) in to.chunks_exact_mut(stride).enumerate() {
-        let start =
-            |c: usize| (0.5 * matrix[c] + (y as f64 + 0.5) * matrix[c + 1] + matrix[c + 2]) * PIXEL;
+        let start = |c: usize| (0.5 * matrix[c] + (y as f64 + 0.5) * matrix[c + 1] + matrix[c + 2]) * PIXEL;
         let (mut px, mut py) = (start(0).round() as i64, start(3).round() as i64);
         for pixel in row.as_chunks_mut::<3>().0 {
             *pixel = if (0..end).contains(&px) && (0..end).contains(&py) {
                 let (left, right, dx) = neighbours(px);
                 let (up, down, dy) = neighbours(py);
                 let both = (dx * dy) >> WEIGHT_BITS;
-                let sum = lanes(from, up * stride + left * 3)
-                    * ((1 << WEIGHT_BITS) + both - dx - dy)
+                let sum = lanes(from, up * stride + left * 3) * ((1 << WEIGHT_BITS) + both - dx - dy)
                     + lanes(from, up * stride + right * 3) * (dx - both)
                     + lanes(from, down * stride + left * 3) * (dy - both)
                     + lanes(from, down * stride + right * 3) * both;

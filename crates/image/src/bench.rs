@@ -117,11 +117,7 @@ pub fn loader(options: &Options) -> Result<Report, BenchError> {
         });
     }
     if options.threads == 0 {
-        return Err(BenchError::Setting {
-            field: "threads",
-            value: 0.0,
-            expected: "at least 1",
-        });
+        return Err(BenchError::Setting { field: "threads", value: 0.0, expected: "at least 1" });
     }
     let files = read_folder(&options.images)?;
     let bytes = measure(options, &files, false)?;
@@ -158,9 +154,7 @@ fn read_folder(folder: &Path) -> Result<Vec<File>, BenchError> {
         }
     }
     if files.is_empty() {
-        return Err(BenchError::NoFiles {
-            path: folder.to_owned(),
-        });
+        return Err(BenchError::NoFiles { path: folder.to_owned() });
     }
     files.sort();
     Ok(files)
@@ -169,37 +163,26 @@ fn read_folder(folder: &Path) -> Result<Vec<File>, BenchError> {
 /// All workers together; `elapsed` is summed over them, so that images over it are images per second and core.
 fn measure(options: &Options, files: &[File], numbers: bool) -> Result<Tally, BenchError> {
     let tallies = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..options.threads)
-            .map(|first| scope.spawn(move || work(options, files, first, numbers)))
-            .collect();
-        let joined = workers.into_iter().map(|worker| {
-            worker
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        });
+        let workers: Vec<_> =
+            (0..options.threads).map(|first| scope.spawn(move || work(options, files, first, numbers))).collect();
+        let joined =
+            workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         joined.collect::<Result<Vec<Tally>, _>>()
     })?;
-    Ok(tallies
-        .into_iter()
-        .fold(Tally::default(), |sum, one| Tally {
-            images: sum.images + one.images,
-            elapsed: sum.elapsed + one.elapsed,
-            ms: Milliseconds {
-                decode: sum.ms.decode + one.ms.decode,
-                resize: sum.ms.resize + one.ms.resize,
-                operations: sum.ms.operations + one.ms.operations,
-                half: sum.ms.half + one.ms.half,
-                normalise: sum.ms.normalise + one.ms.normalise,
-            },
-        }))
+    Ok(tallies.into_iter().fold(Tally::default(), |sum, one| Tally {
+        images: sum.images + one.images,
+        elapsed: sum.elapsed + one.elapsed,
+        ms: Milliseconds {
+            decode: sum.ms.decode + one.ms.decode,
+            resize: sum.ms.resize + one.ms.resize,
+            operations: sum.ms.operations + one.ms.operations,
+            half: sum.ms.half + one.ms.half,
+            normalise: sum.ms.normalise + one.ms.normalise,
+        },
+    }))
 }
 
-fn work(
-    options: &Options,
-    files: &[File],
-    first: usize,
-    numbers: bool,
-) -> Result<Tally, BenchError> {
+fn work(options: &Options, files: &[File], first: usize, numbers: bool) -> Result<Tally, BenchError> {
     let recipe = &options.recipe;
     let area = (recipe.side as usize).pow(2) * 3;
     let (mut view, mut half) = (vec![0; area], vec![0; area / 4]);
@@ -216,36 +199,22 @@ fn work(
         last = now;
         passed.as_secs_f64() * 1e3
     };
-    for (path, bytes) in files
-        .iter()
-        .cycle()
-        .skip(first * files.len() / options.threads)
-    {
+    for (path, bytes) in files.iter().cycle().skip(first * files.len() / options.threads) {
         if start.elapsed() >= length {
             break;
         }
         lap();
         let ms = &mut tally.ms;
-        let outcome = recipe.draw_staged(
-            bytes,
-            &mut rng,
-            &mut scratch,
-            &mut view,
-            &mut half,
-            |stage| {
-                let passed = lap();
-                match stage {
-                    Stage::Decode => ms.decode += passed,
-                    Stage::Resize => ms.resize += passed,
-                    Stage::Operations => ms.operations += passed,
-                    Stage::Half => ms.half += passed,
-                }
-            },
-        );
-        outcome.map_err(|source| BenchError::Image {
-            path: path.clone(),
-            source,
-        })?;
+        let outcome = recipe.draw_staged(bytes, &mut rng, &mut scratch, &mut view, &mut half, |stage| {
+            let passed = lap();
+            match stage {
+                Stage::Decode => ms.decode += passed,
+                Stage::Resize => ms.resize += passed,
+                Stage::Operations => ms.operations += passed,
+                Stage::Half => ms.half += passed,
+            }
+        });
+        outcome.map_err(|source| BenchError::Image { path: path.clone(), source })?;
         if numbers {
             normalise(&view, &mut view_numbers);
             tokenizer_pixels(&half, &mut half_numbers);

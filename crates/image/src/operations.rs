@@ -79,11 +79,7 @@ impl Operation {
     /// When `image` does not hold `side` x `side` x 3 bytes.
     pub fn apply(self, sign: Sign, image: &mut [u8], side: u32, spare: &mut Vec<u8>) {
         let side = side as usize;
-        assert_eq!(
-            image.len(),
-            side * side * 3,
-            "an image of {side} x {side} pixels"
-        );
+        assert_eq!(image.len(), side * side * 3, "an image of {side} x {side} pixels");
         match self {
             Operation::Identity => {}
             Operation::AutoContrast => map(image, &histograms(image).map(|h| contrast(&h))),
@@ -93,24 +89,11 @@ impl Operation {
                 copy(image, spare);
                 sharpen(spare, side, image);
             }
-            Operation::TranslateX => {
-                affine::move_x(image, side, sign.times(f64::from(TRANSLATION)) as i32)
-            }
-            Operation::TranslateY => {
-                affine::move_y(image, side, sign.times(f64::from(TRANSLATION)) as i32)
-            }
-            Operation::ShearX => {
-                affine::transform(image, side, affine::shear_x(sign.times(SHEAR)), spare)
-            }
-            Operation::ShearY => {
-                affine::transform(image, side, affine::shear_y(sign.times(SHEAR)), spare)
-            }
-            Operation::Rotate => affine::transform(
-                image,
-                side,
-                affine::rotation(sign.times(ROTATION), side),
-                spare,
-            ),
+            Operation::TranslateX => affine::move_x(image, side, sign.times(f64::from(TRANSLATION)) as i32),
+            Operation::TranslateY => affine::move_y(image, side, sign.times(f64::from(TRANSLATION)) as i32),
+            Operation::ShearX => affine::transform(image, side, affine::shear_x(sign.times(SHEAR)), spare),
+            Operation::ShearY => affine::transform(image, side, affine::shear_y(sign.times(SHEAR)), spare),
+            Operation::Rotate => affine::transform(image, side, affine::rotation(sign.times(ROTATION), side), spare),
         }
     }
 }

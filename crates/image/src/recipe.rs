@@ -96,34 +96,16 @@ impl Recipe {
     /// # Errors
     /// [`ImageError::Setting`] with the field, its value and what it may be.
     pub fn check(&self) -> Result<(), ImageError> {
-        let wrong = |field, value: String, expected| {
-            Err(ImageError::Setting {
-                field,
-                value,
-                expected,
-            })
-        };
+        let wrong = |field, value: String, expected| Err(ImageError::Setting { field, value, expected });
         let ordered = |(low, high): (f64, f64)| low > 0.0 && low <= high && high.is_finite();
         if self.side == 0 || !self.side.is_multiple_of(2) || self.side > u32::from(u16::MAX) {
-            return wrong(
-                "side",
-                self.side.to_string(),
-                "an even number of pixels from 2 to 65534",
-            );
+            return wrong("side", self.side.to_string(), "an even number of pixels from 2 to 65534");
         }
         if !ordered(self.scale) || self.scale.1 > 1.0 {
-            return wrong(
-                "scale",
-                format!("{:?}", self.scale),
-                "two shares in (0, 1], the smaller first",
-            );
+            return wrong("scale", format!("{:?}", self.scale), "two shares in (0, 1], the smaller first");
         }
         if !ordered(self.ratio) {
-            return wrong(
-                "ratio",
-                format!("{:?}", self.ratio),
-                "two positive ratios, the smaller first",
-            );
+            return wrong("ratio", format!("{:?}", self.ratio), "two positive ratios, the smaller first");
         }
         Ok(())
     }
@@ -163,16 +145,7 @@ impl Recipe {
         let source = Source::open(bytes, &self.limits)?;
         let (width, height) = source.turn.size(source.width, source.height);
         let choice = self.choose(width, height, rng);
-        square(
-            source,
-            choice.crop,
-            choice.flip,
-            self.side,
-            true,
-            scratch,
-            view,
-            &mut done,
-        )?;
+        square(source, choice.crop, choice.flip, self.side, true, scratch, view, &mut done)?;
         for (operation, sign) in choice.operations.into_iter().flatten() {
             operation.apply(sign, view, self.side, &mut scratch.spare);
         }
@@ -189,31 +162,19 @@ impl Recipe {
         if self.augment {
             operations = std::array::from_fn(|_| {
                 let operation = Operation::ALL[rng.random_range(0..Operation::ALL.len())];
-                let sign = if rng.random_bool(0.5) {
-                    Sign::Plus
-                } else {
-                    Sign::Minus
-                };
+                let sign = if rng.random_bool(0.5) { Sign::Plus } else { Sign::Minus };
                 rng.random_bool(0.5).then_some((operation, sign))
             });
         }
-        Choice {
-            crop,
-            flip,
-            operations,
-        }
+        Choice { crop, flip, operations }
     }
 
     /// A random box: its share of the area uniform in `scale`, its ratio log-uniform in `ratio`, its place uniform. If ten draws do not fit,
     /// the central square.
     fn crop(&self, width: u32, height: u32, rng: &mut ChaCha8Rng) -> Rect {
         for _ in 0..TRIES {
-            let area = f64::from(width)
-                * f64::from(height)
-                * rng.random_range(self.scale.0..=self.scale.1);
-            let ratio = rng
-                .random_range(self.ratio.0.ln()..=self.ratio.1.ln())
-                .exp();
+            let area = f64::from(width) * f64::from(height) * rng.random_range(self.scale.0..=self.scale.1);
+            let ratio = rng.random_range(self.ratio.0.ln()..=self.ratio.1.ln()).exp();
             let wide = (area * ratio).sqrt().round_ties_even();
             let high = (area / ratio).sqrt().round_ties_even();
             if wide >= 1.0 && wide <= f64::from(width) && high >= 1.0 && high <= f64::from(height) {
@@ -227,12 +188,7 @@ impl Recipe {
             }
         }
         let side = width.min(height);
-        Rect {
-            left: (width - side) / 2,
-            top: (height - side) / 2,
-            width: side,
-            height: side,
-        }
+        Rect { left: (width - side) / 2, top: (height - side) / 2, width: side, height: side }
     }
 }
 
@@ -240,12 +196,7 @@ impl Recipe {
 ///
 /// # Errors
 /// When the picture is refused or `view` does not hold `side` x `side` x 3 bytes.
-pub fn evaluation_view(
-    bytes: &[u8],
-    side: u32,
-    limits: &Limits,
-    view: &mut [u8],
-) -> Result<(), ImageError> {
+pub fn evaluation_view(bytes: &[u8], side: u32, limits: &Limits, view: &mut [u8]) -> Result<(), ImageError> {
     evaluation_view_with(bytes, side, limits, &mut Scratch::default(), view)
 }
 
@@ -263,22 +214,8 @@ pub fn evaluation_view_with(
     expect_size("view", side as usize * side as usize * 3, view)?;
     let source = Source::open(bytes, limits)?;
     let (width, height) = source.turn.size(source.width, source.height);
-    let whole = Rect {
-        left: 0,
-        top: 0,
-        width,
-        height,
-    };
-    square(
-        source,
-        whole,
-        false,
-        side,
-        false,
-        scratch,
-        view,
-        &mut |_| {},
-    )
+    let whole = Rect { left: 0, top: 0, width, height };
+    square(source, whole, false, side, false, scratch, view, &mut |_| {})
 }
 
 /// Decodes a picture, whole and upright, to 8 bit RGB.
@@ -291,12 +228,7 @@ pub fn evaluation_view_with(
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageError> {
     let source = Source::open(bytes, limits)?;
     let (width, height, turn) = (source.width, source.height, source.turn);
-    let whole = Rect {
-        left: 0,
-        top: 0,
-        width,
-        height,
-    };
+    let whole = Rect { left: 0, top: 0, width, height };
     let mut pixels = Vec::new();
     source.pixels(whole, 1, &mut jpeg::Workspace::default(), &mut pixels)?;
     if !turn.is_none() {
@@ -327,14 +259,7 @@ fn square(
     let window = reach(crop, side, reduction, width, height);
     let region = source.pixels(window, reduction, &mut scratch.jpeg, &mut scratch.pixels)?;
     done(Stage::Decode);
-    resize(
-        &mut scratch.resizer,
-        &scratch.pixels,
-        region,
-        crop,
-        side,
-        view,
-    )?;
+    resize(&mut scratch.resizer, &scratch.pixels, region, crop, side, view)?;
     scratch.trim();
     if !turn.is_none() {
         copy(view, &mut scratch.spare);
@@ -346,15 +271,7 @@ fn square(
 
 fn expect_size(what: &'static str, expected: usize, memory: &[u8]) -> Result<(), ImageError> {
     let found = memory.len();
-    if found == expected {
-        Ok(())
-    } else {
-        Err(ImageError::ViewSize {
-            what,
-            expected,
-            found,
-        })
-    }
+    if found == expected { Ok(()) } else { Err(ImageError::ViewSize { what, expected, found }) }
 }
 
 #[cfg(test)]
@@ -365,9 +282,7 @@ mod tests {
     fn crops(width: u32, height: u32, count: usize) -> Vec<Rect> {
         let mut rng = ChaCha8Rng::seed_from_u64(3);
         let recipe = Recipe::default();
-        (0..count)
-            .map(|_| recipe.crop(width, height, &mut rng))
-            .collect()
+        (0..count).map(|_| recipe.crop(width, height, &mut rng)).collect()
     }
 
     #[test]
@@ -377,16 +292,10 @@ mod tests {
         let (width, height) = (1000, 1000);
         let all = crops(width, height, 40_000);
         let share = |c: &Rect| f64::from(c.width) * f64::from(c.height) / 1e6;
-        let ratio =
-            |c: &Rect| (f64::from(c.width) / f64::from(c.height)).ln() / (4.0_f64 / 3.0).ln();
+        let ratio = |c: &Rect| (f64::from(c.width) / f64::from(c.height)).ln() / (4.0_f64 / 3.0).ln();
         let small: Vec<&Rect> = all.iter().filter(|c| share(c) < 0.7).collect();
-        let mean =
-            |f: &dyn Fn(&Rect) -> f64| small.iter().map(|c| f(c)).sum::<f64>() / small.len() as f64;
-        assert!(
-            small
-                .iter()
-                .all(|c| share(c) > 0.199 && ratio(c).abs() < 1.02)
-        );
+        let mean = |f: &dyn Fn(&Rect) -> f64| small.iter().map(|c| f(c)).sum::<f64>() / small.len() as f64;
+        assert!(small.iter().all(|c| share(c) > 0.199 && ratio(c).abs() < 1.02));
         // Uniform in [0.2, 0.7]: mean 0.45, variance 0.5^2 / 12. Uniform in [-1, 1]: mean 0, variance 1/3.
         assert!((mean(&share) - 0.45).abs() < 0.005, "{}", mean(&share));
         assert!((mean(&|c| (share(c) - 0.45).powi(2)) - 0.25 / 12.0).abs() < 0.0005);
@@ -402,19 +311,9 @@ mod tests {
 
     #[test]
     fn a_box_that_never_fits_gives_the_central_square() {
-        let central = Rect {
-            left: 9_999,
-            top: 0,
-            width: 2,
-            height: 2,
-        };
+        let central = Rect { left: 9_999, top: 0, width: 2, height: 2 };
         assert!(crops(20_000, 2, 100).iter().all(|c| *c == central));
-        let one = Rect {
-            left: 0,
-            top: 0,
-            width: 1,
-            height: 1,
-        };
+        let one = Rect { left: 0, top: 0, width: 1, height: 1 };
         assert!(crops(1, 1, 100).iter().all(|c| *c == one));
     }
 
@@ -423,9 +322,7 @@ mod tests {
         let mut rng = ChaCha8Rng::seed_from_u64(4);
         let recipe = Recipe::default();
         let count = 40_000;
-        let choices: Vec<Choice> = (0..count)
-            .map(|_| recipe.choose(640, 480, &mut rng))
-            .collect();
+        let choices: Vec<Choice> = (0..count).map(|_| recipe.choose(640, 480, &mut rng)).collect();
         let close = |found: usize, expected: f64| {
             let deviation = (expected * (1.0 - expected) / f64::from(count)).sqrt();
             assert!(
@@ -435,32 +332,18 @@ mod tests {
         };
         close(choices.iter().filter(|c| c.flip).count(), 0.5);
         for place in 0..OPERATIONS {
-            close(
-                choices
-                    .iter()
-                    .filter(|c| c.operations[place].is_some())
-                    .count(),
-                0.5,
-            );
+            close(choices.iter().filter(|c| c.operations[place].is_some()).count(), 0.5);
             for operation in Operation::ALL {
                 for sign in [Sign::Plus, Sign::Minus] {
-                    let drawn = choices
-                        .iter()
-                        .filter(|c| c.operations[place] == Some((operation, sign)));
+                    let drawn = choices.iter().filter(|c| c.operations[place] == Some((operation, sign)));
                     close(drawn.count(), 0.5 / 20.0);
                 }
             }
         }
         // With replacement: the same operation twice in one of ten pairs.
-        let twice = choices
-            .iter()
-            .filter(|c| matches!(c.operations, [Some((a, _)), Some((b, _))] if a == b));
+        let twice = choices.iter().filter(|c| matches!(c.operations, [Some((a, _)), Some((b, _))] if a == b));
         close(twice.count(), 0.25 * 0.1);
-        let plain = Recipe {
-            flip: false,
-            augment: false,
-            ..Recipe::default()
-        };
+        let plain = Recipe { flip: false, augment: false, ..Recipe::default() };
         assert!((0..100).all(|_| {
             let choice = plain.choose(640, 480, &mut rng);
             !choice.flip && choice.operations == [None; OPERATIONS]
@@ -470,62 +353,17 @@ mod tests {
     #[test]
     fn settings_out_of_range_are_named() {
         let wrong = [
-            (
-                "side",
-                Recipe {
-                    side: 255,
-                    ..Recipe::default()
-                },
-            ),
-            (
-                "side",
-                Recipe {
-                    side: 0,
-                    ..Recipe::default()
-                },
-            ),
-            (
-                "scale",
-                Recipe {
-                    scale: (0.0, 1.0),
-                    ..Recipe::default()
-                },
-            ),
-            (
-                "scale",
-                Recipe {
-                    scale: (0.5, 0.2),
-                    ..Recipe::default()
-                },
-            ),
-            (
-                "scale",
-                Recipe {
-                    scale: (0.5, 1.5),
-                    ..Recipe::default()
-                },
-            ),
-            (
-                "ratio",
-                Recipe {
-                    ratio: (0.0, 1.0),
-                    ..Recipe::default()
-                },
-            ),
-            (
-                "ratio",
-                Recipe {
-                    ratio: (1.0, f64::NAN),
-                    ..Recipe::default()
-                },
-            ),
+            ("side", Recipe { side: 255, ..Recipe::default() }),
+            ("side", Recipe { side: 0, ..Recipe::default() }),
+            ("scale", Recipe { scale: (0.0, 1.0), ..Recipe::default() }),
+            ("scale", Recipe { scale: (0.5, 0.2), ..Recipe::default() }),
+            ("scale", Recipe { scale: (0.5, 1.5), ..Recipe::default() }),
+            ("ratio", Recipe { ratio: (0.0, 1.0), ..Recipe::default() }),
+            ("ratio", Recipe { ratio: (1.0, f64::NAN), ..Recipe::default() }),
         ];
         for (name, recipe) in wrong {
             let error = recipe.check().unwrap_err();
-            assert!(
-                matches!(error, ImageError::Setting { field, .. } if field == name),
-                "{error}"
-            );
+            assert!(matches!(error, ImageError::Setting { field, .. } if field == name), "{error}");
         }
     }
 }

@@ -31,19 +31,11 @@ pub(crate) fn reach(crop: Rect, side: u32, reduction: u32, width: u32, height: u
         let scale = (f64::from(length) / f64::from(side)).max(f64::from(reduction));
         let margin = (SUPPORT * scale).ceil() as u32 + reduction;
         let first = start.saturating_sub(margin);
-        (
-            first,
-            (start + length).saturating_add(margin).min(whole) - first,
-        )
+        (first, (start + length).saturating_add(margin).min(whole) - first)
     };
     let (left, wide) = widen(crop.left, crop.width, width);
     let (top, high) = widen(crop.top, crop.height, height);
-    Rect {
-        left,
-        top,
-        width: wide,
-        height: high,
-    }
+    Rect { left, top, width: wide, height: high }
 }
 
 /// Resizes the box `crop` (in pixels of the stored picture) of `pixels`, which show `region`, to `side` x `side` RGB pixels in `out`.
@@ -62,12 +54,7 @@ pub(crate) fn resize(
     let options = ResizeOptions::new()
         .resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom))
         .use_alpha(false)
-        .crop(
-            left,
-            top,
-            f64::from(crop.width) / reduction,
-            f64::from(crop.height) / reduction,
-        );
+        .crop(left, top, f64::from(crop.width) / reduction, f64::from(crop.height) / reduction);
     let wrong = |e: &dyn std::fmt::Display| ImageError::Setting {
         field: "crop",
         value: format!("{crop:?} of {width} x {height} pixels ({e})"),
@@ -75,7 +62,5 @@ pub(crate) fn resize(
     };
     let from = ImageRef::new(width, height, pixels, PixelType::U8x3).map_err(|e| wrong(&e))?;
     let mut to = Image::from_slice_u8(side, side, out, PixelType::U8x3).map_err(|e| wrong(&e))?;
-    resizer
-        .resize(&from, &mut to, &options)
-        .map_err(|e| wrong(&e))
+    resizer.resize(&from, &mut to, &options).map_err(|e| wrong(&e))
 }

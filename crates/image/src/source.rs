@@ -30,32 +30,18 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits {
-            max_pixels: MAX_PIXELS,
-            max_side: MAX_SIDE,
-        }
+        Limits { max_pixels: MAX_PIXELS, max_side: MAX_SIDE }
     }
 }
 
 impl Limits {
     fn check(&self, format: Format, width: u64, height: u64) -> Result<(u32, u32), ImageError> {
-        let too_large = || ImageError::TooLarge {
-            format,
-            width,
-            height,
-            max_pixels: self.max_pixels,
-            max_side: self.max_side,
-        };
+        let too_large =
+            || ImageError::TooLarge { format, width, height, max_pixels: self.max_pixels, max_side: self.max_side };
         if width == 0 || height == 0 {
-            return Err(ImageError::NoPixels {
-                format,
-                width,
-                height,
-            });
+            return Err(ImageError::NoPixels { format, width, height });
         }
-        if width.max(height) > u64::from(self.max_side)
-            || width.saturating_mul(height) > self.max_pixels
-        {
+        if width.max(height) > u64::from(self.max_side) || width.saturating_mul(height) > self.max_pixels {
             return Err(too_large());
         }
         let side = |side: u64| u32::try_from(side).map_err(|_| too_large());
@@ -104,12 +90,7 @@ impl<'b> Source<'b> {
             Format::Jpeg => {
                 if let Some(header) = jpeg::Header::read(bytes) {
                     let (width, height, turn) = (header.width, header.height, header.turn);
-                    (
-                        Decoder::CommonJpeg(Box::new(header)),
-                        u64::from(width),
-                        u64::from(height),
-                        turn,
-                    )
+                    (Decoder::CommonJpeg(Box::new(header)), u64::from(width), u64::from(height), turn)
                 } else {
                     let least = whole_jpeg(bytes)?;
                     let options = DecoderOptions::new_fast()
@@ -123,15 +104,8 @@ impl<'b> Source<'b> {
                     if least > bytes.len() {
                         return Err(truncated(format, bytes, "the picture's data"));
                     }
-                    let turn = decoder
-                        .exif()
-                        .map_or(Turn::default(), |exif| Turn::from_exif(exif));
-                    (
-                        Decoder::Jpeg(Box::new(decoder)),
-                        width as u64,
-                        height as u64,
-                        turn,
-                    )
+                    let turn = decoder.exif().map_or(Turn::default(), |exif| Turn::from_exif(exif));
+                    (Decoder::Jpeg(Box::new(decoder)), width as u64, height as u64, turn)
                 }
             }
             Format::Png => {
@@ -142,43 +116,24 @@ impl<'b> Source<'b> {
                 }
                 let mut allowed = image::Limits::no_limits();
                 allowed.max_alloc = Some(MAX_METADATA);
-                let mut decoder = PngDecoder::with_limits(Cursor::new(bytes), allowed)
-                    .map_err(|e| png_error(bytes, e))?;
+                let mut decoder =
+                    PngDecoder::with_limits(Cursor::new(bytes), allowed).map_err(|e| png_error(bytes, e))?;
                 let (width, height) = decoder.dimensions();
                 let turn = decoder.orientation().map_or(Turn::default(), Turn::from);
-                (
-                    Decoder::Png(Box::new(decoder)),
-                    u64::from(width),
-                    u64::from(height),
-                    turn,
-                )
+                (Decoder::Png(Box::new(decoder)), u64::from(width), u64::from(height), turn)
             }
             Format::WebP => {
-                let mut decoder =
-                    WebPDecoder::new(Cursor::new(bytes)).map_err(|e| webp_error(bytes, e))?;
+                let mut decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(|e| webp_error(bytes, e))?;
                 decoder.set_memory_limit(MAX_METADATA as usize);
                 let (width, height) = decoder.dimensions();
                 let exif = decoder.exif_metadata().ok().flatten();
-                let turn = exif.map_or(Turn::default(), |exif| {
-                    Turn::from_exif(exif.strip_prefix(b"Exif\0\0").unwrap_or(&exif))
-                });
-                (
-                    Decoder::WebP(Box::new(decoder)),
-                    u64::from(width),
-                    u64::from(height),
-                    turn,
-                )
+                let turn = exif
+                    .map_or(Turn::default(), |exif| Turn::from_exif(exif.strip_prefix(b"Exif\0\0").unwrap_or(&exif)));
+                (Decoder::WebP(Box::new(decoder)), u64::from(width), u64::from(height), turn)
             }
         };
         let (width, height) = limits.check(format, width, height)?;
-        Ok(Source {
-            bytes,
-            format,
-            decoder,
-            width,
-            height,
-            turn,
-        })
+        Ok(Source { bytes, format, decoder, width, height, turn })
     }
 
     /// Decodes at least the box `window` of the stored picture, reduced by at most `reduction`, into `pixels`.
@@ -189,9 +144,7 @@ impl<'b> Source<'b> {
         workspace: &mut jpeg::Workspace,
         pixels: &mut Vec<u8>,
     ) -> Result<Region, ImageError> {
-        guarded(self.format, || {
-            self.pixels_as(window, reduction, workspace, pixels)
-        })
+        guarded(self.format, || self.pixels_as(window, reduction, workspace, pixels))
     }
 
     fn pixels_as(
@@ -202,12 +155,7 @@ impl<'b> Source<'b> {
         pixels: &mut Vec<u8>,
     ) -> Result<Region, ImageError> {
         let format = self.format;
-        let whole = Rect {
-            left: 0,
-            top: 0,
-            width: self.width,
-            height: self.height,
-        };
+        let whole = Rect { left: 0, top: 0, width: self.width, height: self.height };
         let area = self.width as usize * self.height as usize;
         match self.decoder {
             Decoder::CommonJpeg(header) => {
@@ -230,25 +178,19 @@ impl<'b> Source<'b> {
                 decoder.decode_into(pixels).map_err(|e| broken(format, e))?;
             }
             Decoder::Png(decoder) => {
-                let image =
-                    DynamicImage::from_decoder(*decoder).map_err(|e| png_error(self.bytes, e))?;
+                let image = DynamicImage::from_decoder(*decoder).map_err(|e| png_error(self.bytes, e))?;
                 *pixels = image.into_rgb8().into_raw();
             }
             Decoder::WebP(mut decoder) => {
                 let channels = if decoder.has_alpha() { 4 } else { 3 };
                 pixels.resize(area * channels, 0);
-                decoder
-                    .read_image(pixels)
-                    .map_err(|e| webp_error(self.bytes, e))?;
+                decoder.read_image(pixels).map_err(|e| webp_error(self.bytes, e))?;
                 if channels == 4 {
                     drop_alpha(pixels);
                 }
             }
         }
-        Ok(Region {
-            part: whole,
-            reduction: 1,
-        })
+        Ok(Region { part: whole, reduction: 1 })
     }
 }
 
@@ -257,24 +199,8 @@ fn sniff(bytes: &[u8]) -> Result<Format, ImageError> {
         [] => Err(ImageError::Empty),
         [0xff, 0xd8, 0xff, ..] => Ok(Format::Jpeg),
         [0x89, b'P', b'N', b'G', 0x0d, 0x0a, 0x1a, 0x0a, ..] => Ok(Format::Png),
-        [
-            b'R',
-            b'I',
-            b'F',
-            b'F',
-            _,
-            _,
-            _,
-            _,
-            b'W',
-            b'E',
-            b'B',
-            b'P',
-            ..,
-        ] => Ok(Format::WebP),
-        _ => Err(ImageError::UnknownFormat {
-            start: bytes[..bytes.len().min(12)].to_vec(),
-        }),
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Ok(Format::WebP),
+        _ => Err(ImageError::UnknownFormat { start: bytes[..bytes.len().min(12)].to_vec() }),
     }
 }
 
@@ -283,10 +209,7 @@ fn sniff(bytes: &[u8]) -> Result<Format, ImageError> {
 fn whole_jpeg(bytes: &[u8]) -> Result<usize, ImageError> {
     let mut at = 2;
     let (mut scans, mut least) = (false, 0);
-    while let Some(found) = bytes
-        .get(at..)
-        .and_then(|rest| rest.iter().position(|&b| b == 0xff))
-    {
+    while let Some(found) = bytes.get(at..).and_then(|rest| rest.iter().position(|&b| b == 0xff)) {
         at += found + 1;
         let Some(&marker) = bytes.get(at) else { break };
         match marker {
@@ -298,19 +221,14 @@ fn whole_jpeg(bytes: &[u8]) -> Result<usize, ImageError> {
                     least = least_bytes(&bytes[at + 1..]);
                 }
                 scans |= marker == 0xda;
-                let Some(&[high, low]) = bytes.get(at + 1..).and_then(|rest| rest.first_chunk())
-                else {
+                let Some(&[high, low]) = bytes.get(at + 1..).and_then(|rest| rest.first_chunk()) else {
                     break;
                 };
                 at += 1 + usize::from(u16::from_be_bytes([high, low]));
             }
         }
     }
-    let inside = if scans {
-        "the picture's data"
-    } else {
-        "the header"
-    };
+    let inside = if scans { "the picture's data" } else { "the header" };
     Err(truncated(Format::Jpeg, bytes, inside))
 }
 
@@ -340,10 +258,7 @@ fn drop_alpha(pixels: &mut Vec<u8>) {
 }
 
 /// Runs a decoder, a panic in which is this picture's error and not the end of a run of days. The decoder is not used again after it.
-fn guarded<T>(
-    format: Format,
-    decode: impl FnOnce() -> Result<T, ImageError>,
-) -> Result<T, ImageError> {
+fn guarded<T>(format: Format, decode: impl FnOnce() -> Result<T, ImageError>) -> Result<T, ImageError> {
     catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|panic| {
         let reason = panic
             .downcast_ref::<String>()
@@ -355,18 +270,11 @@ fn guarded<T>(
 }
 
 fn broken(format: Format, reason: impl ToString) -> ImageError {
-    ImageError::Broken {
-        format,
-        reason: reason.to_string(),
-    }
+    ImageError::Broken { format, reason: reason.to_string() }
 }
 
 fn truncated(format: Format, bytes: &[u8], inside: &'static str) -> ImageError {
-    ImageError::Truncated {
-        format,
-        bytes: bytes.len(),
-        inside,
-    }
+    ImageError::Truncated { format, bytes: bytes.len(), inside }
 }
 
 fn png_error(bytes: &[u8], error: image::ImageError) -> ImageError {

@@ -35,11 +35,7 @@ impl From<Orientation> for Turn {
             Orientation::Rotate270FlipH => (true, true, true),
             Orientation::Rotate270 => (true, true, false),
         };
-        Turn {
-            transpose,
-            flip_x,
-            flip_y,
-        }
+        Turn { transpose, flip_x, flip_y }
     }
 }
 
@@ -51,32 +47,19 @@ impl Turn {
 
     /// This turn followed by a horizontal flip of the upright picture.
     pub fn flipped(self) -> Self {
-        Turn {
-            flip_x: self.flip_x ^ !self.transpose,
-            flip_y: self.flip_y ^ self.transpose,
-            ..self
-        }
+        Turn { flip_x: self.flip_x ^ !self.transpose, flip_y: self.flip_y ^ self.transpose, ..self }
     }
 
     /// Width and height of the upright picture, from those of the stored one (or the other way round).
     pub fn size(self, width: u32, height: u32) -> (u32, u32) {
-        if self.transpose {
-            (height, width)
-        } else {
-            (width, height)
-        }
+        if self.transpose { (height, width) } else { (width, height) }
     }
 
     /// The box in the stored picture (`width` x `height`) that shows what `upright` shows in the upright one.
     pub fn stored(self, upright: Rect, width: u32, height: u32) -> Rect {
         let mut stored = upright;
         if self.transpose {
-            stored = Rect {
-                left: upright.top,
-                top: upright.left,
-                width: upright.height,
-                height: upright.width,
-            };
+            stored = Rect { left: upright.top, top: upright.left, width: upright.height, height: upright.width };
         }
         if self.flip_x {
             stored.left = width - stored.left - stored.width;
@@ -95,11 +78,7 @@ impl Turn {
     /// Writes the upright form of the stored picture `from` (`width` x `height`, RGB) to `to`.
     pub fn apply(self, from: &[u8], width: u32, height: u32, to: &mut [u8]) {
         let (width, height) = (width as usize, height as usize);
-        let (upright_width, _) = if self.transpose {
-            (height, width)
-        } else {
-            (width, height)
-        };
+        let (upright_width, _) = if self.transpose { (height, width) } else { (width, height) };
         for (y, row) in to.chunks_exact_mut(upright_width * 3).enumerate() {
             for (x, pixel) in row.chunks_exact_mut(3).enumerate() {
                 let (a, b) = if self.transpose { (y, x) } else { (x, y) };
@@ -152,12 +131,7 @@ mod tests {
 
     #[test]
     fn a_box_of_the_upright_picture_is_found_in_the_stored_one() {
-        let upright_box = Rect {
-            left: 1,
-            top: 0,
-            width: 2,
-            height: 3,
-        };
+        let upright_box = Rect { left: 1, top: 0, width: 2, height: 3 };
         for orientation in ALL {
             let (width, height) = (5, 4);
             let stored = numbered(width, height);

@@ -15,10 +15,7 @@ pub const STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
 pub fn halve(view: &[u8], side: u32, half: &mut [u8]) {
     let stride = side as usize * 3;
     let mean = |a: u8, b: u8| (u16::from(a) + u16::from(b)).div_ceil(2);
-    for (rows, out) in view
-        .chunks_exact(2 * stride)
-        .zip(half.chunks_exact_mut(stride / 2))
-    {
+    for (rows, out) in view.chunks_exact(2 * stride).zip(half.chunks_exact_mut(stride / 2)) {
         let (upper, lower) = rows.split_at(stride);
         let (upper, lower) = (upper.as_chunks::<6>().0, lower.as_chunks::<6>().0);
         for ((pixel, upper), lower) in out.as_chunks_mut::<3>().0.iter_mut().zip(upper).zip(lower) {
@@ -33,9 +30,8 @@ pub fn halve(view: &[u8], side: u32, half: &mut [u8]) {
 
 /// The image encoder's input: `(p / 255 - MEAN) / STD`, channels first, from RGB pixels in rows.
 pub fn normalise(view: &[u8], out: &mut [f32]) {
-    let tables: [[f32; 256]; 3] = std::array::from_fn(|c| {
-        std::array::from_fn(|value| (value as f32 / 255.0 - MEAN[c]) / STD[c])
-    });
+    let tables: [[f32; 256]; 3] =
+        std::array::from_fn(|c| std::array::from_fn(|value| (value as f32 / 255.0 - MEAN[c]) / STD[c]));
     planes(view, &tables, out);
 }
 
@@ -47,11 +43,7 @@ pub fn tokenizer_pixels(half: &[u8], out: &mut [f32]) {
 
 fn planes(pixels: &[u8], tables: &[[f32; 256]; 3], out: &mut [f32]) {
     let pixels = pixels.as_chunks::<3>().0;
-    for (channel, (plane, table)) in out
-        .chunks_exact_mut(pixels.len().max(1))
-        .zip(tables)
-        .enumerate()
-    {
+    for (channel, (plane, table)) in out.chunks_exact_mut(pixels.len().max(1)).zip(tables).enumerate() {
         for (value, pixel) in plane.iter_mut().zip(pixels) {
             *value = table[usize::from(pixel[channel])];
         }

@@ -6,9 +6,7 @@ use image::RgbImage;
 use simla_image::{Limits, Operation, Sign, decode, evaluation_view};
 
 fn fixtures(folder: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/fixtures")
-        .join(folder)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(folder)
 }
 
 fn read(path: &Path) -> RgbImage {
@@ -41,11 +39,7 @@ fn every_operation_and_sign() {
     ];
     for (operation, kind, name) in cases {
         for (sign, tag) in [(Sign::Plus, "plus"), (Sign::Minus, "minus")] {
-            let name = if kind.is_empty() {
-                name.to_owned()
-            } else {
-                format!("{name}.{tag}.png")
-            };
+            let name = if kind.is_empty() { name.to_owned() } else { format!("{name}.{tag}.png") };
             let expected = read(&folder.join(&name));
             let mut found = input.clone();
             operation.apply(sign, &mut found, 256, &mut Vec::new());
@@ -59,10 +53,7 @@ fn every_operation_and_sign() {
                 _ => assert_eq!((mean, most), (0.0, 0), "{name}"),
             }
             if operation != Operation::Identity {
-                assert!(
-                    difference(&input, &expected).0 > 1.0,
-                    "{name} must change the picture for this test to tell"
-                );
+                assert!(difference(&input, &expected).0 > 1.0, "{name} must change the picture for this test to tell");
             }
         }
     }
@@ -80,8 +71,7 @@ fn every_kind_of_file() {
         assert_eq!(found.dimensions(), expected.dimensions(), "{name}");
         let (mean, most) = difference(&found, &expected);
         println!("{name}: mean {mean:.4}, most {most}");
-        let lossless = (name.ends_with(".png") && !name.starts_with("bits-16"))
-            || name.starts_with("lossless");
+        let lossless = (name.ends_with(".png") && !name.starts_with("bits-16")) || name.starts_with("lossless");
         let (mean_limit, most_limit) = match name.as_str() {
             _ if lossless => (0.0, 0),
             // The general decoder smooths chroma in another way.
@@ -102,21 +92,18 @@ fn the_evaluation_view_is_the_whole_picture_upright() {
     let upright = read(&fixtures("expected").join("turned-1.jpg.png"));
     let mut views = Vec::new();
     for orientation in 1..=8 {
-        let bytes =
-            std::fs::read(fixtures("formats").join(format!("turned-{orientation}.jpg"))).unwrap();
+        let bytes = std::fs::read(fixtures("formats").join(format!("turned-{orientation}.jpg"))).unwrap();
         let mut view = vec![0; 32 * 32 * 3];
         evaluation_view(&bytes, 32, &Limits::default(), &mut view).unwrap();
         views.push(view);
     }
     // The files hold one picture, said to lie in eight ways: turning the views back gives the same, up to the order of rounding.
-    let whole = image::DynamicImage::from(upright)
-        .resize_exact(32, 32, image::imageops::FilterType::CatmullRom)
-        .into_rgb8();
+    let whole =
+        image::DynamicImage::from(upright).resize_exact(32, 32, image::imageops::FilterType::CatmullRom).into_rgb8();
     let (mean, _) = difference(&views[0], &whole);
     assert!(mean < 0.6, "mean {mean}");
     for (orientation, view) in (1..).zip(&views) {
-        let mut expected =
-            image::DynamicImage::from(RgbImage::from_raw(32, 32, views[0].clone()).unwrap());
+        let mut expected = image::DynamicImage::from(RgbImage::from_raw(32, 32, views[0].clone()).unwrap());
         expected.apply_orientation(image::metadata::Orientation::from_exif(orientation).unwrap());
         let (_, most) = difference(view, expected.as_bytes());
         assert!(most <= 1, "orientation {orientation}: {most}");

@@ -15,55 +15,30 @@ fn draw(recipe: &Recipe, bytes: &[u8], seed: u64, scratch: &mut Scratch) -> (Vec
     let area = (recipe.side * recipe.side * 3) as usize;
     let (mut view, mut half) = (vec![0; area], vec![0; area / 4]);
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    recipe
-        .draw(bytes, &mut rng, scratch, &mut view, &mut half)
-        .unwrap();
+    recipe.draw(bytes, &mut rng, scratch, &mut view, &mut half).unwrap();
     (view, half)
 }
 
 #[test]
 fn a_view_depends_on_the_seed_alone() {
-    let recipe = Recipe {
-        side: 64,
-        ..Recipe::default()
-    };
-    let names = [
-        "ycbcr-420.jpg",
-        "progressive.jpg",
-        "rgba.png",
-        "lossy.webp",
-        "turned-7.jpg",
-    ];
+    let recipe = Recipe { side: 64, ..Recipe::default() };
+    let names = ["ycbcr-420.jpg", "progressive.jpg", "rgba.png", "lossy.webp", "turned-7.jpg"];
     let mut used = Scratch::default();
     for seed in 0..10 {
         for name in names {
             let bytes = fixture(name);
             let first = draw(&recipe, &bytes, seed, &mut Scratch::default());
-            assert!(
-                first == draw(&recipe, &bytes, seed, &mut used),
-                "{name}: working memory shows"
-            );
-            assert!(
-                first != draw(&recipe, &bytes, seed + 1000, &mut used),
-                "{name}: the seed does not show"
-            );
+            assert!(first == draw(&recipe, &bytes, seed, &mut used), "{name}: working memory shows");
+            assert!(first != draw(&recipe, &bytes, seed + 1000, &mut used), "{name}: the seed does not show");
         }
     }
 }
 
 #[test]
 fn the_half_is_the_view_halved() {
-    let recipe = Recipe {
-        side: 64,
-        ..Recipe::default()
-    };
+    let recipe = Recipe { side: 64, ..Recipe::default() };
     for seed in 0..5 {
-        let (view, half) = draw(
-            &recipe,
-            &fixture("ycbcr-420.jpg"),
-            seed,
-            &mut Scratch::default(),
-        );
+        let (view, half) = draw(&recipe, &fixture("ycbcr-420.jpg"), seed, &mut Scratch::default());
         let mut expected = vec![0; half.len()];
         halve(&view, 64, &mut expected);
         assert!(half == expected);
@@ -84,11 +59,7 @@ fn whole(side: u32) -> Recipe {
 
 #[test]
 fn a_crop_of_everything_is_the_evaluation_view() {
-    for (name, recipe) in [
-        ("ycbcr-420.jpg", whole(64)),
-        ("rgb.png", whole(64)),
-        ("lossy.webp", whole(64)),
-    ] {
+    for (name, recipe) in [("ycbcr-420.jpg", whole(64)), ("rgb.png", whole(64)), ("lossy.webp", whole(64))] {
         let bytes = fixture(name);
         let (view, _) = draw(&recipe, &bytes, 0, &mut Scratch::default());
         let mut expected = vec![0; 64 * 64 * 3];
@@ -106,11 +77,7 @@ fn a_reduced_decoding_looks_like_the_full_one() {
     picture.write_to(&mut png, image::ImageFormat::Png).unwrap();
     let (reduced, _) = draw(&whole(8), &jpeg, 0, &mut Scratch::default());
     let (full, _) = draw(&whole(8), png.get_ref(), 0, &mut Scratch::default());
-    let apart: u32 = reduced
-        .iter()
-        .zip(&full)
-        .map(|(a, b)| u32::from(a.abs_diff(*b)))
-        .sum();
+    let apart: u32 = reduced.iter().zip(&full).map(|(a, b)| u32::from(a.abs_diff(*b))).sum();
     assert!(apart > 0, "the reduced path was not taken");
     let mean = f64::from(apart) / reduced.len() as f64;
     assert!(mean < 1.5, "mean difference {mean}");
@@ -119,33 +86,16 @@ fn a_reduced_decoding_looks_like_the_full_one() {
 #[test]
 fn a_mirrored_view_is_the_mirror_image() {
     let plain = whole(32);
-    let flipping = Recipe {
-        flip: true,
-        ..plain.clone()
-    };
+    let flipping = Recipe { flip: true, ..plain.clone() };
     let bytes = fixture("turned-6.jpg");
-    let turned = Recipe {
-        ratio: (53.0 / 75.0, 53.0 / 75.0),
-        ..plain
-    };
-    let flipping = Recipe {
-        ratio: turned.ratio,
-        ..flipping
-    };
+    let turned = Recipe { ratio: (53.0 / 75.0, 53.0 / 75.0), ..plain };
+    let flipping = Recipe { ratio: turned.ratio, ..flipping };
     let (straight, _) = draw(&turned, &bytes, 0, &mut Scratch::default());
     let mirrored: Vec<u8> = straight
         .chunks_exact(32 * 3)
-        .flat_map(|row| {
-            row.chunks_exact(3)
-                .rev()
-                .flatten()
-                .copied()
-                .collect::<Vec<u8>>()
-        })
+        .flat_map(|row| row.chunks_exact(3).rev().flatten().copied().collect::<Vec<u8>>())
         .collect();
-    let views: Vec<Vec<u8>> = (0..20)
-        .map(|seed| draw(&flipping, &bytes, seed, &mut Scratch::default()).0)
-        .collect();
+    let views: Vec<Vec<u8>> = (0..20).map(|seed| draw(&flipping, &bytes, seed, &mut Scratch::default()).0).collect();
     let (same, other): (Vec<_>, Vec<_>) = views.iter().partition(|view| **view == straight);
     assert!(same.len() > 3 && other.len() > 3);
     assert!(other.iter().all(|view| **view == mirrored));

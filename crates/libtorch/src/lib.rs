@@ -84,14 +84,8 @@ pub fn at(root: &Path) -> Result<Libtorch, Unfit> {
 /// # Errors
 /// If the Python does not start or has no torch, or not version [`VERSION`].
 pub fn in_python(python: &Path) -> Result<Libtorch, Unfit> {
-    let no_torch = || Unfit::NoTorch {
-        python: python.to_path_buf(),
-    };
-    let output = Command::new(python)
-        .args(["-c", FIND_TORCH])
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|_| no_torch())?;
+    let no_torch = || Unfit::NoTorch { python: python.to_path_buf() };
+    let output = Command::new(python).args(["-c", FIND_TORCH]).stdin(Stdio::null()).output().map_err(|_| no_torch())?;
     let printed = String::from_utf8_lossy(&output.stdout);
     let folder = printed.trim();
     if !output.status.success() || folder.is_empty() {
@@ -102,12 +96,8 @@ pub fn in_python(python: &Path) -> Result<Libtorch, Unfit> {
 
 /// The Pythons to ask, the one of the active environment first.
 pub fn pythons() -> Vec<PathBuf> {
-    let active =
-        std::env::var_os("VIRTUAL_ENV").map(|folder| Path::new(&folder).join("bin/python"));
-    active
-        .into_iter()
-        .chain([PathBuf::from("python3")])
-        .collect()
+    let active = std::env::var_os("VIRTUAL_ENV").map(|folder| Path::new(&folder).join("bin/python"));
+    active.into_iter().chain([PathBuf::from("python3")]).collect()
 }
 
 /// The version of the libtorch in `root`, without a build's suffix such as `+cu130`.
@@ -123,27 +113,17 @@ fn version(root: &Path) -> Option<String> {
 
 /// The value of `__version__ = '2.11.0+cu130'`.
 fn python_version(text: &str) -> Option<String> {
-    let value = text
-        .lines()
-        .find_map(|line| line.strip_prefix("__version__ ="))?;
+    let value = text.lines().find_map(|line| line.strip_prefix("__version__ ="))?;
     Some(value.trim().trim_matches(['\'', '"']).to_owned())
 }
 
 /// The three numbers of `#define TORCH_VERSION_MAJOR 2` and so on.
 fn header_version(text: &str) -> Option<String> {
     let number = |name: &str| {
-        let value = text.lines().find_map(|line| {
-            line.strip_prefix("#define TORCH_VERSION_")?
-                .strip_prefix(name)
-        })?;
+        let value = text.lines().find_map(|line| line.strip_prefix("#define TORCH_VERSION_")?.strip_prefix(name))?;
         value.trim().parse::<u32>().ok()
     };
-    Some(format!(
-        "{}.{}.{}",
-        number("MAJOR ")?,
-        number("MINOR ")?,
-        number("PATCH ")?
-    ))
+    Some(format!("{}.{}.{}", number("MAJOR ")?, number("MINOR ")?, number("PATCH ")?))
 }
 
 #[cfg(test)]
@@ -165,10 +145,7 @@ mod tests {
     fn fake_python(folder: &Path, text: &str) -> PathBuf {
         // Written by another process: a file that this one has open for writing cannot be started by its other threads.
         let script = "printf '#!/bin/sh\\necho \"%s\"\\n' \"$1\" > python && chmod +x python";
-        let status = Command::new("sh")
-            .args(["-c", script, "sh", text])
-            .current_dir(folder)
-            .status();
+        let status = Command::new("sh").args(["-c", script, "sh", text]).current_dir(folder).status();
         assert!(status.unwrap().success());
         folder.join("python")
     }
@@ -178,19 +155,12 @@ mod tests {
         let header = "#define TORCH_VERSION_MAJOR 2\n\n/// comment\n#define TORCH_VERSION_MINOR 11\n#define TORCH_VERSION_PATCH 0\n";
         for (name, text) in [
             ("build-version", "2.11.0+cpu\n"),
-            (
-                "version.py",
-                "from typing import Optional\n__version__ = '2.11.0+cu130'\ndebug = False\n",
-            ),
+            ("version.py", "from typing import Optional\n__version__ = '2.11.0+cu130'\ndebug = False\n"),
             ("include/torch/headeronly/version.h", header),
             ("include/torch/csrc/api/include/torch/version.h", header),
         ] {
             let folder = libtorch(&[(name, text)]);
-            assert_eq!(
-                at(folder.path()).unwrap().lib(),
-                folder.path().join("lib"),
-                "{name}"
-            );
+            assert_eq!(at(folder.path()).unwrap().lib(), folder.path().join("lib"), "{name}");
         }
     }
 
@@ -199,13 +169,7 @@ mod tests {
         for found in ["2.10.0", "2.11.1", "2.1.0", "12.11.0"] {
             let folder = libtorch(&[("version.py", &format!("__version__ = '{found}+cpu'\n"))]);
             let error = at(folder.path()).unwrap_err();
-            assert_eq!(
-                error,
-                Unfit::OtherVersion {
-                    root: folder.path().into(),
-                    found: found.into()
-                }
-            );
+            assert_eq!(error, Unfit::OtherVersion { root: folder.path().into(), found: found.into() });
             assert!(error.to_string().contains(found) && error.to_string().contains(VERSION));
         }
     }
@@ -213,19 +177,9 @@ mod tests {
     #[test]
     fn a_folder_without_libtorch_or_version_is_refused() {
         let empty = tempfile::tempdir().unwrap();
-        assert_eq!(
-            at(empty.path()),
-            Err(Unfit::NoLibrary {
-                root: empty.path().into()
-            })
-        );
+        assert_eq!(at(empty.path()), Err(Unfit::NoLibrary { root: empty.path().into() }));
         let nameless = libtorch(&[("version.py", "debug = False\n")]);
-        assert_eq!(
-            at(nameless.path()),
-            Err(Unfit::NoVersion {
-                root: nameless.path().into()
-            })
-        );
+        assert_eq!(at(nameless.path()), Err(Unfit::NoVersion { root: nameless.path().into() }));
     }
 
     #[test]
@@ -233,26 +187,11 @@ mod tests {
         let torch = libtorch(&[("version.py", "__version__ = \"2.11.0\"\n")]);
         let bin = tempfile::tempdir().unwrap();
         let python = fake_python(bin.path(), &torch.path().display().to_string());
-        assert_eq!(
-            in_python(&python),
-            Ok(Libtorch {
-                root: torch.path().into()
-            })
-        );
+        assert_eq!(in_python(&python), Ok(Libtorch { root: torch.path().into() }));
 
         let without = fake_python(bin.path(), "");
-        assert_eq!(
-            in_python(&without),
-            Err(Unfit::NoTorch {
-                python: without.clone()
-            })
-        );
+        assert_eq!(in_python(&without), Err(Unfit::NoTorch { python: without.clone() }));
         let missing = bin.path().join("no-such-python");
-        assert_eq!(
-            in_python(&missing),
-            Err(Unfit::NoTorch {
-                python: missing.clone()
-            })
-        );
+        assert_eq!(in_python(&missing), Err(Unfit::NoTorch { python: missing.clone() }));
     }
 }

@@ -37,17 +37,8 @@ pub(crate) fn draw(canvas: &mut RgbImage, bars: &[Bar], x: i64, y: i64, width: u
     let bar_width = i64::from(width.saturating_sub(label_width + NUMBER_WIDTH + 12));
     let mut y = y + i64::from(GAP);
     for bar in bars.iter().take(MAX_BARS) {
-        let value = if bar.value.is_finite() {
-            bar.value.clamp(0.0, 1.0)
-        } else {
-            0.0
-        };
-        let area = |width| Area {
-            x: bar_x,
-            y: y + 5,
-            width,
-            height: i64::from(HEIGHT) - 9,
-        };
+        let value = if bar.value.is_finite() { bar.value.clamp(0.0, 1.0) } else { 0.0 };
+        let area = |width| Area { x: bar_x, y: y + 5, width, height: i64::from(HEIGHT) - 9 };
         let color = SERIES[if bar.marked { 2 } else { 0 }];
         let filled = (f64::from(value) * bar_width as f64).round() as i64;
         fill(canvas, area(bar_width), RULE);
@@ -67,11 +58,7 @@ mod tests {
 
     fn filled(value: f32) -> usize {
         let mut canvas = blank(300, GAP + HEIGHT);
-        let bar = Bar {
-            label: "dog".into(),
-            value,
-            marked: false,
-        };
+        let bar = Bar { label: "dog".into(), value, marked: false };
         draw(&mut canvas, &[bar], 0, 0, 300);
         canvas.pixels().filter(|p| **p == SERIES[0]).count()
     }

@@ -68,18 +68,8 @@ pub fn fill(canvas: &mut RgbImage, area: Area, color: Rgb<u8>) {
 
 /// Draws the border of a rectangle, `thickness` pixels inwards from its edge.
 pub fn frame(canvas: &mut RgbImage, area: Area, thickness: i64, color: Rgb<u8>) {
-    let Area {
-        x,
-        y,
-        width,
-        height,
-    } = area;
-    let edge = |x, y, width, height| Area {
-        x,
-        y,
-        width,
-        height,
-    };
+    let Area { x, y, width, height } = area;
+    let edge = |x, y, width, height| Area { x, y, width, height };
     fill(canvas, edge(x, y, width, thickness), color);
     let bottom = y.saturating_add(height).saturating_sub(thickness);
     fill(canvas, edge(x, bottom, width, thickness), color);
@@ -149,12 +139,7 @@ pub fn fit(picture: &RgbImage, side: u32) -> RgbImage {
 pub fn png_bytes(picture: &RgbImage) -> Vec<u8> {
     let mut bytes = Vec::new();
     PngEncoder::new(&mut bytes)
-        .write_image(
-            picture,
-            picture.width(),
-            picture.height(),
-            ExtendedColorType::Rgb8,
-        )
+        .write_image(picture, picture.width(), picture.height(), ExtendedColorType::Rgb8)
         .expect("a picture with at least one pixel encodes into memory");
     bytes
 }
@@ -201,12 +186,7 @@ mod tests {
     #[test]
     fn fill_clips_at_every_border() {
         let mut canvas = blank(4, 3);
-        let area = Area {
-            x: -5,
-            y: 1,
-            width: 7,
-            height: i64::MAX,
-        };
+        let area = Area { x: -5, y: 1, width: 7, height: i64::MAX };
         fill(&mut canvas, area, RED);
         let red = |x, y| *canvas.get_pixel(x, y) == RED;
         assert!(red(0, 1) && red(1, 2));
@@ -216,12 +196,7 @@ mod tests {
     #[test]
     fn frame_leaves_the_inside() {
         let mut canvas = blank(6, 6);
-        let area = Area {
-            x: 1,
-            y: 1,
-            width: 4,
-            height: 4,
-        };
+        let area = Area { x: 1, y: 1, width: 4, height: 4 };
         frame(&mut canvas, area, 1, RED);
         let red = canvas.pixels().filter(|p| **p == RED).count();
         assert_eq!(red, 12);

@@ -88,12 +88,7 @@ fn heading(name: &str) -> String {
         "losses".into()
     } else if is_recall(plain) {
         let within = plain.starts_with("batch_");
-        if within {
-            "retrieval within the batch"
-        } else {
-            "retrieval"
-        }
-        .into()
+        if within { "retrieval within the batch" } else { "retrieval" }.into()
     } else if let Some((group, _)) = name.split_once('/') {
         group.into()
     } else {
@@ -132,12 +127,7 @@ pub(crate) fn of_runs(runs: &[(String, Metrics)]) -> Vec<Chart> {
             let points = metrics.series.get(name)?;
             Some(Series::new(run.clone(), points.clone()))
         });
-        smoothed(Chart {
-            title: title(name),
-            series: curves.collect(),
-            size: SIZE,
-            ..Chart::default()
-        })
+        smoothed(Chart { title: title(name), series: curves.collect(), size: SIZE, ..Chart::default() })
     };
     let names = ordered(names.into_iter());
     names.into_iter().take(MAX_CHARTS).map(chart).collect()
@@ -153,9 +143,7 @@ pub(crate) fn of_evaluations(metrics: &Metrics) -> Vec<Chart> {
 fn spans_decades(chart: &Chart) -> bool {
     let values = chart.series.iter().flat_map(|series| &series.points);
     let values = values.map(|point| point.1).filter(|v| v.is_finite());
-    let (low, high) = values.fold((f64::INFINITY, 0.0_f64), |(low, high), v| {
-        (low.min(v), high.max(v))
-    });
+    let (low, high) = values.fold((f64::INFINITY, 0.0_f64), |(low, high), v| (low.min(v), high.max(v)));
     low > 0.0 && high / low > 30.0
 }
 
@@ -165,13 +153,11 @@ fn grouped(metrics: &Metrics) -> Vec<Chart> {
     for name in ordered(metrics.series.keys()) {
         let heading = heading(name);
         let rank = *place.entry(heading.clone()).or_insert(rank(name));
-        let chart = charts
-            .entry((rank, heading.clone()))
-            .or_insert_with(|| Chart {
-                title: heading,
-                size: SIZE,
-                ..Chart::default()
-            });
+        let chart = charts.entry((rank, heading.clone())).or_insert_with(|| Chart {
+            title: heading,
+            size: SIZE,
+            ..Chart::default()
+        });
         if chart.series.len() < MAX_SERIES {
             let points = metrics.series[name].clone();
             chart.series.push(Series::new(title(name), points));
@@ -185,20 +171,9 @@ mod tests {
     use super::*;
 
     fn metrics(series: &[(&str, &[f64])]) -> Metrics {
-        let points = |values: &[f64]| {
-            values
-                .iter()
-                .enumerate()
-                .map(|(x, y)| (x as f64, *y))
-                .collect()
-        };
-        let series = series
-            .iter()
-            .map(|(name, values)| (name.to_string(), points(values)));
-        Metrics {
-            series: series.collect(),
-            ..Metrics::default()
-        }
+        let points = |values: &[f64]| values.iter().enumerate().map(|(x, y)| (x as f64, *y)).collect();
+        let series = series.iter().map(|(name, values)| (name.to_string(), points(values)));
+        Metrics { series: series.collect(), ..Metrics::default() }
     }
 
     fn titles(charts: &[Chart]) -> Vec<&str> {
@@ -208,15 +183,7 @@ mod tests {
     #[test]
     fn losses_share_a_chart_and_the_rest_follows_in_order() {
         let falling: &[f64] = &[2.0, 1.0];
-        let numbers = [
-            "zebra",
-            "mim",
-            "itc",
-            "loss",
-            "learning_rate",
-            "txt_r1",
-            "img_r10",
-        ];
+        let numbers = ["zebra", "mim", "itc", "loss", "learning_rate", "txt_r1", "img_r10"];
         let numbers = numbers.map(|name| (name, falling));
         let charts = of_metrics(&metrics(&numbers));
         let expected = ["loss", "losses", "retrieval", "learning rate", "zebra"];
@@ -244,9 +211,6 @@ mod tests {
     #[test]
     fn one_evaluation_is_no_curve() {
         assert!(of_evaluations(&metrics(&[("txt_r1", &[1.0])])).is_empty());
-        assert_eq!(
-            of_evaluations(&metrics(&[("txt_r1", &[1.0, 2.0])])).len(),
-            1
-        );
+        assert_eq!(of_evaluations(&metrics(&[("txt_r1", &[1.0, 2.0])])).len(), 1);
     }
 }

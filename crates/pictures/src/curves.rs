@@ -91,8 +91,7 @@ impl Chart {
         let mut buffer = blank(width, height).into_raw();
         {
             let backend = BitMapBackend::with_buffer(&mut buffer, (width, height));
-            self.plot(&backend.into_drawing_area())
-                .expect("drawing into memory with an embedded font");
+            self.plot(&backend.into_drawing_area()).expect("drawing into memory with an embedded font");
         }
         let plot = RgbImage::from_raw(width, height, buffer).expect("the size that was drawn");
         let title = Block::new(&self.title, Style::TITLE, width.saturating_sub(24), 2);
@@ -110,8 +109,7 @@ impl Chart {
         let mut svg = String::new();
         {
             let backend = SVGBackend::with_string(&mut svg, self.plot_size());
-            self.plot(&backend.into_drawing_area())
-                .expect("drawing into memory with an embedded font");
+            self.plot(&backend.into_drawing_area()).expect("drawing into memory with an embedded font");
         }
         svg
     }
@@ -152,12 +150,7 @@ impl Chart {
         }
         let mut canvas = blank(width, y + row_height);
         for (color, name, x, y) in places {
-            let swatch = Area {
-                x: x.into(),
-                y: i64::from(y) + 3,
-                width: SWATCH.into(),
-                height: SWATCH.into(),
-            };
+            let swatch = Area { x: x.into(), y: i64::from(y) + 3, width: SWATCH.into(), height: SWATCH.into() };
             fill(&mut canvas, swatch, color);
             name.draw(&mut canvas, i64::from(x + SWATCH + 6), y.into());
         }
@@ -180,17 +173,9 @@ impl Chart {
                 let edges = series.points.iter().zip(&series.band);
                 let low = edges.clone().map(|(&(x, _), &(low, _))| (x, height(low)));
                 let high = edges.rev().map(|(&(x, _), &(_, high))| (x, height(high)));
-                let (strong, raw) = if smoothing > 0.0 {
-                    (plane(&series.smoothed(smoothing)), raw)
-                } else {
-                    (raw, Vec::new())
-                };
-                Curve {
-                    raw,
-                    strong,
-                    band: low.chain(high).filter(drawable).collect(),
-                    color: RGBColor(r, g, b),
-                }
+                let (strong, raw) =
+                    if smoothing > 0.0 { (plane(&series.smoothed(smoothing)), raw) } else { (raw, Vec::new()) };
+                Curve { raw, strong, band: low.chain(high).filter(drawable).collect(), color: RGBColor(r, g, b) }
             })
             .collect()
     }
@@ -267,9 +252,7 @@ fn drawable((x, y): &(f64, f64)) -> bool {
 
 /// The range of some finite numbers with a margin on both sides; never empty.
 fn span(values: impl Iterator<Item = f64>, margin: f64) -> Range<f64> {
-    let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| {
-        (low.min(v), high.max(v))
-    });
+    let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
     if low > high {
         return 0.0..1.0;
     }
@@ -292,11 +275,7 @@ mod tests {
     }
 
     fn chart(series: Vec<Series>) -> Chart {
-        Chart {
-            series,
-            size: (400, 240),
-            ..Chart::default()
-        }
+        Chart { series, size: (400, 240), ..Chart::default() }
     }
 
     /// Mean row of the pixels of the n-th curve's colour, in a range of columns.
@@ -332,10 +311,7 @@ mod tests {
         let canvas = powers.draw();
         let at = |x: u32| height_of(&canvas, 0, x..x + 4).unwrap();
         let (left, middle, right) = (at(80), at(218), at(356));
-        assert!(
-            (left + right - 2.0 * middle).abs() < 4.0,
-            "{left} {middle} {right}"
-        );
+        assert!((left + right - 2.0 * middle).abs() < 4.0, "{left} {middle} {right}");
     }
 
     #[test]

@@ -39,11 +39,7 @@ pub fn scale(font: &FontRef<'static>, size: f32) -> PxScale {
 fn font_of(character: char, bold: bool) -> &'static FontRef<'static> {
     let text = if bold { &FONTS.bold } else { &FONTS.regular };
     let has = |font: &FontRef<'static>| font.glyph_id(character) != GlyphId(0);
-    if !has(text) && has(&FONTS.emoji) {
-        &FONTS.emoji
-    } else {
-        text
-    }
+    if !has(text) && has(&FONTS.emoji) { &FONTS.emoji } else { text }
 }
 
 /// Width in pixels of a piece of text on its own, kerning included.
@@ -72,11 +68,7 @@ pub fn place(line: &str, level: Level, style: Style) -> (Vec<Placed>, f32) {
             clusters.reverse();
         }
         for character in clusters.into_iter().flat_map(str::chars) {
-            let character = if right_to_left {
-                mirrored(character)
-            } else {
-                character
-            };
+            let character = if right_to_left { mirrored(character) } else { character };
             placed.push(pen.step(character));
         }
     }
@@ -105,11 +97,7 @@ struct Pen {
 
 impl Pen {
     fn new(style: Style) -> Self {
-        Self {
-            style,
-            x: 0.0,
-            last: None,
-        }
+        Self { style, x: 0.0, last: None }
     }
 
     fn step(&mut self, character: char) -> Placed {

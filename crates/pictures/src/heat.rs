@@ -47,11 +47,7 @@ impl HeatMap {
             return Err(PicturesError::HeatShape { rows, columns, got });
         }
         let values = values.into_iter().map(finite_heat).collect();
-        Ok(Self {
-            rows,
-            columns,
-            values,
-        })
+        Ok(Self { rows, columns, values })
     }
 
     /// The largest value; 0 for a map without heat.
@@ -66,22 +62,14 @@ impl HeatMap {
             return ImageBuffer::new(width, height);
         }
         let values = self.values.iter().map(|v| (v / peak).min(1.0)).collect();
-        let grid = ImageBuffer::<Luma<f32>, Vec<f32>>::from_raw(
-            self.columns as u32,
-            self.rows as u32,
-            values,
-        )
-        .expect("as many values as cells: checked when made");
+        let grid = ImageBuffer::<Luma<f32>, Vec<f32>>::from_raw(self.columns as u32, self.rows as u32, values)
+            .expect("as many values as cells: checked when made");
         imageops::resize(&grid, width, height, FilterType::CatmullRom)
     }
 }
 
 fn finite_heat(value: f32) -> f32 {
-    if value.is_finite() {
-        value.max(0.0)
-    } else {
-        0.0
-    }
+    if value.is_finite() { value.max(0.0) } else { 0.0 }
 }
 
 /// Who drew a box.
@@ -126,11 +114,7 @@ impl Overlay<'_> {
             caption: words.trim().to_string(),
             ..Cell::default()
         };
-        let sheet = Sheet {
-            side: OVERLAY_SIDE,
-            cells: vec![cell],
-            ..Sheet::default()
-        };
+        let sheet = Sheet { side: OVERLAY_SIDE, cells: vec![cell], ..Sheet::default() };
         sheet.draw()
     }
 
@@ -154,11 +138,7 @@ impl Overlay<'_> {
             let grey = Rgb([pixel.to_luma().0[0]; 3]);
             let color = colorous::INFERNO.eval_continuous(f64::from(*heat));
             let color = Rgb([color.r, color.g, color.b]);
-            *pixel = mix(
-                mix(grey, *pixel, SATURATION),
-                color,
-                STRONGEST * heat.sqrt(),
-            );
+            *pixel = mix(mix(grey, *pixel, SATURATION), color, STRONGEST * heat.sqrt());
         }
         let scale = width as f32 / self.picture.width().max(1) as f32;
         for marked in &self.boxes {
@@ -210,23 +190,10 @@ impl HeatRow<'_> {
     pub fn draw(&self) -> RgbImage {
         let highest = self.maps.iter().map(|(_, map)| map.peak());
         let peak = self.same_scale.then(|| highest.fold(0.0, f32::max));
-        let plain = Cell {
-            pictures: vec![fit(self.picture, ROW_SIDE)],
-            ..Cell::default()
-        };
+        let plain = Cell { pictures: vec![fit(self.picture, ROW_SIDE)], ..Cell::default() };
         let maps = self.maps.iter().take(MAX_CELLS).map(|(name, heat)| {
-            let overlay = Overlay {
-                picture: self.picture,
-                heat,
-                peak,
-                boxes: Vec::new(),
-                caption: String::new(),
-            };
-            Cell {
-                pictures: vec![overlay.draw_picture(ROW_SIDE)],
-                heading: name.clone(),
-                ..Cell::default()
-            }
+            let overlay = Overlay { picture: self.picture, heat, peak, boxes: Vec::new(), caption: String::new() };
+            Cell { pictures: vec![overlay.draw_picture(ROW_SIDE)], heading: name.clone(), ..Cell::default() }
         });
         let sheet = Sheet {
             title: self.title.clone(),
@@ -248,13 +215,7 @@ mod tests {
     }
 
     fn overlay<'a>(picture: &'a RgbImage, heat: &'a HeatMap) -> Overlay<'a> {
-        Overlay {
-            picture,
-            heat,
-            peak: None,
-            boxes: Vec::new(),
-            caption: String::new(),
-        }
+        Overlay { picture, heat, peak: None, boxes: Vec::new(), caption: String::new() }
     }
 
     fn hot_corner() -> HeatMap {
@@ -290,11 +251,7 @@ mod tests {
         let plain = fit(&picture, 40);
         for values in [[0.0; 4], [-3.0; 4], [f32::NAN; 4], [f32::INFINITY; 4]] {
             let map = HeatMap::new(2, 2, values.to_vec()).unwrap();
-            assert_eq!(
-                overlay(&picture, &map).draw_picture(40),
-                plain,
-                "{values:?}"
-            );
+            assert_eq!(overlay(&picture, &map).draw_picture(40), plain, "{values:?}");
         }
         let empty = HeatMap::new(0, 0, Vec::new()).unwrap();
         assert_eq!(overlay(&picture, &empty).draw_picture(40), plain);
@@ -305,10 +262,7 @@ mod tests {
         let picture = grey(32, 32);
         let weak = HeatMap::new(1, 1, vec![0.1]).unwrap();
         let own = overlay(&picture, &weak).draw_picture(32);
-        let shared = Overlay {
-            peak: Some(10.0),
-            ..overlay(&picture, &weak)
-        };
+        let shared = Overlay { peak: Some(10.0), ..overlay(&picture, &weak) };
         let shared = shared.draw_picture(32);
         assert!(own.get_pixel(9, 9).0[0] > shared.get_pixel(9, 9).0[0] + 50);
     }
@@ -318,10 +272,7 @@ mod tests {
         let picture = grey(100, 50);
         let map = HeatMap::new(1, 1, vec![0.0]).unwrap();
         let mut marked = overlay(&picture, &map);
-        marked.boxes = vec![Marked {
-            bounds: [10.0, 10.0, 40.0, 20.0],
-            kind: BoxKind::True,
-        }];
+        marked.boxes = vec![Marked { bounds: [10.0, 10.0, 40.0, 20.0], kind: BoxKind::True }];
         let drawn = marked.draw_picture(200);
         assert_eq!(*drawn.get_pixel(20, 20), TRUE);
         assert_eq!(*drawn.get_pixel(99, 59), TRUE);

@@ -87,9 +87,7 @@ fn read_lines(mut lines: impl BufRead) -> std::io::Result<Metrics> {
         }
     }
     metrics.names_left_out = left_out.len();
-    let finished = thinned
-        .into_iter()
-        .map(|(name, series)| (name, series.finish()));
+    let finished = thinned.into_iter().map(|(name, series)| (name, series.finish()));
     metrics.series = finished.collect();
     Ok(metrics)
 }
@@ -131,11 +129,7 @@ struct Thinned {
 
 impl Default for Thinned {
     fn default() -> Self {
-        Self {
-            points: Vec::new(),
-            per_point: 1,
-            open: (0.0, 0.0, 0),
-        }
+        Self { points: Vec::new(), per_point: 1, open: (0.0, 0.0, 0) }
     }
 }
 
@@ -223,22 +217,16 @@ mod tests {
 
     #[test]
     fn skipped_steps_are_counted_with_their_reason() {
-        let line =
-            |step| format!("{{\"step\":{step},\"loss\":null,\"skipped\":\"loss is NaN\"}}\n");
+        let line = |step| format!("{{\"step\":{step},\"loss\":null,\"skipped\":\"loss is NaN\"}}\n");
         let lines: String = (1..=30).map(line).collect();
         let metrics = read(&lines);
-        assert_eq!(
-            (metrics.skipped_steps, metrics.first_skipped.len()),
-            (30, MAX_SKIPPED)
-        );
+        assert_eq!((metrics.skipped_steps, metrics.first_skipped.len()), (30, MAX_SKIPPED));
         assert_eq!(metrics.first_skipped[0], (1, "loss is NaN".to_string()));
     }
 
     #[test]
     fn steps_walked_again_replace_the_first_walk() {
-        let metrics = read(
-            "{\"step\":1,\"a\":1}\n{\"step\":2,\"a\":1}\n{\"step\":3,\"a\":1}\n{\"step\":2,\"a\":9}\n",
-        );
+        let metrics = read("{\"step\":1,\"a\":1}\n{\"step\":2,\"a\":1}\n{\"step\":3,\"a\":1}\n{\"step\":2,\"a\":9}\n");
         assert_eq!(metrics.series["a"], [(1.0, 1.0), (2.0, 9.0)]);
     }
 

@@ -6,11 +6,7 @@ pub fn short_number(value: f64) -> String {
     let trim = |text: String| {
         if text.contains('.') {
             let text = text.trim_end_matches('0').trim_end_matches('.');
-            if text == "-0" {
-                "0".into()
-            } else {
-                text.to_string()
-            }
+            if text == "-0" { "0".into() } else { text.to_string() }
         } else {
             text
         }

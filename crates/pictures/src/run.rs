@@ -84,10 +84,7 @@ impl Status {
     /// # Errors
     /// When it cannot be written.
     pub fn save(&self, folder: &Path) -> Result<(), PicturesError> {
-        let status = Self {
-            updated: seconds(SystemTime::now()),
-            ..self.clone()
-        };
+        let status = Self { updated: seconds(SystemTime::now()), ..self.clone() };
         let text = serde_json::to_vec_pretty(&status).expect("plain words and numbers are JSON");
         save_bytes(&text, &folder.join("status.json"))
     }
@@ -100,9 +97,7 @@ impl Status {
 }
 
 fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs()
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// A picture of `samples/` with what its file says.
@@ -186,9 +181,7 @@ impl RunFolder {
         let bytes = read_some(&self.path.join("evaluation.jsonl"), MAX_TEXT)?;
         let text = bytes.unwrap_or_default();
         let rows = text.split(|byte| *byte == b'\n');
-        let rows: Vec<_> = rows
-            .filter_map(|row| serde_json::from_slice(row).ok())
-            .collect();
+        let rows: Vec<_> = rows.filter_map(|row| serde_json::from_slice(row).ok()).collect();
         Ok(rows[rows.len().saturating_sub(MAX_EVALUATIONS)..].to_vec())
     }
 
@@ -225,8 +218,7 @@ impl RunFolder {
             let set: Option<SampleSet> = text.and_then(|text| serde_json::from_slice(&text).ok());
             sets.push((name, set.unwrap_or_default()));
         }
-        let (mut periodic, mut summaries): (Vec<_>, Vec<_>) =
-            sets.into_iter().partition(|(_, set)| set.step.is_some());
+        let (mut periodic, mut summaries): (Vec<_>, Vec<_>) = sets.into_iter().partition(|(_, set)| set.step.is_some());
         periodic.sort_by_key(|(_, set)| std::cmp::Reverse(set.step));
         if periodic.len() > MAX_PICTURES {
             periodic.drain(MAX_PICTURES - 1..periodic.len() - 1);
@@ -238,11 +230,7 @@ impl RunFolder {
                 let path = folder.join(format!("{name}.png"));
                 let size = fs::metadata(&path).map_err(PicturesError::read(&path))?;
                 let shown = size.is_file() && size.len() <= MAX_PICTURE;
-                let png = if shown {
-                    read_some(&path, MAX_PICTURE)?
-                } else {
-                    None
-                };
+                let png = if shown { read_some(&path, MAX_PICTURE)? } else { None };
                 Ok(SamplePicture { name, png, set })
             })
             .collect()
@@ -296,12 +284,7 @@ mod tests {
     fn status_survives_its_file_and_broken_ones_are_unknown() {
         let (folder, run) = run(&[]);
         assert_eq!(run.status().unwrap(), Status::default());
-        let status = Status {
-            state: State::Running,
-            step: 7,
-            steps: 10,
-            ..Status::default()
-        };
+        let status = Status { state: State::Running, step: 7, steps: 10, ..Status::default() };
         status.save(folder.path()).unwrap();
         let read = run.status().unwrap();
         assert_eq!((read.state, read.step), (State::Running, 7));
@@ -323,18 +306,11 @@ mod tests {
     #[test]
     fn samples_are_summaries_then_the_newest_and_the_first() {
         let png = png_bytes(&blank(2, 2));
-        let (folder, run) = run(&[
-            ("samples/grounding.png", &png),
-            ("samples/broken.json", b"x"),
-        ]);
+        let (folder, run) = run(&[("samples/grounding.png", &png), ("samples/broken.json", b"x")]);
         for step in 1..=30 {
-            let set = SampleSet {
-                step: Some(step),
-                ..SampleSet::default()
-            };
+            let set = SampleSet { step: Some(step), ..SampleSet::default() };
             let samples = folder.path().join("samples");
-            set.save(&samples, &format!("step-{step:06}"), &blank(1, 1))
-                .unwrap();
+            set.save(&samples, &format!("step-{step:06}"), &blank(1, 1)).unwrap();
         }
         let large = File::create(folder.path().join("samples/large.png")).unwrap();
         large.set_len(MAX_PICTURE + 1).unwrap();
@@ -343,14 +319,8 @@ mod tests {
         let steps: Vec<_> = samples.iter().map(|sample| sample.set.step).collect();
         assert_eq!(samples[0].name, "grounding");
         assert_eq!(samples[0].png.as_ref(), Some(&png));
-        assert_eq!(
-            (samples[1].name.as_str(), &samples[1].png),
-            ("large", &None)
-        );
+        assert_eq!((samples[1].name.as_str(), &samples[1].png), ("large", &None));
         assert_eq!(steps[2..5], [Some(30), Some(29), Some(28)]);
-        assert_eq!(
-            (steps.len(), *steps.last().unwrap()),
-            (2 + MAX_PICTURES, Some(1))
-        );
+        assert_eq!((steps.len(), *steps.last().unwrap()), (2 + MAX_PICTURES, Some(1)));
     }
 }

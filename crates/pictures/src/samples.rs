@@ -89,22 +89,14 @@ pub struct SampleSet {
 impl SampleSet {
     /// Draws samples with their pictures, one cell each.
     pub fn draw(&self, pictures: &[SamplePictures]) -> RgbImage {
-        let cells = self
-            .samples
-            .iter()
-            .zip(pictures)
-            .map(|(sample, pictures)| Cell {
-                pictures: pictures.in_order(),
-                caption: sample.words_as_text(),
-                bars: sample.bars(),
-                ..Cell::default()
-            });
+        let cells = self.samples.iter().zip(pictures).map(|(sample, pictures)| Cell {
+            pictures: pictures.in_order(),
+            caption: sample.words_as_text(),
+            bars: sample.bars(),
+            ..Cell::default()
+        });
         let step = self.step.map(|step| format!("Samples after step {step}"));
-        let title = if self.title.is_empty() {
-            step.unwrap_or_default()
-        } else {
-            self.title.clone()
-        };
+        let title = if self.title.is_empty() { step.unwrap_or_default() } else { self.title.clone() };
         let sheet = Sheet {
             title,
             note: "Original, masked patches, what the model puts in for them, and what the visual tokens \
@@ -145,11 +137,7 @@ impl Sample {
             lines.push(format!("masked: {}", self.masked));
         }
         lines.extend(self.words.iter().map(|word| {
-            let sign = if word.guess == word.truth {
-                "✓"
-            } else {
-                "✗"
-            };
+            let sign = if word.guess == word.truth { "✓" } else { "✗" };
             let percent = 100.0 * word.probability;
             format!("{sign} {} → {} ({percent:.0}%)", word.truth, word.guess)
         }));
@@ -157,11 +145,8 @@ impl Sample {
     }
 
     fn bars(&self) -> Vec<Bar> {
-        let bar = |keyword: &Keyword| Bar {
-            label: keyword.word.clone(),
-            value: keyword.score,
-            marked: keyword.in_caption,
-        };
+        let bar =
+            |keyword: &Keyword| Bar { label: keyword.word.clone(), value: keyword.score, marked: keyword.in_caption };
         self.keywords.iter().map(bar).collect()
     }
 }
@@ -173,21 +158,13 @@ mod tests {
     use image::Rgb;
 
     fn set() -> SampleSet {
-        let keyword = |word: &str, in_caption| Keyword {
-            word: word.into(),
-            score: 0.5,
-            in_caption,
-        };
+        let keyword = |word: &str, in_caption| Keyword { word: word.into(), score: 0.5, in_caption };
         SampleSet {
             step: Some(200),
             samples: vec![Sample {
                 caption: "a dog in the snow".into(),
                 masked: "a [MASK] in the snow".into(),
-                words: vec![WordGuess {
-                    truth: "dog".into(),
-                    guess: "cat".into(),
-                    probability: 0.25,
-                }],
+                words: vec![WordGuess { truth: "dog".into(), guess: "cat".into(), probability: 0.25 }],
                 keywords: vec![keyword("snow", true), keyword("winter", false)],
             }],
             ..SampleSet::default()
@@ -199,10 +176,7 @@ mod tests {
         SamplePictures {
             original: plain(10),
             masked: plain(20),
-            decoded: Some(Decoded {
-                filled: plain(30),
-                whole: plain(40),
-            }),
+            decoded: Some(Decoded { filled: plain(30), whole: plain(40) }),
         }
     }
 

@@ -14,11 +14,7 @@ pub struct Series {
 impl Series {
     /// A curve without a band.
     pub fn new(name: impl Into<String>, points: Vec<(f64, f64)>) -> Self {
-        Self {
-            name: name.into(),
-            points,
-            band: Vec::new(),
-        }
+        Self { name: name.into(), points, band: Vec::new() }
     }
 
     /// Mean of several runs (seeds) with a band from the lowest to the highest. The k-th points of
@@ -29,15 +25,11 @@ impl Series {
         let mut series = Self::new(name, Vec::with_capacity(length));
         for at in 0..length {
             let count = runs.len() as f64;
-            let mean = |of: fn(&(f64, f64)) -> f64| {
-                runs.iter().map(|run| of(&run[at])).sum::<f64>() / count
-            };
+            let mean = |of: fn(&(f64, f64)) -> f64| runs.iter().map(|run| of(&run[at])).sum::<f64>() / count;
             series.points.push((mean(|p| p.0), mean(|p| p.1)));
             let heights = runs.iter().map(|run| run[at].1);
             let low = heights.clone().fold(f64::INFINITY, f64::min);
-            series
-                .band
-                .push((low, heights.fold(f64::NEG_INFINITY, f64::max)));
+            series.band.push((low, heights.fold(f64::NEG_INFINITY, f64::max)));
         }
         series
     }
@@ -63,11 +55,7 @@ mod tests {
 
     #[test]
     fn smoothing_starts_at_the_first_value_and_follows_by_hand() {
-        let smoothed = Series::new(
-            "",
-            vec![(0.0, 4.0), (1.0, 0.0), (2.0, f64::NAN), (3.0, 2.0)],
-        )
-        .smoothed(0.5);
+        let smoothed = Series::new("", vec![(0.0, 4.0), (1.0, 0.0), (2.0, f64::NAN), (3.0, 2.0)]).smoothed(0.5);
         // (0.5 * 4) / 0.5; (0.25 * 4) / 0.75; (0.125 * 4 + 0.5 * 2) / 0.875
         let expected = [(0.0, 4.0), (1.0, 4.0 / 3.0), (3.0, 1.5 / 0.875)];
         assert_eq!(smoothed.len(), 3);
@@ -78,10 +66,7 @@ mod tests {
 
     #[test]
     fn runs_are_averaged_with_their_spread() {
-        let runs = [
-            vec![(1.0, 10.0), (2.0, 20.0), (3.0, 1.0)],
-            vec![(3.0, 30.0), (4.0, 40.0)],
-        ];
+        let runs = [vec![(1.0, 10.0), (2.0, 20.0), (3.0, 1.0)], vec![(3.0, 30.0), (4.0, 40.0)]];
         let series = Series::over_runs("mean", &runs);
         assert_eq!(series.points, [(2.0, 20.0), (3.0, 30.0)]);
         assert_eq!(series.band, [(10.0, 30.0), (20.0, 40.0)]);

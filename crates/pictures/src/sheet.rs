@@ -58,14 +58,7 @@ pub struct Sheet {
 
 impl Default for Sheet {
     fn default() -> Self {
-        Self {
-            title: String::new(),
-            note: String::new(),
-            cells: Vec::new(),
-            columns: 0,
-            side: 180,
-            caption_lines: 6,
-        }
+        Self { title: String::new(), note: String::new(), cells: Vec::new(), columns: 0, side: 180, caption_lines: 6 }
     }
 }
 
@@ -112,10 +105,8 @@ impl Sheet {
         let words_width = width - 2 * MARGIN;
         let title = Block::new(&self.title, Style::TITLE, words_width, 2);
         let note = Block::new(&self.note_with_count(), Style::NOTE, words_width, 4);
-        let measured: Vec<Measured> = shown
-            .iter()
-            .map(|cell| Measured::new(cell, side, cell_width - 2 * FRAME, self.caption_lines))
-            .collect();
+        let measured: Vec<Measured> =
+            shown.iter().map(|cell| Measured::new(cell, side, cell_width - 2 * FRAME, self.caption_lines)).collect();
         let rows: Vec<&[Measured]> = measured.chunks(columns).collect();
         let row_height = |row: &[Measured]| row_picture(row) + row_words(row) + GAP;
         let head = title.height() + note.height();
@@ -139,11 +130,7 @@ impl Sheet {
 
     fn column_count(&self, cell_width: u32, cells: usize) -> usize {
         let usual = ((USUAL_WIDTH - 2 * MARGIN + GAP) / (cell_width + GAP)).max(1) as usize;
-        let wanted = if self.columns == 0 {
-            usual
-        } else {
-            self.columns.min(MAX_CELLS)
-        };
+        let wanted = if self.columns == 0 { usual } else { self.columns.min(MAX_CELLS) };
         wanted.min(cells).max(1)
     }
 
@@ -168,14 +155,7 @@ fn row_words(row: &[Measured]) -> u32 {
 }
 
 /// Draws one cell at (x, top): pictures at the bottom of `picture_height`, words below.
-fn draw_cell(
-    canvas: &mut RgbImage,
-    measured: &Measured,
-    x: u32,
-    top: u32,
-    picture_height: u32,
-    width: u32,
-) {
+fn draw_cell(canvas: &mut RgbImage, measured: &Measured, x: u32, top: u32, picture_height: u32, width: u32) {
     let Measured { cell, sizes, .. } = measured;
     let x = i64::from(x);
     let bottom = i64::from(top + picture_height - FRAME);
@@ -183,12 +163,7 @@ fn draw_cell(
     for (picture, (picture_width, height)) in cell.pictures.iter().zip(sizes) {
         let side = *picture_width.max(height);
         let (picture_width, height) = (i64::from(*picture_width), i64::from(*height));
-        let area = Area {
-            x: left,
-            y: bottom - height,
-            width: picture_width,
-            height,
-        };
+        let area = Area { x: left, y: bottom - height, width: picture_width, height };
         if let Some(color) = cell.frame {
             let around = Area {
                 x: area.x - i64::from(FRAME),
@@ -202,12 +177,7 @@ fn draw_cell(
         left += picture_width + i64::from(FRAME);
     }
     if cell.pictures.is_empty() {
-        let area = Area {
-            x,
-            y: bottom - 1,
-            width: width.into(),
-            height: 1,
-        };
+        let area = Area { x, y: bottom - 1, width: width.into(), height: 1 };
         fill(canvas, area, RULE);
     }
     let mut y = i64::from(top + picture_height);
@@ -227,19 +197,11 @@ mod tests {
     const RED: Rgb<u8> = Rgb([250, 0, 0]);
 
     fn cell(width: u32, height: u32, caption: &str) -> Cell {
-        Cell {
-            pictures: vec![RgbImage::from_pixel(width, height, RED)],
-            caption: caption.into(),
-            ..Cell::default()
-        }
+        Cell { pictures: vec![RgbImage::from_pixel(width, height, RED)], caption: caption.into(), ..Cell::default() }
     }
 
     fn sheet(cells: Vec<Cell>) -> Sheet {
-        Sheet {
-            cells,
-            side: 100,
-            ..Sheet::default()
-        }
+        Sheet { cells, side: 100, ..Sheet::default() }
     }
 
     fn count(canvas: &RgbImage, color: Rgb<u8>) -> usize {
@@ -248,10 +210,7 @@ mod tests {
 
     #[test]
     fn pictures_lie_in_a_grid() {
-        let four = Sheet {
-            columns: 2,
-            ..sheet(vec![cell(50, 50, ""); 4])
-        };
+        let four = Sheet { columns: 2, ..sheet(vec![cell(50, 50, ""); 4]) };
         let canvas = four.draw();
         assert_eq!(count(&canvas, RED), 4 * 100 * 100);
         let first = MARGIN + FRAME;
@@ -266,8 +225,7 @@ mod tests {
     #[test]
     fn pairs_stand_side_by_side_in_frames_of_their_colour() {
         let mut pair = cell(10, 10, "");
-        pair.pictures
-            .push(RgbImage::from_pixel(10, 10, Rgb([0, 0, 9])));
+        pair.pictures.push(RgbImage::from_pixel(10, 10, Rgb([0, 0, 9])));
         pair.frame = Some(GOOD);
         let canvas = sheet(vec![pair]).draw();
         assert_eq!(count(&canvas, RED), 100 * 100);
@@ -279,12 +237,7 @@ mod tests {
     #[test]
     fn words_make_a_sheet_higher_and_stay_in_its_width() {
         let plain = sheet(vec![cell(50, 50, "")]).draw();
-        let words = sheet(vec![cell(
-            50,
-            50,
-            "a dog sleeps in the warm snow near a house",
-        )])
-        .draw();
+        let words = sheet(vec![cell(50, 50, "a dog sleeps in the warm snow near a house")]).draw();
         assert_eq!(plain.width(), words.width());
         assert!(words.height() >= plain.height() + 2 * Style::BODY.line_height());
         let endless = sheet(vec![cell(50, 50, &"word ".repeat(2000))]).draw();
@@ -294,19 +247,11 @@ mod tests {
 
     #[test]
     fn extreme_input_still_draws() {
-        let empty = Sheet {
-            title: "Samples".into(),
-            ..sheet(Vec::new())
-        };
+        let empty = Sheet { title: "Samples".into(), ..sheet(Vec::new()) };
         let canvas = empty.draw();
         assert!(canvas.width() >= 100 && canvas.pixels().any(|p| *p != PAPER));
 
-        let odd = vec![
-            cell(1, 1, "שלום עולם"),
-            cell(5000, 1, "😀😀😀"),
-            cell(0, 0, "\u{0}\u{202e}"),
-            Cell::default(),
-        ];
+        let odd = vec![cell(1, 1, "שלום עולם"), cell(5000, 1, "😀😀😀"), cell(0, 0, "\u{0}\u{202e}"), Cell::default()];
         assert_eq!(sheet(odd.clone()).draw(), sheet(odd).draw());
 
         let many = sheet(vec![Cell::default(); MAX_CELLS + 1]).draw();

@@ -35,10 +35,7 @@ impl Table {
         let columns = columns.max(self.header.len()).min(MAX_COLUMNS);
         let cell = |words: &str, style| Block::line(words, style, CELL_WIDTH);
         let header: Vec<Block> = cells(&self.header, columns, |w| cell(w, Style::HEADING));
-        let body: Vec<Vec<Block>> = rows
-            .iter()
-            .map(|row| cells(row, columns, |w| cell(w, Style::BODY)))
-            .collect();
+        let body: Vec<Vec<Block>> = rows.iter().map(|row| cells(row, columns, |w| cell(w, Style::BODY))).collect();
         let width_of = |column: usize| {
             let below = body.iter().map(|row| row[column].width());
             below.fold(header[column].width(), u32::max) + 2 * PADDING
@@ -54,12 +51,8 @@ impl Table {
         title.draw(&mut canvas, PADDING.into(), PADDING.into());
         let mut top = 2 * PADDING + title.height();
         let rule = |canvas: &mut RgbImage, y: u32, thickness, color| {
-            let area = Area {
-                x: PADDING.into(),
-                y: y.into(),
-                width: i64::from(width - 2 * PADDING),
-                height: thickness,
-            };
+            let area =
+                Area { x: PADDING.into(), y: y.into(), width: i64::from(width - 2 * PADDING), height: thickness };
             fill(canvas, area, color);
         };
         rule(&mut canvas, top - 2, 2, INK);
@@ -83,11 +76,7 @@ fn cells(words: &[String], columns: usize, set: impl Fn(&str) -> Block) -> Vec<B
 fn draw_row(canvas: &mut RgbImage, row: &[Block], widths: &[u32], y: u32) {
     let mut left = PADDING;
     for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
-        let x = if column == 0 {
-            left
-        } else {
-            left + width - PADDING - cell.width()
-        };
+        let x = if column == 0 { left } else { left + width - PADDING - cell.width() };
         cell.draw(canvas, x.into(), y.into());
         left += width;
     }
@@ -152,10 +141,7 @@ impl Ablation {
     /// The table, with bars of the means and a dot for each seed below.
     pub fn draw(&self) -> RgbImage {
         let (table, bars) = (self.table().draw(), self.draw_bars());
-        let mut canvas = blank(
-            table.width().max(bars.width()),
-            table.height() + bars.height(),
-        );
+        let mut canvas = blank(table.width().max(bars.width()), table.height() + bars.height());
         paste(&mut canvas, &table, 0, 0);
         paste(&mut canvas, &bars, 0, table.height().into());
         canvas
@@ -177,16 +163,12 @@ impl Ablation {
         let left = i64::from(PADDING + NAME_WIDTH);
         let height = group * rows.len() as i64 + 40;
         let names = self.measures.iter().take(measures);
-        let names: Vec<Block> = names
-            .map(|name| Block::line(name, Style::BODY, 160))
-            .collect();
+        let names: Vec<Block> = names.map(|name| Block::line(name, Style::BODY, 160)).collect();
         let entry = |name: &Block| 16 + i64::from(name.width()) + 16;
         let legend: i64 = names.iter().map(entry).sum();
         let beyond = i64::from(5 * PADDING);
-        let mut canvas = blank(
-            (left + legend.max(BAR_WIDTH + beyond)) as u32,
-            u32::try_from(height).unwrap_or(u32::MAX),
-        );
+        let mut canvas =
+            blank((left + legend.max(BAR_WIDTH + beyond)) as u32, u32::try_from(height).unwrap_or(u32::MAX));
         let mut x = left;
         for (number, name) in names.iter().enumerate() {
             fill(&mut canvas, square(x, 6, 11), SERIES[number]);
@@ -200,30 +182,18 @@ impl Ablation {
             for (measure, values) in row.values.iter().take(measures).enumerate() {
                 let (mean, _) = mean_and_deviation(values);
                 let y = top + BAR * measure as i64;
-                let bar = Area {
-                    x: left,
-                    y,
-                    width: length(mean),
-                    height: BAR - 2,
-                };
+                let bar = Area { x: left, y, width: length(mean), height: BAR - 2 };
                 fill(&mut canvas, bar, SERIES[measure]);
                 let several = if values.len() > 1 { &values[..] } else { &[] };
                 for value in several.iter().filter(|v| v.is_finite()) {
-                    fill(
-                        &mut canvas,
-                        square(left + length(*value) - 2, y + 4, 4),
-                        INK,
-                    );
+                    fill(&mut canvas, square(left + length(*value) - 2, y + 4, 4), INK);
                 }
                 let text = match mean.is_nan() {
                     true => "-".to_string(),
                     false => format!("{mean:.1}"),
                 };
                 let text = Block::line(&text, Style::NOTE, 60);
-                let beyond = values
-                    .iter()
-                    .map(|v| length(*v))
-                    .fold(length(mean), i64::max);
+                let beyond = values.iter().map(|v| length(*v)).fold(length(mean), i64::max);
                 text.draw(&mut canvas, left + beyond + 6, y - 2);
             }
         }
@@ -232,12 +202,7 @@ impl Ablation {
 }
 
 fn square(x: i64, y: i64, side: i64) -> Area {
-    Area {
-        x,
-        y,
-        width: side,
-        height: side,
-    }
+    Area { x, y, width: side, height: side }
 }
 
 #[cfg(test)]
@@ -246,10 +211,7 @@ mod tests {
     use crate::canvas::PAPER;
 
     fn row(name: &str, values: &[&[f64]]) -> AblationRow {
-        AblationRow {
-            name: name.into(),
-            values: values.iter().map(|seeds| seeds.to_vec()).collect(),
-        }
+        AblationRow { name: name.into(), values: values.iter().map(|seeds| seeds.to_vec()).collect() }
     }
 
     fn ablation(rows: Vec<AblationRow>) -> Ablation {
@@ -270,10 +232,7 @@ mod tests {
 
     #[test]
     fn the_ablation_is_a_table_of_means() {
-        let rows = vec![
-            row("ITM", &[&[2.0, 4.0, 6.0], &[1.0]]),
-            row("+ITC", &[&[], &[f64::NAN]]),
-        ];
+        let rows = vec![row("ITM", &[&[2.0, 4.0, 6.0], &[1.0]]), row("+ITC", &[&[], &[f64::NAN]])];
         let table = ablation(rows).table();
         assert_eq!(table.header, ["objectives", "TR@1", "IR@1"]);
         assert_eq!(table.rows[0], ["ITM", "4.0 ± 2.0", "1.0"]);
@@ -284,17 +243,12 @@ mod tests {
     fn bars_are_as_long_as_means() {
         let bars = ablation(vec![row("ITM", &[&[20.0], &[10.0]])]).draw_bars();
         let longest = |color| {
-            let run = bars
-                .enumerate_pixels()
-                .filter(|(_, y, p)| *y > 26 && **p == color);
+            let run = bars.enumerate_pixels().filter(|(_, y, p)| *y > 26 && **p == color);
             run.map(|(x, ..)| x).max().unwrap()
         };
         let start = PADDING + 190;
         let (first, second) = (longest(SERIES[0]) - start, longest(SERIES[1]) - start);
-        assert!(
-            first.abs_diff(380) < 4 && second.abs_diff(190) < 4,
-            "{first} {second}"
-        );
+        assert!(first.abs_diff(380) < 4 && second.abs_diff(190) < 4, "{first} {second}");
     }
 
     #[test]

@@ -82,16 +82,9 @@ impl Block {
         let mut lines: Vec<(String, Level)> = Vec::new();
         for paragraph in text.split('\n').filter(|_| !text.is_empty()) {
             let shaped = ArabicReshaper::default().reshape(paragraph);
-            let level = BidiInfo::new(&shaped, None)
-                .paragraphs
-                .first()
-                .map_or(Level::ltr(), |first| first.level);
+            let level = BidiInfo::new(&shaped, None).paragraphs.first().map_or(Level::ltr(), |first| first.level);
             let ranges = line_ranges(&shaped, style, max_width);
-            lines.extend(
-                ranges
-                    .into_iter()
-                    .map(|range| (shaped[range].trim_end().to_string(), level)),
-            );
+            lines.extend(ranges.into_iter().map(|range| (shaped[range].trim_end().to_string(), level)));
         }
         cut |= lines.len() > max_lines;
         lines.truncate(max_lines);
@@ -102,18 +95,10 @@ impl Block {
             .into_iter()
             .map(|(line, level)| {
                 let (glyphs, width) = place(&line, level, style);
-                Line {
-                    glyphs,
-                    width,
-                    right_to_left: level.is_rtl(),
-                }
+                Line { glyphs, width, right_to_left: level.is_rtl() }
             })
             .collect();
-        Self {
-            style,
-            max_width,
-            lines,
-        }
+        Self { style, max_width, lines }
     }
 
     /// A text on one line, cut with an ellipsis where it is wider than `max_width` pixels.
@@ -142,11 +127,7 @@ impl Block {
     pub fn draw(&self, canvas: &mut RgbImage, x: i64, y: i64) {
         let line_height = self.style.line_height();
         for (number, line) in self.lines.iter().enumerate() {
-            let indent = if line.right_to_left {
-                (self.max_width - line.width).max(0.0)
-            } else {
-                0.0
-            };
+            let indent = if line.right_to_left { (self.max_width - line.width).max(0.0) } else { 0.0 };
             let top = y + (number as i64) * i64::from(line_height);
             for placed in &line.glyphs {
                 let font = placed.font.as_scaled(scale(placed.font, self.style.size));
@@ -182,10 +163,7 @@ fn cleaned(text: &str) -> (String, bool) {
             c => Some(c),
         })
         .collect();
-    (
-        cleaned.trim_end().to_string(),
-        characters.any(|c| !c.is_whitespace()),
-    )
+    (cleaned.trim_end().to_string(), characters.any(|c| !c.is_whitespace()))
 }
 
 /// Where the lines of a paragraph begin and end: as many words a line as fit.
@@ -330,17 +308,11 @@ mod tests {
         };
         let mut hebrew = glyphs("אבג", Level::rtl());
         hebrew.reverse();
-        let alone: Vec<u16> = ["א", "ב", "ג"]
-            .iter()
-            .flat_map(|letter| glyphs(letter, Level::ltr()))
-            .collect();
+        let alone: Vec<u16> = ["א", "ב", "ג"].iter().flat_map(|letter| glyphs(letter, Level::ltr())).collect();
         assert_eq!(hebrew, alone);
         assert_eq!(glyphs("(", Level::rtl()), glyphs(")", Level::ltr()));
         let joined = Block::new("سلام", BODY, 200, 1).width();
-        assert!(
-            (joined as f32) < width("سلام", BODY),
-            "isolated forms are wider"
-        );
+        assert!((joined as f32) < width("سلام", BODY), "isolated forms are wider");
     }
 
     #[test]
@@ -356,19 +328,14 @@ mod tests {
         let all: Vec<char> = ('\0'..='\u{1ffff}').collect();
         for some in all.chunks(2048) {
             // Out of their order, so that scripts and directions mix.
-            let text: String = (0..some.len())
-                .map(|at| some[at * 977 % some.len()])
-                .collect();
+            let text: String = (0..some.len()).map(|at| some[at * 977 % some.len()]).collect();
             assert!(Block::new(&text, BODY, 300, 8).height() < 200);
         }
     }
 
     #[test]
     fn orders_to_the_layout_are_dropped() {
-        assert_eq!(
-            cleaned("a\u{202e}b\u{0}\tc\r\n\u{200d}d  "),
-            ("ab c \nd".into(), false)
-        );
+        assert_eq!(cleaned("a\u{202e}b\u{0}\tc\r\n\u{200d}d  "), ("ab c \nd".into(), false));
         assert!(cleaned(&"é".repeat(MAX_CHARACTERS + 1)).1);
     }
 }

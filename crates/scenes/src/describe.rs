@@ -49,27 +49,11 @@ pub(crate) fn captions(plan: &Plan, rng: &mut ChaCha8Rng) -> Vec<String> {
 /// The shortest name with at least colour and shape, and the texture if there is one, that fits no other object.
 pub(crate) fn phrase(plan: &Plan, object: &Placed) -> String {
     let textured = object.texture != Texture::Plain;
-    let say = [
-        (false, textured),
-        (false, true),
-        (true, textured),
-        (true, true),
-    ]
-    .map(|(size, texture)| Say {
-        size,
-        texture,
-        colour: true,
-        shape: true,
-    })
-    .into_iter()
-    .find(|say| {
-        plan.objects
-            .iter()
-            .filter(|other| fits(object, other, *say))
-            .count()
-            == 1
-    })
-    .expect("no two objects of a scene look the same");
+    let say = [(false, textured), (false, true), (true, textured), (true, true)]
+        .map(|(size, texture)| Say { size, texture, colour: true, shape: true })
+        .into_iter()
+        .find(|say| plan.objects.iter().filter(|other| fits(object, other, *say)).count() == 1)
+        .expect("no two objects of a scene look the same");
     let mut words = vec!["the"];
     words.extend(say.size.then_some(object.size.words()[0]));
     words.extend(say.texture.then_some(object.texture.words()[0]));
@@ -99,9 +83,7 @@ impl<'a> Writer<'a> {
         let caption = match objects[..] {
             [object] => {
                 let lead = self.pick(&["", "there is ", "a picture of "]);
-                let place = location(object)
-                    .map(|place| format!(" {place}"))
-                    .unwrap_or_default();
+                let place = location(object).map(|place| format!(" {place}")).unwrap_or_default();
                 return format!("{lead}{}{place} {}", said[0], self.background());
             }
             [a, b] => format!("{} {} {}", said[0], self.relation(a, b), said[1]),
@@ -113,12 +95,8 @@ impl<'a> Writer<'a> {
                 format!("{} {to_b} {} and {to_c} {}", said[0], said[1], said[2])
             }
             _ => {
-                let [first, second] =
-                    [(0, 1), (2, 3)].map(|(i, j)| self.relation(objects[i], objects[j]));
-                format!(
-                    "{} {first} {} while {} {second} {}",
-                    said[0], said[1], said[2], said[3]
-                )
+                let [first, second] = [(0, 1), (2, 3)].map(|(i, j)| self.relation(objects[i], objects[j]));
+                format!("{} {first} {} while {} {second} {}", said[0], said[1], said[2], said[3])
             }
         };
         self.on_background(caption, 0.6)
@@ -157,10 +135,7 @@ impl<'a> Writer<'a> {
     /// "a red star left of a striped circle on grass": some objects, some of their attributes.
     fn partial(&mut self) -> String {
         let objects = self.shuffled();
-        let said: Vec<String> = objects
-            .iter()
-            .map(|object| self.partial_mention(object))
-            .collect();
+        let said: Vec<String> = objects.iter().map(|object| self.partial_mention(object)).collect();
         let caption = match objects[..] {
             [object] => match location(object) {
                 Some(place) => format!("{} {place}", said[0]),
@@ -171,12 +146,7 @@ impl<'a> Writer<'a> {
             }
             _ => {
                 let lead = self.pick(&["", "there is "]);
-                format!(
-                    "{lead}{} {} {}",
-                    said[0],
-                    self.relation(objects[0], objects[1]),
-                    said[1]
-                )
+                format!("{lead}{} {} {}", said[0], self.relation(objects[0], objects[1]), said[1])
             }
         };
         self.on_background(caption, 0.9)
@@ -187,43 +157,23 @@ impl<'a> Writer<'a> {
         let objects = self.shuffled();
         let background = self.background();
         if let [object] = objects[..] {
-            let say = Say {
-                size: true,
-                texture: true,
-                colour: true,
-                shape: false,
-            };
+            let say = Say { size: true, texture: true, colour: true, shape: false };
             return format!("{} {background}", self.noun_phrase(object, say, true));
         }
         match self.rng.random_range(0..10) {
             0..7 => {
-                let say = Say {
-                    size: false,
-                    texture: false,
-                    colour: true,
-                    shape: true,
-                };
-                let said: Vec<String> = objects
-                    .iter()
-                    .map(|object| self.noun_phrase(object, say, true))
-                    .collect();
+                let say = Say { size: false, texture: false, colour: true, shape: true };
+                let said: Vec<String> = objects.iter().map(|object| self.noun_phrase(object, say, true)).collect();
                 format!("{} {background}", list(&said))
             }
             7..9 => {
-                let shapes = Shape::ALL
-                    .iter()
-                    .filter_map(|&shape| self.counted_shape(shape))
-                    .collect::<Vec<_>>();
+                let shapes = Shape::ALL.iter().filter_map(|&shape| self.counted_shape(shape)).collect::<Vec<_>>();
                 format!("{} {background}", list(&shapes))
             }
             _ => {
                 let [first, second] = [objects[0], objects[1]];
-                let colour = self.share(first.colour.words()[0], |object| {
-                    object.colour == first.colour
-                });
-                let texture = self.share(second.texture.words()[0], |object| {
-                    object.texture == second.texture
-                });
+                let colour = self.share(first.colour.words()[0], |object| object.colour == first.colour);
+                let texture = self.share(second.texture.words()[0], |object| object.texture == second.texture);
                 format!("{} {background}, {colour} and {texture}", self.count())
             }
         }
@@ -246,11 +196,7 @@ impl<'a> Writer<'a> {
 
     /// The caption, in this share of the draws with the background after it.
     fn on_background(&mut self, caption: String, share: f64) -> String {
-        if self.chance(share) {
-            format!("{caption} {}", self.background())
-        } else {
-            caption
-        }
+        if self.chance(share) { format!("{caption} {}", self.background()) } else { caption }
     }
 
     /// The objects in random order; where one is between two others, that order comes first half of the time.
@@ -258,8 +204,7 @@ impl<'a> Writer<'a> {
         let mut objects: Vec<&Placed> = self.plan.objects.iter().collect();
         objects.shuffle(self.rng);
         if objects.len() >= 3 && self.chance(0.5) {
-            let between =
-                |i: usize| is_between(objects[i], objects[(i + 1) % 3], objects[(i + 2) % 3]);
+            let between = |i: usize| is_between(objects[i], objects[(i + 1) % 3], objects[(i + 2) % 3]);
             if let Some(i) = (0..3).find(|&i| between(i)) {
                 objects[..3].rotate_left(i);
             }
@@ -274,38 +219,19 @@ impl<'a> Writer<'a> {
         let say_plain = self.chance(0.3);
         let mut mention = |object: &Placed| {
             let texture = say_plain || object.texture != Texture::Plain;
-            self.noun_phrase(
-                object,
-                Say {
-                    size: true,
-                    texture,
-                    colour: true,
-                    shape: true,
-                },
-                article,
-            )
+            self.noun_phrase(object, Say { size: true, texture, colour: true, shape: true }, article)
         };
         objects.iter().map(|object| mention(object)).collect()
     }
 
     /// Two attributes or three, the shape nearly always.
     fn partial_mention(&mut self, object: &Placed) -> String {
-        let [mut size, mut texture, mut colour] =
-            [self.chance(0.4), self.chance(0.6), self.chance(0.7)];
+        let [mut size, mut texture, mut colour] = [self.chance(0.4), self.chance(0.6), self.chance(0.7)];
         let shape = self.chance(0.9);
         texture &= object.texture != Texture::Plain;
         colour |= !shape || !(size || texture);
         size &= !(shape && texture && colour);
-        self.noun_phrase(
-            object,
-            Say {
-                size,
-                texture,
-                colour,
-                shape,
-            },
-            true,
-        )
+        self.noun_phrase(object, Say { size, texture, colour, shape }, true)
     }
 
     fn noun_phrase(&mut self, object: &Placed, say: Say, article: bool) -> String {
@@ -313,59 +239,34 @@ impl<'a> Writer<'a> {
         if say.size {
             words.push(self.pick(object.size.words()));
         }
-        let suffix = object
-            .texture
-            .suffix()
-            .filter(|_| say.texture && self.chance(0.2));
+        let suffix = object.texture.suffix().filter(|_| say.texture && self.chance(0.2));
         if say.texture && suffix.is_none() {
             words.push(self.pick(object.texture.words()));
         }
         if say.colour {
             words.push(self.pick(object.colour.words()));
         }
-        words.push(if say.shape {
-            self.pick(object.shape.words())
-        } else {
-            self.pick(&["thing", "object"])
-        });
+        words.push(if say.shape { self.pick(object.shape.words()) } else { self.pick(&["thing", "object"]) });
         words.extend(suffix);
         if article {
-            words.insert(
-                0,
-                if words[0].starts_with(['a', 'e', 'i', 'o', 'u']) {
-                    "an"
-                } else {
-                    "a"
-                },
-            );
+            words.insert(0, if words[0].starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" });
         }
         words.join(" ")
     }
 
     fn relation(&mut self, a: &Placed, b: &Placed) -> &'static str {
-        let relation = *relations(a, b)
-            .choose(self.rng)
-            .expect("two objects that do not overlap have a relation");
+        let relation = *relations(a, b).choose(self.rng).expect("two objects that do not overlap have a relation");
         self.pick(relation.words())
     }
 
     /// "three objects"
     fn count(&mut self) -> String {
-        format!(
-            "{} {}",
-            NUMBERS[self.plan.objects.len()],
-            self.pick(&["objects", "things"])
-        )
+        format!("{} {}", NUMBERS[self.plan.objects.len()], self.pick(&["objects", "things"]))
     }
 
     /// "two stars", "a ring"; none where the scene has none of this shape.
     fn counted_shape(&mut self, shape: Shape) -> Option<String> {
-        let count = self
-            .plan
-            .objects
-            .iter()
-            .filter(|object| object.shape == shape)
-            .count();
+        let count = self.plan.objects.iter().filter(|object| object.shape == shape).count();
         let noun = self.pick(shape.words());
         match count {
             0 => None,
@@ -377,17 +278,8 @@ impl<'a> Writer<'a> {
 
     /// "one of them striped"
     fn share(&mut self, word: &str, holds: impl Fn(&Placed) -> bool) -> String {
-        let count = self
-            .plan
-            .objects
-            .iter()
-            .filter(|object| holds(object))
-            .count();
-        let number = if count == self.plan.objects.len() {
-            "all"
-        } else {
-            NUMBERS[count]
-        };
+        let count = self.plan.objects.iter().filter(|object| holds(object)).count();
+        let number = if count == self.plan.objects.len() { "all" } else { NUMBERS[count] };
         format!("{number} of them {word}")
     }
 }

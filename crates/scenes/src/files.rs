@@ -37,19 +37,9 @@ pub struct Files {
 impl Files {
     /// Where [`write()`] puts its files in `dir`.
     pub fn at(dir: &Path) -> Files {
-        let [train, test, train_boxes, test_boxes] = [
-            "train.json",
-            "test.json",
-            "train-boxes.json",
-            "test-boxes.json",
-        ]
-        .map(|name| dir.join(name));
-        Files {
-            train,
-            test,
-            train_boxes,
-            test_boxes,
-        }
+        let [train, test, train_boxes, test_boxes] =
+            ["train.json", "test.json", "train-boxes.json", "test-boxes.json"].map(|name| dir.join(name));
+        Files { train, test, train_boxes, test_boxes }
     }
 }
 
@@ -107,11 +97,7 @@ fn advice(error: &io::Error) -> &'static str {
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
-    move |source| Error::Io {
-        action,
-        path: path.to_owned(),
-        source,
-    }
+    move |source| Error::Io { action, path: path.to_owned(), source }
 }
 
 /// Writes `train` and `test` scenes of `side` x `side` pixels to `dir`, which must not exist or be empty: pictures as
@@ -134,51 +120,28 @@ pub fn write(
     for (setting, value, min, max) in [
         ("the number of training scenes", train, 1, MAX_SCENES),
         ("the number of test scenes", test, 1, MAX_SCENES),
-        (
-            "the side of the pictures",
-            side as usize,
-            MIN_SIDE as usize,
-            MAX_SIDE as usize,
-        ),
+        ("the side of the pictures", side as usize, MIN_SIDE as usize, MAX_SIDE as usize),
     ] {
         if !(min..=max).contains(&value) {
-            return Err(Error::Setting {
-                setting,
-                value,
-                min,
-                max,
-            });
+            return Err(Error::Setting { setting, value, min, max });
         }
     }
     refuse_occupied(dir)?;
-    let parent = dir
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::create_dir_all(parent).map_err(failed("create", parent))?;
-    let partial = tempfile::Builder::new()
-        .prefix(".scenes-")
-        .tempdir_in(parent)
-        .map_err(failed("create a folder in", parent))?;
+    let partial =
+        tempfile::Builder::new().prefix(".scenes-").tempdir_in(parent).map_err(failed("create a folder in", parent))?;
 
     // A folder within, so that it has the usual permissions, which the temporary one has not.
     let scenes = partial.path().join("scenes");
     let done = AtomicUsize::new(0);
     let count = || progress(done.fetch_add(1, Ordering::Relaxed) + 1);
     let files = Files::at(&scenes);
-    for (split, scenes_of_split, captions, boxes) in [
-        (Split::Train, train, &files.train, &files.train_boxes),
-        (Split::Test, test, &files.test, &files.test_boxes),
-    ] {
+    for (split, scenes_of_split, captions, boxes) in
+        [(Split::Train, train, &files.train, &files.train_boxes), (Split::Test, test, &files.test, &files.test_boxes)]
+    {
         let folder = split_name(split);
-        let records = pictures(
-            &scenes.join(folder),
-            split,
-            scenes_of_split,
-            seed,
-            side,
-            &count,
-        )?;
+        let records = pictures(&scenes.join(folder), split, scenes_of_split, seed, side, &count)?;
         let (pairs, objects): (Vec<Pair>, Vec<Boxes>) = records.into_iter().unzip();
         write_json(captions, &pairs)?;
         write_json(boxes, &objects)?;
@@ -196,14 +159,10 @@ fn refuse_occupied(dir: &Path) -> Result<(), Error> {
     match fs::read_dir(dir) {
         Ok(mut entries) => match entries.next() {
             None => Ok(()),
-            Some(_) => Err(Error::Occupied {
-                path: dir.to_owned(),
-            }),
+            Some(_) => Err(Error::Occupied { path: dir.to_owned() }),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Err(Error::Occupied {
-            path: dir.to_owned(),
-        }),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Err(Error::Occupied { path: dir.to_owned() }),
         Err(error) => Err(failed("read", dir)(error)),
     }
 }
@@ -284,13 +243,7 @@ fn pictures(
                 compositional: scene.is_compositional(),
                 objects: scene.objects.into_iter().map(BoxedObject::new).collect(),
             };
-            Ok((
-                Pair {
-                    image,
-                    caption: scene.captions,
-                },
-                boxes,
-            ))
+            Ok((Pair { image, caption: scene.captions }, boxes))
         })
         .collect()
 }
@@ -298,16 +251,8 @@ fn pictures(
 fn write_picture(path: &Path, scene: &Scene) -> Result<(), Error> {
     let mut bytes = Vec::new();
     PngEncoder::new_with_quality(&mut bytes, CompressionType::Fast, FilterType::Adaptive)
-        .write_image(
-            &scene.picture,
-            scene.picture.width(),
-            scene.picture.height(),
-            image::ExtendedColorType::Rgb8,
-        )
-        .map_err(|source| Error::Encode {
-            path: path.to_owned(),
-            source,
-        })?;
+        .write_image(&scene.picture, scene.picture.width(), scene.picture.height(), image::ExtendedColorType::Rgb8)
+        .map_err(|source| Error::Encode { path: path.to_owned(), source })?;
     fs::write(path, bytes).map_err(failed("write", path))
 }
 

@@ -17,54 +17,29 @@ const ROUND: usize = 96;
 pub(crate) fn outline(shape: Shape) -> Vec<Vec<[f32; 2]>> {
     match shape {
         Shape::Circle => vec![arc([0.0, 0.0], 0.95, 0.0, TAU)],
-        Shape::Square => vec![vec![
-            [-0.79, -0.79],
-            [0.79, -0.79],
-            [0.79, 0.79],
-            [-0.79, 0.79],
-        ]],
+        Shape::Square => vec![vec![[-0.79, -0.79], [0.79, -0.79], [0.79, 0.79], [-0.79, 0.79]]],
         Shape::Triangle => vec![vec![[0.0, -0.75], [0.83, 0.75], [-0.83, 0.75]]],
         Shape::Star => vec![star()],
-        Shape::Ring => vec![
-            arc([0.0, 0.0], 1.0, 0.0, TAU),
-            arc([0.0, 0.0], RING_HOLE, 0.0, TAU),
-        ],
+        Shape::Ring => vec![arc([0.0, 0.0], 1.0, 0.0, TAU), arc([0.0, 0.0], RING_HOLE, 0.0, TAU)],
         Shape::Cross => vec![cross()],
         Shape::Heart => vec![heart()],
-        Shape::Hexagon => vec![
-            (0..6)
-                .map(|corner| polar([0.0, 0.0], 1.03, corner as f32 * TAU / 6.0))
-                .collect(),
-        ],
+        Shape::Hexagon => vec![(0..6).map(|corner| polar([0.0, 0.0], 1.03, corner as f32 * TAU / 6.0)).collect()],
         Shape::Diamond => vec![vec![[0.0, -1.08], [0.68, 0.0], [0.0, 1.08], [-0.68, 0.0]]],
         Shape::Crescent => vec![crescent()],
     }
 }
 
 fn polar(centre: [f32; 2], radius: f32, angle: f32) -> [f32; 2] {
-    [
-        centre[0] + radius * angle.cos(),
-        centre[1] + radius * angle.sin(),
-    ]
+    [centre[0] + radius * angle.cos(), centre[1] + radius * angle.sin()]
 }
 
 fn arc(centre: [f32; 2], radius: f32, from: f32, to: f32) -> Vec<[f32; 2]> {
-    (0..=ROUND)
-        .map(|i| polar(centre, radius, from + (to - from) * i as f32 / ROUND as f32))
-        .collect()
+    (0..=ROUND).map(|i| polar(centre, radius, from + (to - from) * i as f32 / ROUND as f32)).collect()
 }
 
 fn star() -> Vec<[f32; 2]> {
     // Five points, the first upwards; lowered so that the box is centred.
-    (0..10)
-        .map(|i| {
-            polar(
-                [0.0, 0.1],
-                if i % 2 == 0 { 1.02 } else { 0.46 },
-                i as f32 * TAU / 10.0 - PI / 2.0,
-            )
-        })
-        .collect()
+    (0..10).map(|i| polar([0.0, 0.1], if i % 2 == 0 { 1.02 } else { 0.46 }, i as f32 * TAU / 10.0 - PI / 2.0)).collect()
 }
 
 fn cross() -> Vec<[f32; 2]> {
@@ -72,9 +47,7 @@ fn cross() -> Vec<[f32; 2]> {
     const END: f32 = 0.98;
     let quarter = [[ARM, -END], [ARM, -ARM], [END, -ARM]];
     let turned = |times: usize, [x, y]: [f32; 2]| (0..times).fold([x, y], |[x, y], _| [-y, x]);
-    (0..4)
-        .flat_map(|times| quarter.map(|point| turned(times, point)))
-        .collect()
+    (0..4).flat_map(|times| quarter.map(|point| turned(times, point))).collect()
 }
 
 fn heart() -> Vec<[f32; 2]> {
@@ -82,8 +55,7 @@ fn heart() -> Vec<[f32; 2]> {
         .map(|i| {
             let t = i as f32 * TAU / ROUND as f32;
             let x = 16.0 * t.sin().powi(3);
-            let y =
-                13.0 * t.cos() - 5.0 * (2.0 * t).cos() - 2.0 * (3.0 * t).cos() - (4.0 * t).cos();
+            let y = 13.0 * t.cos() - 5.0 * (2.0 * t).cos() - 2.0 * (3.0 * t).cos() - (4.0 * t).cos();
             // The curve spans -16..16 by -17..12.
             [x / 17.0, -(y + 2.5) / 17.0]
         })
@@ -112,25 +84,13 @@ mod tests {
             let furthest = points.iter().map(|[x, y]| x.hypot(*y)).fold(0.0, f32::max);
             assert!(furthest <= BOUND, "{shape:?} reaches to {furthest}");
             let extents = [0, 1].map(|axis| {
-                let least = points
-                    .iter()
-                    .map(|point| point[axis])
-                    .fold(f32::MAX, f32::min);
-                let most = points
-                    .iter()
-                    .map(|point| point[axis])
-                    .fold(f32::MIN, f32::max);
-                assert!(
-                    (least + most).abs() < 0.06,
-                    "{shape:?} lies from {least} to {most}"
-                );
+                let least = points.iter().map(|point| point[axis]).fold(f32::MAX, f32::min);
+                let most = points.iter().map(|point| point[axis]).fold(f32::MIN, f32::max);
+                assert!((least + most).abs() < 0.06, "{shape:?} lies from {least} to {most}");
                 most - least
             });
             let extent = extents[0].max(extents[1]);
-            assert!(
-                (1.5..2.2).contains(&extent),
-                "{shape:?} is {extent} wide or high"
-            );
+            assert!((1.5..2.2).contains(&extent), "{shape:?} is {extent} wide or high");
         }
     }
 }

@@ -25,11 +25,7 @@ impl Colour {
     /// The tone of stripes, dots and checks on an object of this colour: lighter on dark ones, darker on light ones.
     pub(crate) fn accent(self) -> Rgb {
         let rgb = self.rgb();
-        if luminance(rgb) < 140.0 {
-            mix(rgb, [255; 3], 0.62)
-        } else {
-            mix(rgb, [0; 3], 0.5)
-        }
+        if luminance(rgb) < 140.0 { mix(rgb, [255; 3], 0.62) } else { mix(rgb, [0; 3], 0.5) }
     }
 }
 
@@ -55,17 +51,13 @@ impl Background {
     pub(crate) fn shows(self, colour: Colour) -> bool {
         /// Least distance between the object's tone and the background's tones.
         const VISIBLE: f32 = 150.0;
-        self.tones()
-            .into_iter()
-            .all(|tone| tone_distance(tone, colour.rgb()) >= VISIBLE)
+        self.tones().into_iter().all(|tone| tone_distance(tone, colour.rgb()) >= VISIBLE)
     }
 }
 
 /// Moves a tone towards another by `share` of the way.
 pub(crate) fn mix(from: Rgb, to: Rgb, share: f32) -> Rgb {
-    std::array::from_fn(|i| {
-        (f32::from(from[i]) * (1.0 - share) + f32::from(to[i]) * share).round() as u8
-    })
+    std::array::from_fn(|i| (f32::from(from[i]) * (1.0 - share) + f32::from(to[i]) * share).round() as u8)
 }
 
 /// Brightness as the eye weighs it, 0 to 255 (Rec. 601).
@@ -86,11 +78,7 @@ mod tests {
 
     #[test]
     fn colours_stay_apart_when_a_picture_is_brightened() {
-        let brightened = |colour: Colour| {
-            colour
-                .rgb()
-                .map(|value| (f32::from(value) * 1.36).min(255.0) as u8)
-        };
+        let brightened = |colour: Colour| colour.rgb().map(|value| (f32::from(value) * 1.36).min(255.0) as u8);
         for &colour in Colour::ALL {
             for &other in Colour::ALL.iter().filter(|&&other| other != colour) {
                 for (a, b) in [
@@ -98,10 +86,7 @@ mod tests {
                     (brightened(colour), brightened(other)),
                     (brightened(colour), other.rgb()),
                 ] {
-                    assert!(
-                        tone_distance(a, b) > 80.0,
-                        "{colour:?} and {other:?} look alike: {a:?}, {b:?}"
-                    );
+                    assert!(tone_distance(a, b) > 80.0, "{colour:?} and {other:?} look alike: {a:?}, {b:?}");
                 }
             }
         }
@@ -110,17 +95,11 @@ mod tests {
     #[test]
     fn every_colour_has_many_backgrounds_and_every_background_many_colours() {
         for &background in Background::ALL {
-            let shown = Colour::ALL
-                .iter()
-                .filter(|&&colour| background.shows(colour))
-                .count();
+            let shown = Colour::ALL.iter().filter(|&&colour| background.shows(colour)).count();
             assert!(shown >= 6, "{background:?} shows {shown} colours");
         }
         for &colour in Colour::ALL {
-            let shown = Background::ALL
-                .iter()
-                .filter(|background| background.shows(colour))
-                .count();
+            let shown = Background::ALL.iter().filter(|background| background.shows(colour)).count();
             assert!(shown >= 6, "{colour:?} shows on {shown} backgrounds");
         }
     }

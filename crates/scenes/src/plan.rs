@@ -50,9 +50,7 @@ const TRIES: usize = 200;
 
 /// Draws a plan. `Train` has only combinations that are not [`is_unseen`].
 pub(crate) fn plan(rng: &mut ChaCha8Rng, split: Split) -> Plan {
-    let (count, _) = *COUNTS
-        .choose_weighted(rng, |(_, weight)| *weight)
-        .expect("the weights are positive");
+    let (count, _) = *COUNTS.choose_weighted(rng, |(_, weight)| *weight).expect("the weights are positive");
     // Objects that find no room, or no background on which all of them stand out, are drawn again.
     loop {
         if let Some(plan) = attempt(rng, split, count) {
@@ -91,19 +89,14 @@ fn attempt(rng: &mut ChaCha8Rng, split: Split, count: usize) -> Option<Plan> {
         };
         objects.push(object);
     }
-    (0..TRIES)
-        .any(|_| place(rng, &mut objects, inside, row))
-        .then_some(())?;
+    (0..TRIES).any(|_| place(rng, &mut objects, inside, row)).then_some(())?;
 
     let shown: Vec<Background> = Background::ALL
         .iter()
         .copied()
         .filter(|background| objects.iter().all(|object| background.shows(object.colour)))
         .collect();
-    Some(Plan {
-        background: *shown.choose(rng)?,
-        objects,
-    })
+    Some(Plan { background: *shown.choose(rng)?, objects })
 }
 
 fn looks(object: &Placed) -> (Shape, Colour, Texture, Size) {
@@ -120,15 +113,7 @@ fn draw_object(rng: &mut ChaCha8Rng) -> Placed {
         Size::Small => rng.random_range(0.09..0.11),
         Size::Large => rng.random_range(0.17..0.20),
     };
-    Placed {
-        shape,
-        colour,
-        texture,
-        size,
-        centre: [0.5; 2],
-        radius,
-        angle: rng.random_range(-0.15..0.15),
-    }
+    Placed { shape, colour, texture, size, centre: [0.5; 2], radius, angle: rng.random_range(-0.15..0.15) }
 }
 
 /// Gives every object a place; false where two of them overlap.
@@ -141,11 +126,7 @@ fn place(rng: &mut ChaCha8Rng, objects: &mut [Placed], inside: bool, row: bool) 
             let along: f32 = [0.18, 0.5, 0.82][i] + rng.random_range(-0.04..0.04);
             let across: f32 = level + rng.random_range(-0.03..0.03);
             let [along, across] = [along, across].map(|x| x.clamp(edge, 1.0 - edge));
-            if horizontal {
-                [along, across]
-            } else {
-                [across, along]
-            }
+            if horizontal { [along, across] } else { [across, along] }
         } else {
             [free(rng), free(rng)]
         };
@@ -154,21 +135,15 @@ fn place(rng: &mut ChaCha8Rng, objects: &mut [Placed], inside: bool, row: bool) 
         // The smallest of the small in the largest of the large leaves a little space around it.
         objects[0].radius = 0.09;
         objects[1].radius = 0.20;
-        objects[0].centre = objects[1]
-            .centre
-            .map(|x| x + rng.random_range(-0.008..0.008));
+        objects[0].centre = objects[1].centre.map(|x| x + rng.random_range(-0.008..0.008));
     }
     let apart = |i: usize, j: usize| {
         let [a, b] = [&objects[i], &objects[j]];
-        (inside && (i, j) == (0, 1))
-            || distance(a.centre, b.centre) >= BOUND * (a.radius + b.radius) + GAP
+        (inside && (i, j) == (0, 1)) || distance(a.centre, b.centre) >= BOUND * (a.radius + b.radius) + GAP
     };
     (0..objects.len()).all(|j| {
         let edge = BOUND * objects[j].radius;
-        let visible = objects[j]
-            .centre
-            .iter()
-            .all(|&x| x >= edge && x <= 1.0 - edge);
+        let visible = objects[j].centre.iter().all(|&x| x >= edge && x <= 1.0 - edge);
         visible && (0..j).all(|i| apart(i, j))
     })
 }

@@ -59,8 +59,7 @@ pub(crate) fn relations(a: &Placed, b: &Placed) -> Vec<Relation> {
 
 /// Whether `a` lies in the hole of the ring `b`.
 fn is_inside(a: &Placed, b: &Placed) -> bool {
-    b.shape == Shape::Ring
-        && distance(a.centre, b.centre) + BOUND * a.radius <= RING_HOLE * b.radius
+    b.shape == Shape::Ring && distance(a.centre, b.centre) + BOUND * a.radius <= RING_HOLE * b.radius
 }
 
 /// Whether `a` lies on the line from `b` to `c`, in its middle half.

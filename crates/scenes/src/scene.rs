@@ -74,19 +74,11 @@ pub fn generate(seed: u64, index: u64, split: Split, side: u32) -> Scene {
     let random = |purpose: u64| {
         // One stream a scene and purpose: scenes do not depend on each other, captions not on what is drawn.
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        rng.set_stream(
-            index
-                .wrapping_mul(6)
-                .wrapping_add(3 * u64::from(split == Split::Test) + purpose),
-        );
+        rng.set_stream(index.wrapping_mul(6).wrapping_add(3 * u64::from(split == Split::Test) + purpose));
         rng
     };
     let plan = plan(&mut random(0), split);
-    let (picture, boxes) = draw(
-        &plan,
-        &mut random(1),
-        side.clamp(crate::MIN_SIDE, crate::MAX_SIDE),
-    );
+    let (picture, boxes) = draw(&plan, &mut random(1), side.clamp(crate::MIN_SIDE, crate::MAX_SIDE));
     let captions = captions(&plan, &mut random(2));
     let objects = plan
         .objects
@@ -101,10 +93,5 @@ pub fn generate(seed: u64, index: u64, split: Split, side: u32) -> Scene {
             size: object.size,
         })
         .collect();
-    Scene {
-        picture,
-        background: plan.background,
-        captions,
-        objects,
-    }
+    Scene { picture, background: plan.background, captions, objects }
 }

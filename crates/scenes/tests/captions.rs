@@ -6,9 +6,7 @@ use std::collections::HashSet;
 use std::sync::LazyLock;
 
 use checker::{describes, holds, read};
-use simla_scenes::{
-    Background, CAPTIONS, Colour, MAX_WORDS, Scene, Shape, Size, Split, Texture, generate,
-};
+use simla_scenes::{Background, CAPTIONS, Colour, MAX_WORDS, Scene, Shape, Size, Split, Texture, generate};
 
 const SIDE: u32 = 64;
 
@@ -16,20 +14,14 @@ static TRAIN: LazyLock<Vec<Scene>> = LazyLock::new(|| scenes(Split::Train));
 static TEST: LazyLock<Vec<Scene>> = LazyLock::new(|| scenes(Split::Test));
 
 fn scenes(split: Split) -> Vec<Scene> {
-    (0..2000)
-        .map(|index| generate(7, index, split, SIDE))
-        .collect()
+    (0..2000).map(|index| generate(7, index, split, SIDE)).collect()
 }
 
 #[test]
 fn every_caption_is_true_of_its_scene() {
     for scene in TRAIN.iter().chain(TEST.iter()) {
         for caption in &scene.captions {
-            assert!(
-                holds(&read(caption), scene),
-                "{caption:?}\n{:#?}",
-                scene.objects
-            );
+            assert!(holds(&read(caption), scene), "{caption:?}\n{:#?}", scene.objects);
         }
     }
 }
@@ -49,29 +41,17 @@ fn the_checker_finds_false_captions() {
         let mut checked = 0;
         let mut found = 0;
         for scene in TRAIN.iter() {
-            for caption in scene
-                .captions
-                .iter()
-                .filter(|caption| caption.split(' ').any(|part| part == word))
-            {
+            for caption in scene.captions.iter().filter(|caption| caption.split(' ').any(|part| part == word)) {
                 if caption.contains(other) || caption.contains("corner") {
                     continue;
                 }
-                let false_caption = caption
-                    .split(' ')
-                    .map(|part| if part == word { other } else { part });
+                let false_caption = caption.split(' ').map(|part| if part == word { other } else { part });
                 checked += 1;
-                found += u32::from(!holds(
-                    &read(&false_caption.collect::<Vec<_>>().join(" ")),
-                    scene,
-                ));
+                found += u32::from(!holds(&read(&false_caption.collect::<Vec<_>>().join(" ")), scene));
             }
         }
         assert!(checked > 30, "{word} occurs {checked} times");
-        assert!(
-            f64::from(found) > 0.97 * f64::from(checked),
-            "{word} -> {other}: {found} of {checked} found"
-        );
+        assert!(f64::from(found) > 0.97 * f64::from(checked), "{word} -> {other}: {found} of {checked} found");
     }
 }
 
@@ -79,12 +59,7 @@ fn the_checker_finds_false_captions() {
 fn captions_are_different_short_and_the_first_three_complete() {
     for scene in TEST.iter() {
         assert_eq!(scene.captions.len(), CAPTIONS);
-        assert_eq!(
-            scene.captions.iter().collect::<HashSet<_>>().len(),
-            CAPTIONS,
-            "{:?}",
-            scene.captions
-        );
+        assert_eq!(scene.captions.iter().collect::<HashSet<_>>().len(), CAPTIONS, "{:?}", scene.captions);
         for caption in &scene.captions {
             assert!(caption.split_whitespace().count() <= MAX_WORDS, "{caption}");
         }
@@ -94,9 +69,7 @@ fn captions_are_different_short_and_the_first_three_complete() {
             for object in &scene.objects {
                 let complete = claims.mentions.iter().any(|mention| {
                     let textured = mention.texture.is_some() || object.texture == Texture::Plain;
-                    let said = mention.size.is_some()
-                        && mention.colour.is_some()
-                        && mention.shape.is_some();
+                    let said = mention.size.is_some() && mention.colour.is_some() && mention.shape.is_some();
                     describes(mention, object) && said && textured
                 });
                 assert!(complete, "{caption:?} leaves out {object:?}");
@@ -109,19 +82,12 @@ fn captions_are_different_short_and_the_first_three_complete() {
 fn few_captions_fit_another_scene() {
     let scenes = &TEST[..200];
     let ambiguous = |kinds: std::ops::Range<usize>| {
-        let captions = || {
-            scenes
-                .iter()
-                .flat_map(|scene| &scene.captions[kinds.clone()])
-        };
+        let captions = || scenes.iter().flat_map(|scene| &scene.captions[kinds.clone()]);
         let several = captions()
             .map(|caption| read(caption))
             .filter(|claims| scenes.iter().filter(|scene| holds(claims, scene)).count() > 1);
         let share = several.count() as f64 / captions().count() as f64;
-        println!(
-            "captions {kinds:?} that fit several of 200 scenes: {:.1}%",
-            100.0 * share
-        );
+        println!("captions {kinds:?} that fit several of 200 scenes: {:.1}%", 100.0 * share);
         share
     };
     assert!(ambiguous(0..3) < 0.03);
@@ -133,16 +99,8 @@ fn a_phrase_names_one_object() {
     for scene in TRAIN.iter().chain(TEST.iter()) {
         for object in &scene.objects {
             let mention = read(&object.phrase).mentions.remove(0);
-            assert!(
-                describes(&mention, object),
-                "{:?}: {object:?}",
-                object.phrase
-            );
-            let fitting = scene
-                .objects
-                .iter()
-                .filter(|other| describes(&mention, other))
-                .count();
+            assert!(describes(&mention, object), "{:?}: {object:?}", object.phrase);
+            let fitting = scene.objects.iter().filter(|other| describes(&mention, other)).count();
             assert_eq!(fitting, 1, "{:?} in {:#?}", object.phrase, scene.objects);
         }
     }
@@ -150,22 +108,10 @@ fn a_phrase_names_one_object() {
 
 #[test]
 fn training_sees_every_word_but_not_every_combination() {
-    let words = |caption: &String| {
-        caption
-            .replace([',', ':'], "")
-            .split(' ')
-            .map(str::to_owned)
-            .collect::<Vec<_>>()
-    };
+    let words = |caption: &String| caption.replace([',', ':'], "").split(' ').map(str::to_owned).collect::<Vec<_>>();
     let (train, test) = (&*TRAIN, &*TEST);
-    let seen: HashSet<String> = train
-        .iter()
-        .flat_map(|scene| scene.captions.iter().flat_map(words))
-        .collect();
-    for word in test
-        .iter()
-        .flat_map(|scene| scene.captions.iter().flat_map(words))
-    {
+    let seen: HashSet<String> = train.iter().flat_map(|scene| scene.captions.iter().flat_map(words)).collect();
+    for word in test.iter().flat_map(|scene| scene.captions.iter().flat_map(words)) {
         assert!(seen.contains(&word), "training never sees {word:?}");
     }
     let combinations = |scenes: &[Scene]| -> HashSet<(Shape, Colour, Texture)> {
@@ -183,12 +129,8 @@ fn training_sees_every_word_but_not_every_combination() {
         let seen = train_combinations.contains(&(object.shape, object.colour, object.texture));
         assert_eq!(object.is_unseen(), !seen, "{object:?}");
     }
-    let share =
-        test.iter().filter(|scene| scene.is_compositional()).count() as f64 / test.len() as f64;
-    assert!(
-        (0.45..0.55).contains(&share),
-        "{share} of the test scenes are compositional"
-    );
+    let share = test.iter().filter(|scene| scene.is_compositional()).count() as f64 / test.len() as f64;
+    assert!((0.45..0.55).contains(&share), "{share} of the test scenes are compositional");
 }
 
 #[test]
@@ -196,9 +138,8 @@ fn attributes_are_spread() {
     let train = &*TRAIN;
     let objects = || train.iter().flat_map(|scene| &scene.objects);
     let all = objects().count() as f64;
-    let share = |holds: &dyn Fn(&simla_scenes::Object) -> bool| {
-        objects().filter(|object| holds(object)).count() as f64 / all
-    };
+    let share =
+        |holds: &dyn Fn(&simla_scenes::Object) -> bool| objects().filter(|object| holds(object)).count() as f64 / all;
     for &shape in Shape::ALL {
         let share = share(&|object| object.shape == shape);
         assert!((0.07..0.15).contains(&share), "{shape:?}: {share}");
@@ -216,33 +157,15 @@ fn attributes_are_spread() {
         assert!((0.3..0.7).contains(&share), "{size:?}: {share}");
     }
     for &background in Background::ALL {
-        let share = train
-            .iter()
-            .filter(|scene| scene.background == background)
-            .count() as f64
-            / train.len() as f64;
+        let share = train.iter().filter(|scene| scene.background == background).count() as f64 / train.len() as f64;
         assert!((0.03..0.2).contains(&share), "{background:?}: {share}");
     }
     for count in 1..=4 {
-        let share = train
-            .iter()
-            .filter(|scene| scene.objects.len() == count)
-            .count() as f64
-            / train.len() as f64;
+        let share = train.iter().filter(|scene| scene.objects.len() == count).count() as f64 / train.len() as f64;
         assert!((0.07..0.5).contains(&share), "{count} objects: {share}");
     }
-    for phrase in [
-        "inside", "around", "between", "left of", "right of", "above", "below", "under",
-    ] {
-        let scenes = train
-            .iter()
-            .filter(|scene| {
-                scene
-                    .captions
-                    .iter()
-                    .any(|caption| caption.contains(phrase))
-            })
-            .count();
+    for phrase in ["inside", "around", "between", "left of", "right of", "above", "below", "under"] {
+        let scenes = train.iter().filter(|scene| scene.captions.iter().any(|caption| caption.contains(phrase))).count();
         assert!(scenes > 15, "{phrase:?} is said of {scenes} scenes");
     }
 }

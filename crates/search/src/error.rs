@@ -31,9 +31,7 @@ pub enum SearchError {
         expected: Box<Contents>,
     },
     /// A folder with other files is not taken for an index.
-    #[error(
-        "{path}: not an index: there is `{found}` in it, but no index.json; choose an empty or a new folder"
-    )]
+    #[error("{path}: not an index: there is `{found}` in it, but no index.json; choose an empty or a new folder")]
     NotAnIndex {
         /// The folder.
         path: PathBuf,

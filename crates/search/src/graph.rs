@@ -52,10 +52,7 @@ impl Graph {
     }
 
     pub fn remove(&self, key: u64) -> Result<(), String> {
-        self.index
-            .remove(key)
-            .map(|_| ())
-            .map_err(|e| e.to_string())
+        self.index.remove(key).map(|_| ()).map_err(|e| e.to_string())
     }
 
     /// Keys and products of the nearest `n`, nearest first.
@@ -71,13 +68,8 @@ impl Graph {
 
     /// Writes the graph to a new file, syncs it, and returns its checksum.
     pub fn save(&self, path: &Path) -> Result<String, SearchError> {
-        let failed = |reason: String| SearchError::Graph {
-            path: path.into(),
-            reason,
-        };
-        let text = path
-            .to_str()
-            .ok_or_else(|| failed("its path is not UTF-8".into()))?;
+        let failed = |reason: String| SearchError::Graph { path: path.into(), reason };
+        let text = path.to_str().ok_or_else(|| failed("its path is not UTF-8".into()))?;
         self.index.save(text).map_err(|e| failed(e.to_string()))?;
         let sync = || std::fs::File::open(path)?.sync_all();
         sync().map_err(SearchError::io(path))?;

@@ -35,11 +35,7 @@ impl fmt::Display for Contents {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         const SHOWN: usize = 10;
         let model: String = self.model.chars().take(SHOWN).collect();
-        write!(
-            f,
-            "{} as seen by model {model} ({} features)",
-            self.what, self.features
-        )
+        write!(f, "{} as seen by model {model} ({} features)", self.what, self.features)
     }
 }
 
@@ -91,13 +87,7 @@ struct Manifest {
 
 impl Manifest {
     fn new(contents: Contents) -> Self {
-        Self {
-            contents,
-            next: 0,
-            items: BTreeMap::new(),
-            rows: BTreeMap::new(),
-            graph: None,
-        }
+        Self { contents, next: 0, items: BTreeMap::new(), rows: BTreeMap::new(), graph: None }
     }
 }
 
@@ -132,32 +122,16 @@ impl Index {
         let (features, payload) = (manifest.contents.features, manifest.contents.payload);
         let mut rows = BTreeMap::new();
         for (&file, &count) in &manifest.rows {
-            let open = Rows::open(
-                &folder.join(rows_name(file)),
-                count.into(),
-                features,
-                payload,
-            );
+            let open = Rows::open(&folder.join(rows_name(file)), count.into(), features, payload);
             rows.insert(file, open?);
         }
         // A graph that cannot be read is made anew: all that is in it is in the rows.
-        let graph = manifest.graph.as_ref().and_then(|(file, checksum)| {
-            Graph::open(&folder.join(graph_name(*file)), features, checksum).ok()
-        });
-        let names = manifest
-            .items
-            .iter()
-            .map(|(name, place)| (place.key(), name.clone()))
-            .collect();
-        Ok(Self {
-            folder: folder.into(),
-            changed: graph.is_none(),
-            manifest,
-            rows,
-            graph,
-            names,
-            _lock: lock,
-        })
+        let graph = manifest
+            .graph
+            .as_ref()
+            .and_then(|(file, checksum)| Graph::open(&folder.join(graph_name(*file)), features, checksum).ok());
+        let names = manifest.items.iter().map(|(name, place)| (place.key(), name.clone())).collect();
+        Ok(Self { folder: folder.into(), changed: graph.is_none(), manifest, rows, graph, names, _lock: lock })
     }
 
     /// Number of items.
@@ -176,10 +150,7 @@ impl Index {
     /// # Errors
     /// If the graph cannot be changed.
     pub fn keep(&mut self, found: &[Item]) -> Result<Vec<usize>, SearchError> {
-        let stamps: HashMap<&str, &str> = found
-            .iter()
-            .map(|item| (item.name.as_str(), item.stamp.as_str()))
-            .collect();
+        let stamps: HashMap<&str, &str> = found.iter().map(|item| (item.name.as_str(), item.stamp.as_str())).collect();
         let mut gone = Vec::new();
         self.manifest.items.retain(|name, place| {
             let stays = stamps.get(name.as_str()) == Some(&place.stamp.as_str());
@@ -216,9 +187,7 @@ impl Index {
         if added.is_empty() {
             return Ok(());
         }
-        let rows = added
-            .iter()
-            .map(|(_, feature, payload)| (feature.as_slice(), payload.as_slice()));
+        let rows = added.iter().map(|(_, feature, payload)| (feature.as_slice(), payload.as_slice()));
         let file = write_rows(&self.folder, &mut self.manifest, rows)?;
         let count = self.manifest.rows[&file];
         let path = self.folder.join(rows_name(file));
@@ -226,11 +195,7 @@ impl Index {
         let open = Rows::open(&path, count.into(), contents.features, contents.payload)?;
         self.rows.insert(file, open);
         for ((item, feature, _), row) in added.into_iter().zip(0..) {
-            let place = Place {
-                stamp: item.stamp,
-                file,
-                row,
-            };
+            let place = Place { stamp: item.stamp, file, row };
             if let Some(graph) = &self.graph {
                 let added = graph.add(place.key(), &feature);
                 added.map_err(|reason| graph_error(&self.folder, reason))?;
@@ -253,29 +218,13 @@ impl Index {
         if !self.changed {
             return Ok(());
         }
-        let live = |file: &u32| {
-            self.manifest
-                .items
-                .values()
-                .any(|place| place.file == *file)
-        };
-        let empty: Vec<u32> = self
-            .manifest
-            .rows
-            .keys()
-            .copied()
-            .filter(|file| !live(file))
-            .collect();
+        let live = |file: &u32| self.manifest.items.values().any(|place| place.file == *file);
+        let empty: Vec<u32> = self.manifest.rows.keys().copied().filter(|file| !live(file)).collect();
         for file in empty {
             self.manifest.rows.remove(&file);
             self.rows.remove(&file);
         }
-        let all: usize = self
-            .manifest
-            .rows
-            .values()
-            .map(|&count| count as usize)
-            .sum();
+        let all: usize = self.manifest.rows.values().map(|&count| count as usize).sum();
         if all > 2 * self.len() {
             self.compact()?;
         }
@@ -309,18 +258,12 @@ impl Index {
     /// If the graph cannot be searched.
     pub fn nearest(&self, feature: &[f32], n: usize, exact: bool) -> Result<Vec<Hit>, SearchError> {
         let found = match &self.graph {
-            Some(graph) if !exact => graph
-                .nearest(feature, n)
-                .map_err(|reason| graph_error(&self.folder, reason))?,
+            Some(graph) if !exact => graph.nearest(feature, n).map_err(|reason| graph_error(&self.folder, reason))?,
             _ => self.scan(feature, n),
         };
         let hit = |(key, similarity): (u64, f32)| {
             let name = self.names.get(&key)?.clone();
-            Some(Hit {
-                name,
-                similarity,
-                key,
-            })
+            Some(Hit { name, similarity, key })
         };
         Ok(found.into_iter().filter_map(hit).collect())
     }
@@ -349,33 +292,21 @@ impl Index {
             .iter()
             .map(|place| {
                 let rows = &self.rows[&place.file];
-                (
-                    rows.feature(place.row.into()),
-                    rows.payload(place.row.into()),
-                )
+                (rows.feature(place.row.into()), rows.payload(place.row.into()))
             })
             .collect();
-        let rows = kept
-            .iter()
-            .map(|(feature, payload)| (feature.as_slice(), *payload));
+        let rows = kept.iter().map(|(feature, payload)| (feature.as_slice(), *payload));
         let file = write_rows(&self.folder, &mut self.manifest, rows)?;
         let contents = &self.manifest.contents;
         let count = old.len() as u32;
-        let open = Rows::open(
-            &self.folder.join(rows_name(file)),
-            count.into(),
-            contents.features,
-            contents.payload,
-        )?;
+        let open = Rows::open(&self.folder.join(rows_name(file)), count.into(), contents.features, contents.payload)?;
         self.rows = BTreeMap::from([(file, open)]);
         self.manifest.rows = BTreeMap::from([(file, count)]);
         for (place, row) in self.manifest.items.values_mut().zip(0..) {
             (place.file, place.row) = (file, row);
         }
         let items = self.manifest.items.iter();
-        self.names = items
-            .map(|(name, place)| (place.key(), name.clone()))
-            .collect();
+        self.names = items.map(|(name, place)| (place.key(), name.clone())).collect();
         self.graph = None;
         Ok(())
     }
@@ -383,13 +314,8 @@ impl Index {
     fn write(&self) -> Result<(), SearchError> {
         let path = self.folder.join(MANIFEST);
         let replace = || {
-            let mut file = tempfile::Builder::new()
-                .prefix(UNFINISHED)
-                .tempfile_in(&self.folder)?;
-            serde_json::to_writer(
-                &mut std::io::BufWriter::new(file.as_file_mut()),
-                &self.manifest,
-            )?;
+            let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(&self.folder)?;
+            serde_json::to_writer(&mut std::io::BufWriter::new(file.as_file_mut()), &self.manifest)?;
             file.as_file_mut().flush()?;
             file.as_file().sync_all()?;
             file.persist(&path)?;
@@ -400,18 +326,8 @@ impl Index {
 
     /// Removes files that the index no longer names, and what an interrupted process left.
     fn sweep(&self) -> Result<(), SearchError> {
-        let mut named: Vec<String> = self
-            .manifest
-            .rows
-            .keys()
-            .map(|file| rows_name(*file))
-            .collect();
-        named.extend(
-            self.manifest
-                .graph
-                .iter()
-                .map(|(file, _)| graph_name(*file)),
-        );
+        let mut named: Vec<String> = self.manifest.rows.keys().map(|file| rows_name(*file)).collect();
+        named.extend(self.manifest.graph.iter().map(|(file, _)| graph_name(*file)));
         for name in names(&self.folder)? {
             if is_ours(&name) && name != MANIFEST && name != LOCK && !named.contains(&name) {
                 let path = self.folder.join(name);
@@ -424,13 +340,7 @@ impl Index {
 
 impl fmt::Debug for Index {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(
-            f,
-            "index of {} {} in {}",
-            self.len(),
-            self.manifest.contents,
-            self.folder.display()
-        )
+        write!(f, "index of {} {} in {}", self.len(), self.manifest.contents, self.folder.display())
     }
 }
 
@@ -443,36 +353,25 @@ fn graph_name(file: u32) -> String {
 }
 
 fn is_ours(name: &str) -> bool {
-    [MANIFEST, LOCK].contains(&name)
-        || [ROWS, GRAPH, UNFINISHED]
-            .iter()
-            .any(|start| name.starts_with(start))
+    [MANIFEST, LOCK].contains(&name) || [ROWS, GRAPH, UNFINISHED].iter().any(|start| name.starts_with(start))
 }
 
 fn names(folder: &Path) -> Result<Vec<String>, SearchError> {
     let list = || -> std::io::Result<Vec<String>> {
-        let name = |entry: std::io::Result<fs::DirEntry>| {
-            Ok(entry?.file_name().to_string_lossy().into_owned())
-        };
+        let name = |entry: std::io::Result<fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
         fs::read_dir(folder)?.map(name).collect()
     };
     list().map_err(SearchError::io(folder))
 }
 
 fn graph_error(folder: &Path, reason: String) -> SearchError {
-    SearchError::Graph {
-        path: folder.into(),
-        reason,
-    }
+    SearchError::Graph { path: folder.into(), reason }
 }
 
 /// Reads a manifest and checks that it holds together.
 fn read(path: &Path, expected: &Contents) -> Result<Manifest, SearchError> {
     let text = fs::read(path).map_err(SearchError::io(path))?;
-    let damaged = |reason: String| SearchError::Damaged {
-        path: path.into(),
-        reason,
-    };
+    let damaged = |reason: String| SearchError::Damaged { path: path.into(), reason };
     let manifest: Manifest = serde_json::from_slice(&text).map_err(|e| damaged(e.to_string()))?;
     if manifest.contents != *expected {
         return Err(SearchError::Other {
@@ -482,11 +381,7 @@ fn read(path: &Path, expected: &Contents) -> Result<Manifest, SearchError> {
         });
     }
     for (name, place) in &manifest.items {
-        if manifest
-            .rows
-            .get(&place.file)
-            .is_none_or(|count| place.row >= *count)
-        {
+        if manifest.rows.get(&place.file).is_none_or(|count| place.row >= *count) {
             return Err(damaged(format!("no row for `{name}`")));
         }
     }
@@ -498,10 +393,7 @@ fn claim(folder: &Path) -> Result<(), SearchError> {
     fs::create_dir_all(folder).map_err(SearchError::io(folder))?;
     match names(folder)?.into_iter().find(|name| !is_ours(name)) {
         None => Ok(()),
-        Some(found) => Err(SearchError::NotAnIndex {
-            path: folder.into(),
-            found,
-        }),
+        Some(found) => Err(SearchError::NotAnIndex { path: folder.into(), found }),
     }
 }
 
@@ -510,9 +402,7 @@ fn lock(folder: &Path) -> Result<File, SearchError> {
     let file = File::create(&path).map_err(SearchError::io(&path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(SearchError::Busy {
-            path: folder.into(),
-        }),
+        Err(TryLockError::WouldBlock) => Err(SearchError::Busy { path: folder.into() }),
         Err(TryLockError::Error(source)) => Err(SearchError::Io { path, source }),
     }
 }

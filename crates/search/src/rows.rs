@@ -9,10 +9,7 @@ use memmap2::Mmap;
 use crate::error::SearchError;
 
 /// Writes rows to a new file and syncs it.
-pub(crate) fn write<'a>(
-    path: &Path,
-    rows: impl Iterator<Item = (&'a [f32], &'a [u8])>,
-) -> Result<(), SearchError> {
+pub(crate) fn write<'a>(path: &Path, rows: impl Iterator<Item = (&'a [f32], &'a [u8])>) -> Result<(), SearchError> {
     let io = SearchError::io(path);
     let write = || {
         let mut file = BufWriter::new(File::create(path)?);
@@ -37,12 +34,7 @@ pub(crate) struct Rows {
 
 impl Rows {
     /// Opens a file that holds `count` rows of features of `features` values and payloads of `payload` bytes.
-    pub fn open(
-        path: &Path,
-        count: u64,
-        features: usize,
-        payload: usize,
-    ) -> Result<Self, SearchError> {
+    pub fn open(path: &Path, count: u64, features: usize, payload: usize) -> Result<Self, SearchError> {
         let file = File::open(path).map_err(SearchError::io(path))?;
         let found = file.metadata().map_err(SearchError::io(path))?.len();
         let (feature, row) = (4 * features, 4 * features + payload);
@@ -65,10 +57,7 @@ impl Rows {
     /// The feature of a row that is there.
     pub fn feature(&self, number: u64) -> Vec<f32> {
         let bytes = self.row(number)[..self.feature].as_chunks::<4>().0;
-        bytes
-            .iter()
-            .map(|bytes| f32::from_le_bytes(*bytes))
-            .collect()
+        bytes.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
     }
 
     /// The payload of a row that is there.

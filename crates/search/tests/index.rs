@@ -9,19 +9,11 @@ use rand_chacha::ChaCha8Rng;
 use simla_search::{Contents, Index, Item, SearchError};
 
 fn contents(model: &str, features: usize) -> Contents {
-    Contents {
-        what: "pictures".into(),
-        model: model.into(),
-        features,
-        payload: 3,
-    }
+    Contents { what: "pictures".into(), model: model.into(), features, payload: 3 }
 }
 
 fn item(name: &str, stamp: &str) -> Item {
-    Item {
-        name: name.into(),
-        stamp: stamp.into(),
-    }
+    Item { name: name.into(), stamp: stamp.into() }
 }
 
 /// Three items on a plane: east, north, and between them.
@@ -42,9 +34,7 @@ fn begun(folder: &Path) -> Index {
 
 fn found(index: &Index, feature: &[f32], n: usize, exact: bool) -> Vec<(String, f32)> {
     let hits = index.nearest(feature, n, exact).unwrap();
-    hits.into_iter()
-        .map(|hit| (hit.name, hit.similarity))
-        .collect()
+    hits.into_iter().map(|hit| (hit.name, hit.similarity)).collect()
 }
 
 /// Every file and its bytes.
@@ -58,10 +48,7 @@ fn snapshot(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 }
 
 fn unit(rng: &mut ChaCha8Rng, around: &[f32], spread: f32) -> Vec<f32> {
-    let x: Vec<f32> = around
-        .iter()
-        .map(|v| v + spread * rng.random_range(-1.0..1.0))
-        .collect();
+    let x: Vec<f32> = around.iter().map(|v| v + spread * rng.random_range(-1.0..1.0)).collect();
     let norm = x.iter().map(|v| v * v).sum::<f32>().sqrt();
     x.into_iter().map(|v| v / norm).collect()
 }
@@ -72,10 +59,7 @@ fn nearest_by_hand_and_after_opening_again() {
     let expected = |index: &Index| {
         for exact in [true, false] {
             let hits = found(index, &[1.0, 0.0], 2, exact);
-            assert_eq!(
-                (hits[0].0.as_str(), hits[1].0.as_str()),
-                ("east", "between")
-            );
+            assert_eq!((hits[0].0.as_str(), hits[1].0.as_str()), ("east", "between"));
             assert!((hits[0].1 - 1.0).abs() < 1e-6 && (hits[1].1 - 0.6).abs() < 1e-6);
             assert_eq!(found(index, &[1.0, 0.0], 9, exact).len(), 3);
         }
@@ -93,9 +77,7 @@ fn the_graph_finds_nearly_all_that_exact_search_finds() {
     let folder = tempfile::tempdir().unwrap();
     let mut rng = ChaCha8Rng::seed_from_u64(1);
     const FEATURES: usize = 32;
-    let centres: Vec<Vec<f32>> = (0..40)
-        .map(|_| unit(&mut rng, &[0.0; FEATURES], 1.0))
-        .collect();
+    let centres: Vec<Vec<f32>> = (0..40).map(|_| unit(&mut rng, &[0.0; FEATURES], 1.0)).collect();
     let rows = (0..4000).map(|i| {
         let feature = unit(&mut rng, &centres[i % centres.len()], 0.3);
         (item(&i.to_string(), ""), feature, vec![0; 3])
@@ -111,10 +93,7 @@ fn the_graph_finds_nearly_all_that_exact_search_finds() {
         let graph = found(&index, &query, 16, false);
         assert!(graph.is_sorted_by(|a, b| a.1 >= b.1));
         all += exact.len();
-        same += exact
-            .iter()
-            .filter(|(name, _)| graph.iter().any(|(other, _)| other == name))
-            .count();
+        same += exact.iter().filter(|(name, _)| graph.iter().any(|(other, _)| other == name)).count();
     }
     assert!(same * 100 >= all * 97, "{same} of {all}");
 }
@@ -127,28 +106,19 @@ fn only_what_is_new_or_changed_is_asked_for_and_what_is_gone_is_forgotten() {
     let now = [item("east", "1"), item("between", "2"), item("west", "1")];
     assert_eq!(index.keep(&now).unwrap(), [1, 2]);
     index
-        .add(vec![
-            (now[1].clone(), vec![-0.6, 0.8], vec![7; 3]),
-            (now[2].clone(), vec![-1.0, 0.0], vec![8; 3]),
-        ])
+        .add(vec![(now[1].clone(), vec![-0.6, 0.8], vec![7; 3]), (now[2].clone(), vec![-1.0, 0.0], vec![8; 3])])
         .unwrap();
     index.commit().unwrap();
     drop(index);
     let mut index = Index::open(folder.path(), contents("a", 2)).unwrap();
     assert_eq!(index.keep(&now).unwrap(), [0usize; 0]);
     for exact in [true, false] {
-        let names: Vec<String> = found(&index, &[-1.0, 0.0], 9, exact)
-            .into_iter()
-            .map(|(name, _)| name)
-            .collect();
+        let names: Vec<String> = found(&index, &[-1.0, 0.0], 9, exact).into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["west", "between", "east"], "exact: {exact}");
     }
     let before = snapshot(folder.path());
     index.commit().unwrap();
-    assert!(
-        before == snapshot(folder.path()),
-        "nothing changed, nothing is written"
-    );
+    assert!(before == snapshot(folder.path()), "nothing changed, nothing is written");
 }
 
 #[test]
@@ -156,9 +126,7 @@ fn an_update_that_is_interrupted_keeps_what_was_added() {
     let folder = tempfile::tempdir().unwrap();
     let mut index = begun(folder.path());
     let west = item("west", "1");
-    index
-        .add(vec![(west.clone(), vec![-1.0, 0.0], vec![4; 3])])
-        .unwrap();
+    index.add(vec![(west.clone(), vec![-1.0, 0.0], vec![4; 3])]).unwrap();
     drop(index); // before it could commit
     fs::write(folder.path().join("rows-00000099"), "torn").unwrap();
     let mut index = Index::open(folder.path(), contents("a", 2)).unwrap();
@@ -167,10 +135,7 @@ fn an_update_that_is_interrupted_keeps_what_was_added() {
     assert!(index.keep(&all).unwrap().is_empty());
     index.commit().unwrap();
     assert_eq!(found(&index, &[-1.0, 0.0], 1, false)[0].0, "west");
-    assert!(
-        !folder.path().join("rows-00000099").exists(),
-        "what was torn is swept"
-    );
+    assert!(!folder.path().join("rows-00000099").exists(), "what was torn is swept");
 }
 
 #[test]
@@ -181,11 +146,7 @@ fn room_of_forgotten_items_is_given_back() {
         (0..50).map(move |i| {
             let angle = i as f32 / 10.0;
             let feature = vec![angle.cos(), angle.sin()];
-            (
-                item(&i.to_string(), &round.to_string()),
-                feature,
-                vec![i as u8; 3],
-            )
+            (item(&i.to_string(), &round.to_string()), feature, vec![i as u8; 3])
         })
     };
     for round in 0..6 {
@@ -206,10 +167,7 @@ fn room_of_forgotten_items_is_given_back() {
     assert_eq!(rows, 20 * (2 * 4 + 3));
     for exact in [true, false] {
         let hits = index.nearest(&[1.0, 0.0], 1, exact).unwrap();
-        assert_eq!(
-            (hits[0].name.as_str(), index.payload(&hits[0])),
-            ("0", &[0u8; 3][..])
-        );
+        assert_eq!((hits[0].name.as_str(), index.payload(&hits[0])), ("0", &[0u8; 3][..]));
     }
 }
 
@@ -221,18 +179,13 @@ fn an_index_of_something_else_is_refused_and_left_as_it_was() {
     let other = Index::open(folder.path(), contents("another", 2)).unwrap_err();
     assert!(matches!(other, SearchError::Other { .. }));
     let text = other.to_string();
-    assert!(
-        text.contains("model a ") && text.contains("model another"),
-        "{text}"
-    );
+    assert!(text.contains("model a ") && text.contains("model another"), "{text}");
     assert!(Index::open(folder.path(), contents("a", 5)).is_err());
     assert!(before == snapshot(folder.path()));
 
     let photographs = tempfile::tempdir().unwrap();
     fs::write(photographs.path().join("beach.jpg"), "not ours").unwrap();
-    let refused = Index::open(photographs.path(), contents("a", 2))
-        .unwrap_err()
-        .to_string();
+    let refused = Index::open(photographs.path(), contents("a", 2)).unwrap_err().to_string();
     assert!(refused.contains("beach.jpg"), "{refused}");
     assert_eq!(snapshot(photographs.path()).len(), 1);
 }
@@ -253,12 +206,7 @@ fn damage_is_told_and_a_damaged_graph_is_made_anew() {
     drop(begun(folder.path()));
     let of = |start: &str| {
         let names = snapshot(folder.path()).into_keys();
-        folder.path().join(
-            names
-                .into_iter()
-                .find(|name| name.starts_with(start))
-                .unwrap(),
-        )
+        folder.path().join(names.into_iter().find(|name| name.starts_with(start)).unwrap())
     };
     let graph = of("graph-");
     let mut bytes = fs::read(&graph).unwrap();
@@ -270,9 +218,7 @@ fn damage_is_told_and_a_damaged_graph_is_made_anew() {
     drop(index);
 
     let refused = |words: &[&str]| {
-        let text = Index::open(folder.path(), contents("a", 2))
-            .unwrap_err()
-            .to_string();
+        let text = Index::open(folder.path(), contents("a", 2)).unwrap_err().to_string();
         assert!(words.iter().all(|word| text.contains(word)), "{text}");
     };
     let rows = of("rows-");

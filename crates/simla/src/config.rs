@@ -15,12 +15,7 @@ pub struct SpecialIds {
 #[cfg(test)]
 impl SpecialIds {
     /// The first ids of a small vocabulary.
-    pub(crate) const FIRST: Self = Self {
-        pad: 0,
-        cls: 1,
-        sep: 2,
-        mask: 3,
-    };
+    pub(crate) const FIRST: Self = Self { pad: 0, cls: 1, sep: 2, mask: 3 };
 }
 
 /// All sizes of a model. Widths in features, sizes in pixels, counts in tokens.
@@ -162,11 +157,7 @@ impl ModelConfig {
     /// The first field that is wrong, its value, and what was expected.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let refuse = |field, value: &dyn std::fmt::Display, expected: String| {
-            Err(ConfigError {
-                field,
-                value: value.to_string(),
-                expected,
-            })
+            Err(ConfigError { field, value: value.to_string(), expected })
         };
         let sizes = [
             ("image_size", self.image_size),
@@ -202,10 +193,7 @@ impl ModelConfig {
             return refuse(
                 "vision_width",
                 &self.vision_width,
-                format!(
-                    "expected a multiple of vision_heads = {}",
-                    self.vision_heads
-                ),
+                format!("expected a multiple of vision_heads = {}", self.vision_heads),
             );
         }
         if self.text_width % self.text_heads != 0 {
@@ -217,41 +205,20 @@ impl ModelConfig {
         }
         if self.text_width != self.vision_width {
             // Patches are queries of E_mm (appendix 1.2), so both live in one space.
-            return refuse(
-                "text_width",
-                &self.text_width,
-                format!("expected vision_width = {}", self.vision_width),
-            );
+            return refuse("text_width", &self.text_width, format!("expected vision_width = {}", self.vision_width));
         }
         if !(0.0..1.0).contains(&self.dropout) {
-            return refuse(
-                "dropout",
-                &self.dropout,
-                "expected 0 or more, below 1".into(),
-            );
+            return refuse("dropout", &self.dropout, "expected 0 or more, below 1".into());
         }
         if !(0.0..=1.0).contains(&self.momentum) {
             return refuse("momentum", &self.momentum, "expected 0 to 1".into());
         }
         if !(0.001..=0.5).contains(&self.temperature) {
-            return refuse(
-                "temperature",
-                &self.temperature,
-                "expected 0.001 to 0.5".into(),
-            );
+            return refuse("temperature", &self.temperature, "expected 0.001 to 0.5".into());
         }
-        let special = [
-            self.special.pad,
-            self.special.cls,
-            self.special.sep,
-            self.special.mask,
-        ];
+        let special = [self.special.pad, self.special.cls, self.special.sep, self.special.mask];
         if let Some(id) = special.iter().find(|id| !(0..self.vocab_size).contains(id)) {
-            return refuse(
-                "special",
-                id,
-                format!("expected ids below vocab_size = {}", self.vocab_size),
-            );
+            return refuse("special", id, format!("expected ids below vocab_size = {}", self.vocab_size));
         }
         Ok(())
     }
@@ -261,19 +228,12 @@ impl ModelConfig {
 mod tests {
     use super::*;
 
-    const SPECIAL: SpecialIds = SpecialIds {
-        pad: 0,
-        cls: 101,
-        sep: 102,
-        mask: 103,
-    };
+    const SPECIAL: SpecialIds = SpecialIds { pad: 0, cls: 101, sep: 102, mask: 103 };
 
     #[test]
     fn presets_are_valid() {
         for preset in [Preset::Tiny, Preset::Small, Preset::Base] {
-            ModelConfig::preset(preset, 30_522, SPECIAL)
-                .validate()
-                .unwrap();
+            ModelConfig::preset(preset, 30_522, SPECIAL).validate().unwrap();
         }
     }
 
@@ -282,39 +242,12 @@ mod tests {
         let base = || ModelConfig::preset(Preset::Base, 30_522, SPECIAL);
         let wrong = |config: ModelConfig| config.validate().unwrap_err().to_string();
         assert_eq!(
-            wrong(ModelConfig {
-                image_size: 250,
-                ..base()
-            }),
+            wrong(ModelConfig { image_size: 250, ..base() }),
             "model.image_size = 250: expected a multiple of patch_size = 16"
         );
-        assert!(
-            wrong(ModelConfig {
-                text_heads: 5,
-                ..base()
-            })
-            .contains("text_width = 768")
-        );
-        assert!(
-            wrong(ModelConfig {
-                vision_width: 0,
-                ..base()
-            })
-            .contains("vision_width = 0")
-        );
-        assert!(
-            wrong(ModelConfig {
-                dropout: 1.0,
-                ..base()
-            })
-            .contains("dropout = 1")
-        );
-        assert!(
-            wrong(ModelConfig {
-                vocab_size: 100,
-                ..base()
-            })
-            .contains("special = 101")
-        );
+        assert!(wrong(ModelConfig { text_heads: 5, ..base() }).contains("text_width = 768"));
+        assert!(wrong(ModelConfig { vision_width: 0, ..base() }).contains("vision_width = 0"));
+        assert!(wrong(ModelConfig { dropout: 1.0, ..base() }).contains("dropout = 1"));
+        assert!(wrong(ModelConfig { vocab_size: 100, ..base() }).contains("special = 101"));
     }
 }

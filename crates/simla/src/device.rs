@@ -21,17 +21,13 @@ const NO_DEVICE: c_int = 100;
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
     /// The name is none of `cpu`, `cuda`, `cuda:N`.
-    #[error(
-        "unknown device `{name}`: expected `cpu`, `cuda` or `cuda:N` with the number N of a GPU, such as `cuda:0`"
-    )]
+    #[error("unknown device `{name}`: expected `cpu`, `cuda` or `cuda:N` with the number N of a GPU, such as `cuda:0`")]
     UnknownName {
         /// What was asked for.
         name: String,
     },
     /// The machine has no NVIDIA driver.
-    #[error(
-        "device `{name}`: this machine has no NVIDIA driver ({reason}); install one, or use the device `cpu`"
-    )]
+    #[error("device `{name}`: this machine has no NVIDIA driver ({reason}); install one, or use the device `cpu`")]
     NoDriver {
         /// What was asked for.
         name: String,
@@ -39,9 +35,7 @@ pub enum DeviceError {
         reason: String,
     },
     /// The driver does not work.
-    #[error(
-        "device `{name}`: the NVIDIA driver does not work (its error {code}); `nvidia-smi` may say more"
-    )]
+    #[error("device `{name}`: the NVIDIA driver does not work (its error {code}); `nvidia-smi` may say more")]
     Driver {
         /// What was asked for.
         name: String,
@@ -93,9 +87,7 @@ pub enum DeviceError {
         count: usize,
     },
     /// libtorch was asked about CUDA before [`open`] and will now say for ever that there is none.
-    #[error(
-        "device `{name}`: libtorch was used before the device was opened; open the device first"
-    )]
+    #[error("device `{name}`: libtorch was used before the device was opened; open the device first")]
     TooLate {
         /// What was asked for.
         name: String,
@@ -124,32 +116,17 @@ pub fn open(name: &str) -> Result<Device, DeviceError> {
     };
     let count = driver_gpus(name)?;
     if index >= count {
-        return Err(DeviceError::NoSuchGpu {
-            name: name.into(),
-            count,
-        });
+        return Err(DeviceError::NoSuchGpu { name: name.into(), count });
     }
     let path = load_cuda_library(name)?;
     if Cuda::device_count() <= index as i64 {
-        return Err(DeviceError::Unsupported {
-            name: name.into(),
-            path,
-            count,
-        });
+        return Err(DeviceError::Unsupported { name: name.into(), path, count });
     }
     let device = Device::Cuda(index);
     first_calculation(device).map_err(|error| {
         // The lines after the first are addresses in libtorch.
-        let reason = error
-            .to_string()
-            .lines()
-            .next()
-            .unwrap_or_default()
-            .to_owned();
-        DeviceError::Torch {
-            name: name.into(),
-            reason,
-        }
+        let reason = error.to_string().lines().next().unwrap_or_default().to_owned();
+        DeviceError::Torch { name: name.into(), reason }
     })?;
     Ok(device)
 }
@@ -164,11 +141,7 @@ fn gpu_index(name: &str) -> Result<Option<usize>, DeviceError> {
             let digits = name.strip_prefix("cuda:").ok_or_else(unknown)?;
             let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
             // libtorch counts GPUs in a byte.
-            let index: u8 = digits
-                .parse()
-                .ok()
-                .filter(|index| plain && *index <= i8::MAX as u8)
-                .ok_or_else(unknown)?;
+            let index: u8 = digits.parse().ok().filter(|index| plain && *index <= i8::MAX as u8).ok_or_else(unknown)?;
             Ok(Some(index.into()))
         }
     }
@@ -176,34 +149,20 @@ fn gpu_index(name: &str) -> Result<Option<usize>, DeviceError> {
 
 /// How many GPUs the NVIDIA driver offers. It is asked before libtorch, which is half a gigabyte to load.
 fn driver_gpus(name: &str) -> Result<usize, DeviceError> {
-    let no_driver = |error: libloading::Error| DeviceError::NoDriver {
-        name: name.into(),
-        reason: reason(&error),
-    };
+    let no_driver = |error: libloading::Error| DeviceError::NoDriver { name: name.into(), reason: reason(&error) };
     let driver_error = |code| match code {
         0 => Ok(()),
-        NO_DEVICE => Err(DeviceError::NoSuchGpu {
-            name: name.into(),
-            count: 0,
-        }),
-        code => Err(DeviceError::Driver {
-            name: name.into(),
-            code,
-        }),
+        NO_DEVICE => Err(DeviceError::NoSuchGpu { name: name.into(), count: 0 }),
+        code => Err(DeviceError::Driver { name: name.into(), code }),
     };
     let mut count: c_int = 0;
     // SAFETY: the driver's library may be loaded by any program. The two functions have these types in `cuda.h`, since CUDA 2.
     // The library stays loaded: libtorch uses it next.
     unsafe {
-        let driver = std::mem::ManuallyDrop::new(
-            Library::open(Some(DRIVER_LIBRARY), RTLD_NOW).map_err(no_driver)?,
-        );
-        let initialise = driver
-            .get::<unsafe extern "C" fn(u32) -> c_int>(b"cuInit\0")
-            .map_err(no_driver)?;
-        let count_gpus = driver
-            .get::<unsafe extern "C" fn(*mut c_int) -> c_int>(b"cuDeviceGetCount\0")
-            .map_err(no_driver)?;
+        let driver = std::mem::ManuallyDrop::new(Library::open(Some(DRIVER_LIBRARY), RTLD_NOW).map_err(no_driver)?);
+        let initialise = driver.get::<unsafe extern "C" fn(u32) -> c_int>(b"cuInit\0").map_err(no_driver)?;
+        let count_gpus =
+            driver.get::<unsafe extern "C" fn(*mut c_int) -> c_int>(b"cuDeviceGetCount\0").map_err(no_driver)?;
         driver_error(initialise(0))?;
         driver_error(count_gpus(&mut count))?;
     }
@@ -219,11 +178,7 @@ fn load_cuda_library(name: &str) -> Result<PathBuf, DeviceError> {
     match library {
         Ok(library) => std::mem::forget(library),
         Err(error) => {
-            return Err(DeviceError::Unloadable {
-                name: name.into(),
-                path,
-                reason: reason(&error),
-            });
+            return Err(DeviceError::Unloadable { name: name.into(), path, reason: reason(&error) });
         }
     }
     if !tch::utils::has_cudart() {
@@ -260,29 +215,19 @@ fn find_cuda_library(name: &str) -> Result<PathBuf, DeviceError> {
         return Ok(path);
     }
     for python in simla_libtorch::pythons() {
-        if let Some(path) = look(
-            format!("the Python {}", python.display()),
-            simla_libtorch::in_python(&python),
-        ) {
+        if let Some(path) = look(format!("the Python {}", python.display()), simla_libtorch::in_python(&python)) {
             return Ok(path);
         }
     }
-    Err(DeviceError::NoCudaLibrary {
-        name: name.into(),
-        searched,
-    })
+    Err(DeviceError::NoCudaLibrary { name: name.into(), searched })
 }
 
 /// The root of the libtorch that this program runs with, from the list of loaded files.
 fn running_libtorch() -> Option<PathBuf> {
     // A line is `7f00-7f01 r-xp 00000000 fe:00 1234   /path/lib/libtorch_cpu.so`.
     let maps = fs::read_to_string("/proc/self/maps").ok()?;
-    let paths = maps
-        .lines()
-        .filter_map(|line| Some(Path::new(&line[line.find('/')?..])));
-    let library = paths
-        .into_iter()
-        .find(|path| path.file_name().is_some_and(|name| name == CPU_LIBRARY))?;
+    let paths = maps.lines().filter_map(|line| Some(Path::new(&line[line.find('/')?..])));
+    let library = paths.into_iter().find(|path| path.file_name().is_some_and(|name| name == CPU_LIBRARY))?;
     Some(library.parent()?.parent()?.to_path_buf())
 }
 
@@ -307,10 +252,7 @@ pub fn upload(x: &Tensor, device: Device) -> Tensor {
     const ASYNCHRONOUS: bool = true;
     match device {
         // Not `pin_memory`, which warns that the device, which tch always passes, is no longer needed.
-        Device::Cuda(_) => {
-            x.internal_pin_memory(device)
-                .to_device_(device, x.kind(), ASYNCHRONOUS, false)
-        }
+        Device::Cuda(_) => x.internal_pin_memory(device).to_device_(device, x.kind(), ASYNCHRONOUS, false),
         _ => x.to(device),
     }
 }
@@ -339,10 +281,7 @@ mod tests {
             "cpu:0",
         ] {
             let error = open(name).unwrap_err();
-            assert!(
-                matches!(&error, DeviceError::UnknownName { .. }),
-                "{name}: {error}"
-            );
+            assert!(matches!(&error, DeviceError::UnknownName { .. }), "{name}: {error}");
             assert!(error.to_string().contains(&format!("`{name}`")), "{error}");
         }
     }
@@ -351,12 +290,8 @@ mod tests {
     #[test]
     fn a_gpu_that_is_not_there_is_an_error_that_says_so() {
         let error = open("cuda:127").unwrap_err();
-        let known = matches!(
-            error,
-            DeviceError::NoDriver { .. }
-                | DeviceError::NoSuchGpu { .. }
-                | DeviceError::Driver { .. }
-        );
+        let known =
+            matches!(error, DeviceError::NoDriver { .. } | DeviceError::NoSuchGpu { .. } | DeviceError::Driver { .. });
         assert!(known, "{error}");
         assert!(error.to_string().contains("`cuda:127`"), "{error}");
     }

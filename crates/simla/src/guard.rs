@@ -28,12 +28,7 @@ pub fn guarded<T>(f: impl FnOnce() -> T) -> Result<T, TorchError> {
             .or_else(|| panic.downcast_ref::<&str>().copied())
             .unwrap_or("unknown failure");
         // Behind the first line stands a C++ stack trace.
-        let first = message
-            .replace("\\n", "\n")
-            .lines()
-            .next()
-            .unwrap_or_default()
-            .to_owned();
+        let first = message.replace("\\n", "\n").lines().next().unwrap_or_default().to_owned();
         if message.contains("out of memory")
             || message.contains("not enough memory")
             || message.contains("can't allocate memory")
@@ -55,10 +50,7 @@ mod tests {
     fn exceptions_become_errors() {
         let x = Tensor::zeros([2, 3], (Kind::Float, Device::Cpu));
         let error = guarded(|| x.matmul(&x)).unwrap_err().to_string();
-        assert!(
-            error.starts_with("libtorch:") && error.contains("2x3"),
-            "{error}"
-        );
+        assert!(error.starts_with("libtorch:") && error.contains("2x3"), "{error}");
         let huge = guarded(|| Tensor::zeros([1 << 50], (Kind::Float, Device::Cpu)));
         assert!(matches!(huge, Err(TorchError::OutOfMemory(_))));
     }

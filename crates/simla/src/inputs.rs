@@ -19,8 +19,7 @@ fn bytes(pixels: &[u8], batch: usize, side: usize, device: Device) -> Tensor {
 
 /// The views as E_v reads them: `[B, 3, S, S]`, normalised (spec section 3). Bytes travel to the device, floats are made there.
 pub fn normalized(pixels: &[u8], batch: usize, side: usize, device: Device) -> Tensor {
-    let channel =
-        |values: [f32; 3]| upload(&Tensor::from_slice(&values).view([1, 3, 1, 1]), device);
+    let channel = |values: [f32; 3]| upload(&Tensor::from_slice(&values).view([1, 3, 1, 1]), device);
     let scale = channel(STD.map(|std| 1.0 / (255.0 * std)));
     let shift = channel([0, 1, 2].map(|c| -MEAN[c] / STD[c]));
     (bytes(pixels, batch, side, device).to_kind(Kind::Float) * scale + shift).contiguous()
@@ -44,8 +43,7 @@ pub fn halved(pixels: &[u8], batch: usize, side: usize, device: Device) -> Tenso
 pub(crate) fn whole_view(entry: &Entry, side: usize) -> Result<Vec<u8>, RecordError> {
     let (mut bytes, mut view) = (Vec::new(), vec![0; side * side * 3]);
     entry.read_image(&mut bytes)?;
-    evaluation_view(&bytes, side as u32, &Limits::default(), &mut view)
-        .map_err(|error| entry.unreadable(error))?;
+    evaluation_view(&bytes, side as u32, &Limits::default(), &mut view).map_err(|error| entry.unreadable(error))?;
     Ok(view)
 }
 
@@ -64,8 +62,7 @@ impl Inputs {
     /// The batch on `device`; `tokens` `[B, P]` are the views' visual tokens where MIM takes part, `noise` seeds the draw of negatives.
     pub fn new(batch: &Batch, tokens: Option<&Tensor>, noise: u64, device: Device) -> Self {
         let (size, length) = (batch.size as i64, batch.length as i64);
-        let ints =
-            |values: &[i64]| upload(&Tensor::from_slice(values).view([size, length]), device);
+        let ints = |values: &[i64]| upload(&Tensor::from_slice(values).view([size, length]), device);
         let masked_words: Vec<bool> = batch.mlm_labels.iter().map(|&label| label >= 0).collect();
         let words = Masked::new(&masked_words, batch.length, device);
         let patches = Masked::new(&batch.masked_patches, batch.patches, device);
@@ -97,18 +94,14 @@ mod tests {
             let byte = f64::from(pixels[(row * 2 + column) * 3 + channel]);
             let expected = (byte / 255.0 - f64::from(MEAN[channel])) / f64::from(STD[channel]);
             let found = x.double_value(&[0, channel as i64, row as i64, column as i64]);
-            assert!(
-                (found - expected).abs() < 1e-5,
-                "{found} against {expected}"
-            );
+            assert!((found - expected).abs() < 1e-5, "{found} against {expected}");
         }
     }
 
     #[test]
     fn seeds_differ_by_step_and_purpose() {
-        let mut seeds: Vec<u64> = (0..50)
-            .flat_map(|step| (0..4).map(move |purpose| step_seed(1, step, purpose)))
-            .collect();
+        let mut seeds: Vec<u64> =
+            (0..50).flat_map(|step| (0..4).map(move |purpose| step_seed(1, step, purpose))).collect();
         seeds.sort_unstable();
         seeds.dedup();
         assert_eq!(seeds.len(), 200);

@@ -34,18 +34,9 @@ impl Linear {
 
     /// Several linear layers of one input, as one product: their outputs side by side.
     pub fn fused(layout: &mut Layout, names: &[String], inputs: i64, outputs: i64) -> Self {
-        let named = |suffix: &str| {
-            names
-                .iter()
-                .map(|name| format!("{name}.{suffix}"))
-                .collect()
-        };
+        let named = |suffix: &str| names.iter().map(|name| format!("{name}.{suffix}")).collect();
         Self {
-            weight: layout.fused(
-                named("weight"),
-                &[outputs, inputs],
-                Init::Normal(initial_std(inputs)),
-            ),
+            weight: layout.fused(named("weight"), &[outputs, inputs], Init::Normal(initial_std(inputs))),
             bias: layout.fused(named("bias"), &[outputs], Init::Constant(0.0)),
         }
     }
@@ -59,9 +50,7 @@ impl Linear {
         let weights = w[self.weight].split_with_sizes(widths, 0);
         let biases = w[self.bias].split_with_sizes(widths, 0);
         let parts = inputs.iter().zip(weights.iter().zip(&biases));
-        parts
-            .map(|(x, (weight, bias))| linear(x, weight, bias))
-            .collect()
+        parts.map(|(x, (weight, bias))| linear(x, weight, bias)).collect()
     }
 }
 
@@ -86,21 +75,14 @@ impl LayerNorm {
 
     /// Sums run in f32 inside the kernel, whatever the type of `x`.
     pub fn forward(self, w: &Weights, x: &Tensor) -> Tensor {
-        x.layer_norm(
-            [self.width],
-            Some(&w[self.weight]),
-            Some(&w[self.bias]),
-            self.eps,
-            true,
-        )
+        x.layer_norm([self.width], Some(&w[self.weight]), Some(&w[self.bias]), self.eps, true)
     }
 }
 
 /// `[batch, tokens, width]` to `[batch, heads, tokens, width / heads]`.
 pub fn split_heads(x: &Tensor, heads: i64) -> Tensor {
     let (batch, tokens, width) = x.size3().expect("[batch, tokens, width]");
-    x.view([batch, tokens, heads, width / heads])
-        .transpose(1, 2)
+    x.view([batch, tokens, heads, width / heads]).transpose(1, 2)
 }
 
 /// `[batch, heads, tokens, width]` to `[batch, tokens, heads x width]`.
@@ -162,9 +144,7 @@ fn scores(q: &Tensor, k: &Tensor, bias: Option<&Tensor>) -> Tensor {
 /// where a key counts.
 pub fn key_bias(mask: &Tensor, kind: Kind) -> Tensor {
     let bias = Tensor::zeros(mask.size(), (kind, mask.device()));
-    bias.masked_fill(&mask.eq(0), f64::NEG_INFINITY)
-        .unsqueeze(1)
-        .unsqueeze(1)
+    bias.masked_fill(&mask.eq(0), f64::NEG_INFINITY).unsqueeze(1).unsqueeze(1)
 }
 
 /// Drops a share `p` of the elements and scales the others up; nothing at 0.
@@ -233,10 +213,7 @@ mod tests {
             assert!((0..4).all(|start| (every(start) - P).abs() < 2.0 * bound + 1.0 / 65_536.0));
             for lag in 1..=4 {
                 let both = flat.slice(0, lag, None, 1) * flat.slice(0, 0, -lag, 1);
-                assert!(
-                    (share(both.mean(Kind::Double)) - P * P).abs() < 3.0 * bound,
-                    "{lag}"
-                );
+                assert!((share(both.mean(Kind::Double)) - P * P).abs() < 3.0 * bound, "{lag}");
             }
         }
     }

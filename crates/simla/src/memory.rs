@@ -18,10 +18,7 @@ pub struct Peak {
 impl Peak {
     /// Make this right after the device was opened.
     pub fn of(device: Device) -> Self {
-        Self {
-            device,
-            free: free_gib(device),
-        }
+        Self { device, free: free_gib(device) }
     }
 
     /// In GiB; none where the system does not say. On the CPU: what the process has ever held, the program itself included. On a
@@ -50,14 +47,9 @@ fn gpu_free_gib(index: c_int) -> Option<f64> {
     // SAFETY: the two functions have these types in `cuda_runtime_api.h`. The runtime belongs to this thread's libtorch, which sets
     // the device that it wants before each of its own calls.
     unsafe {
-        let set_device = runtime
-            .get::<unsafe extern "C" fn(c_int) -> c_int>(b"cudaSetDevice\0")
-            .ok()?;
-        let memory = runtime
-            .get::<unsafe extern "C" fn(*mut usize, *mut usize) -> c_int>(b"cudaMemGetInfo\0")
-            .ok()?;
-        (set_device(index) == 0 && memory(&raw mut free, &raw mut total) == 0)
-            .then(|| free as f64 / GIB)
+        let set_device = runtime.get::<unsafe extern "C" fn(c_int) -> c_int>(b"cudaSetDevice\0").ok()?;
+        let memory = runtime.get::<unsafe extern "C" fn(*mut usize, *mut usize) -> c_int>(b"cudaMemGetInfo\0").ok()?;
+        (set_device(index) == 0 && memory(&raw mut free, &raw mut total) == 0).then(|| free as f64 / GIB)
     }
 }
 

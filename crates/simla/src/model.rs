@@ -46,14 +46,7 @@ impl Towers {
     }
 
     /// E_l over embedded words: the rows asked for, `[B, rows, D]`.
-    pub fn text_embeds(
-        &self,
-        w: &Weights,
-        words: &Tensor,
-        bias: &Tensor,
-        rows: Rows,
-        p: f64,
-    ) -> Tensor {
+    pub fn text_embeds(&self, w: &Weights, words: &Tensor, bias: &Tensor, rows: Rows, p: f64) -> Tensor {
         self.text.encode(w, words, rows, Some(bias), None, p)
     }
 
@@ -64,18 +57,14 @@ impl Towers {
 
     /// Logits of concepts from the normalised image feature `[B, E]`, in f32: `[B, vocab]`.
     pub fn concept_logits(&self, w: &Weights, image_feat: &Tensor) -> Tensor {
-        self.concept_head
-            .forward(w, &image_feat.to_kind(w.kind()))
-            .to_kind(Kind::Float)
+        self.concept_head.forward(w, &image_feat.to_kind(w.kind())).to_kind(Kind::Float)
     }
 }
 
 fn normalize(x: &Tensor) -> Tensor {
     const EPS: f64 = 1e-12;
     let x = x.to_kind(Kind::Float);
-    let norm = x
-        .norm_scalaropt_dim(2.0, [-1].as_slice(), true)
-        .clamp_min(EPS);
+    let norm = x.norm_scalaropt_dim(2.0, [-1].as_slice(), true).clamp_min(EPS);
     x / norm
 }
 
@@ -108,13 +97,7 @@ impl Parts {
         let averaged = layout.clone();
         let itm_head = Linear::new(&mut layout, "itm_head", config.text_width, 2);
         let temp = layout.precise("temp", &[], Init::Constant(config.temperature));
-        Self {
-            layout,
-            averaged,
-            towers,
-            itm_head,
-            temp,
-        }
+        Self { layout, averaged, towers, itm_head, temp }
     }
 }
 
@@ -143,22 +126,8 @@ impl Simla {
         Self::of(config, parts, online, momentum, queues)
     }
 
-    fn of(
-        config: ModelConfig,
-        parts: Parts,
-        online: Weights,
-        momentum: Weights,
-        queues: Queues,
-    ) -> Self {
-        Self {
-            config,
-            towers: parts.towers,
-            itm_head: parts.itm_head,
-            temp: parts.temp,
-            online,
-            momentum,
-            queues,
-        }
+    fn of(config: ModelConfig, parts: Parts, online: Weights, momentum: Weights, queues: Queues) -> Self {
+        Self { config, towers: parts.towers, itm_head: parts.itm_head, temp: parts.temp, online, momentum, queues }
     }
 
     /// The parameters of a model of these sizes, before they have memory.
@@ -174,10 +143,7 @@ impl Simla {
     /// Before a step: the temperature is brought into its range, the momentum model moves towards the online one.
     pub fn begin_step(&mut self) {
         no_grad(|| {
-            let _ = self
-                .online
-                .value(self.temp)
-                .clamp_(TEMPERATURES.0, TEMPERATURES.1);
+            let _ = self.online.value(self.temp).clamp_(TEMPERATURES.0, TEMPERATURES.1);
         });
         self.momentum.average(&self.online, self.config.momentum);
     }
@@ -185,12 +151,7 @@ impl Simla {
     /// Every tensor of a checkpoint under the authors' names (spec section 5), as views in f32.
     pub fn named(&self) -> BTreeMap<String, Tensor> {
         let mut named = self.online.named();
-        named.extend(
-            self.momentum
-                .named()
-                .into_iter()
-                .map(|(name, tensor)| (momentum_name(&name), tensor)),
-        );
+        named.extend(self.momentum.named().into_iter().map(|(name, tensor)| (momentum_name(&name), tensor)));
         named.extend(self.queues.named());
         named
     }
@@ -237,41 +198,19 @@ mod tests {
         assert!(copy(&model, name).equal(&copy(&model, "visual_encoder_m.pos_embed")));
         let before = copy(&model, name);
         no_grad(|| {
-            let _ = model
-                .online
-                .named()
-                .remove(name)
-                .unwrap()
-                .g_add_scalar_(1.0);
+            let _ = model.online.named().remove(name).unwrap().g_add_scalar_(1.0);
         });
         model.begin_step();
-        let moved = (copy(&model, "visual_encoder_m.pos_embed") - before)
-            .mean(Kind::Double)
-            .double_value(&[]);
-        assert!(
-            (moved - (1.0 - model.config.momentum)).abs() < 1e-6,
-            "{moved}"
-        );
+        let moved = (copy(&model, "visual_encoder_m.pos_embed") - before).mean(Kind::Double).double_value(&[]);
+        assert!((moved - (1.0 - model.config.momentum)).abs() < 1e-6, "{moved}");
     }
 
     #[test]
     fn no_parameter_of_the_momentum_model_takes_a_gradient() {
         let model = tiny(Kind::Float);
         let image = Tensor::randn([2, 3, 64, 64], (Kind::Float, Device::Cpu));
-        assert!(
-            model
-                .towers
-                .vision
-                .forward(&model.online, &image, None)
-                .requires_grad()
-        );
-        assert!(
-            !model
-                .towers
-                .vision
-                .forward(&model.momentum, &image, None)
-                .requires_grad()
-        );
+        assert!(model.towers.vision.forward(&model.online, &image, None).requires_grad());
+        assert!(!model.towers.vision.forward(&model.momentum, &image, None).requires_grad());
     }
 
     #[test]
@@ -299,10 +238,7 @@ mod tests {
             let _ = model.online.named().remove("temp").unwrap().fill_(7.0);
         });
         model.begin_step();
-        assert_eq!(
-            (model.temp().double_value(&[]), model.temp().kind()),
-            (0.5, Kind::Float)
-        );
+        assert_eq!((model.temp().double_value(&[]), model.temp().kind()), (0.5, Kind::Float));
     }
 
     #[test]
@@ -314,30 +250,12 @@ mod tests {
             let _ = target.online.master().matrices.zero_();
         });
         target.load(&named).unwrap();
-        assert!(
-            target
-                .online
-                .master()
-                .matrices
-                .equal(&{ source }.online.master().matrices)
-        );
-        named.insert(
-            "itm_head.weight".into(),
-            Tensor::zeros([2, 5], (Kind::Float, Device::Cpu)),
-        );
+        assert!(target.online.master().matrices.equal(&{ source }.online.master().matrices));
+        named.insert("itm_head.weight".into(), Tensor::zeros([2, 5], (Kind::Float, Device::Cpu)));
         let error = target.load(&named).unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "tensor itm_head.weight has shape [2, 5], expected [2, 128]"
-        );
+        assert_eq!(error, "tensor itm_head.weight has shape [2, 5], expected [2, 128]");
         named.remove("temp");
         named.remove("itm_head.weight");
-        assert!(
-            target
-                .load(&named)
-                .unwrap_err()
-                .to_string()
-                .contains("missing")
-        );
+        assert!(target.load(&named).unwrap_err().to_string().contains("missing"));
     }
 }

@@ -22,11 +22,7 @@ pub struct AdamWConfig {
 
 impl Default for AdamWConfig {
     fn default() -> Self {
-        Self {
-            betas: (0.9, 0.999),
-            eps: 1e-8,
-            weight_decay: 0.02,
-        }
+        Self { betas: (0.9, 0.999), eps: 1e-8, weight_decay: 0.02 }
     }
 }
 
@@ -42,35 +38,16 @@ pub struct AdamW {
 impl AdamW {
     pub fn new(config: AdamWConfig, weights: &Weights) -> Self {
         let zeros = || Flat::zeros(weights.layout(), Kind::Float, weights.device());
-        Self {
-            config,
-            exp_avg: zeros(),
-            exp_avg_sq: zeros(),
-            steps: 0,
-        }
+        Self { config, exp_avg: zeros(), exp_avg_sq: zeros(), steps: 0 }
     }
 
     /// One step at learning rate `lr`, with every gradient scaled by `scale` (1, or what clipping asks for).
     pub fn step(&mut self, weights: &mut Weights, gradients: &mut Gradients, lr: f64, scale: f64) {
         self.steps += 1;
-        let AdamWConfig {
-            betas,
-            eps,
-            weight_decay,
-        } = self.config;
-        let buffers = weights
-            .master()
-            .buffers()
-            .into_iter()
-            .zip(gradients.flat().buffers());
-        let moments = self
-            .exp_avg
-            .buffers()
-            .into_iter()
-            .zip(self.exp_avg_sq.buffers());
-        for (((parameter, gradient), (m, v)), decay) in
-            buffers.zip(moments).zip([weight_decay, 0.0])
-        {
+        let AdamWConfig { betas, eps, weight_decay } = self.config;
+        let buffers = weights.master().buffers().into_iter().zip(gradients.flat().buffers());
+        let moments = self.exp_avg.buffers().into_iter().zip(self.exp_avg_sq.buffers());
+        for (((parameter, gradient), (m, v)), decay) in buffers.zip(moments).zip([weight_decay, 0.0]) {
             let update = Update {
                 scale,
                 betas,
@@ -93,11 +70,7 @@ impl AdamW {
         let mut named = BTreeMap::from([("steps".to_owned(), Tensor::from_slice(&[self.steps]))]);
         for (kind, moments) in [("exp_avg", &self.exp_avg), ("exp_avg_sq", &self.exp_avg_sq)] {
             let tensors = moments.named(weights.layout());
-            named.extend(
-                tensors
-                    .into_iter()
-                    .map(|(name, tensor)| (format!("{kind}.{name}"), tensor)),
-            );
+            named.extend(tensors.into_iter().map(|(name, tensor)| (format!("{kind}.{name}"), tensor)));
         }
         named
     }
@@ -106,15 +79,9 @@ impl AdamW {
     ///
     /// # Errors
     /// The first tensor that is missing, of another shape or not finite.
-    pub fn load(
-        &mut self,
-        weights: &Weights,
-        source: &BTreeMap<String, Tensor>,
-    ) -> Result<(), WeightsError> {
+    pub fn load(&mut self, weights: &Weights, source: &BTreeMap<String, Tensor>) -> Result<(), WeightsError> {
         for (name, mut target) in self.named(weights) {
-            let value = source
-                .get(&name)
-                .ok_or_else(|| WeightsError::Missing(name.clone()))?;
+            let value = source.get(&name).ok_or_else(|| WeightsError::Missing(name.clone()))?;
             check(&name, value, &target.size())?;
             no_grad(|| target.copy_(value));
             if name == "steps" {
@@ -145,13 +112,7 @@ impl Update {
         (1.0 - self.lr * self.decay, size, self.eps * root)
     }
 
-    fn by_operations(
-        &self,
-        parameter: &mut Tensor,
-        gradient: &Tensor,
-        m: &mut Tensor,
-        v: &mut Tensor,
-    ) {
+    fn by_operations(&self, parameter: &mut Tensor, gradient: &Tensor, m: &mut Tensor, v: &mut Tensor) {
         let (kept, size, eps) = self.folded();
         let scaled = (self.scale != 1.0).then(|| gradient * self.scale);
         let gradient = scaled.as_ref().unwrap_or(gradient);
@@ -164,14 +125,9 @@ impl Update {
     /// The same on the CPU, of parameter, gradient, m and v: each is read and written once, where operations come back to them ten times.
     fn in_one_pass(&self, tensors: [&mut Tensor; 4]) {
         let [parameter, gradient, m, v] = tensors.map(values);
-        let share = parameter
-            .len()
-            .div_ceil(tch::get_num_threads().max(1) as usize)
-            .max(1);
-        let shares = parameter
-            .chunks_mut(share)
-            .zip(gradient.chunks(share))
-            .zip(m.chunks_mut(share).zip(v.chunks_mut(share)));
+        let share = parameter.len().div_ceil(tch::get_num_threads().max(1) as usize).max(1);
+        let shares =
+            parameter.chunks_mut(share).zip(gradient.chunks(share)).zip(m.chunks_mut(share).zip(v.chunks_mut(share)));
         thread::scope(|threads| {
             for ((parameter, gradient), (m, v)) in shares {
                 threads.spawn(move || update(self, parameter, gradient, m, v));
@@ -197,10 +153,7 @@ fn update(by: &Update, parameter: &mut [f32], gradient: &[f32], m: &mut [f32], v
 
 /// Global norm of all gradients, as a scalar on their device. Not finite where any gradient is not.
 pub fn norm(gradients: &mut Gradients) -> Tensor {
-    let squares = gradients
-        .flat()
-        .buffers()
-        .map(|buffer| buffer.norm().square());
+    let squares = gradients.flat().buffers().map(|buffer| buffer.norm().square());
     (&squares[0] + &squares[1]).sqrt()
 }
 
@@ -218,8 +171,7 @@ impl Schedule {
     /// The learning rate of step `step`, counted from 0.
     pub fn at(&self, step: u64) -> f64 {
         if step < self.warmup_steps {
-            return self.warmup_lr
-                + (self.lr - self.warmup_lr) * step as f64 / self.warmup_steps as f64;
+            return self.warmup_lr + (self.lr - self.warmup_lr) * step as f64 / self.warmup_steps as f64;
         }
         let length = self.steps.saturating_sub(self.warmup_steps).max(1);
         let progress = ((step - self.warmup_steps) as f64 / length as f64).min(1.0);
@@ -245,18 +197,10 @@ mod tests {
         let mut weights = Weights::new(&layout, Kind::Float, Device::Cpu, true);
         no_grad(|| {
             let start = [1f32, -2.0, 3.0, 4.0];
-            weights
-                .value(matrix)
-                .flatten(0, 1)
-                .copy_(&Tensor::from_slice(&start));
-            weights
-                .value(vector)
-                .copy_(&Tensor::from_slice(&[0.5f32, -1.0]));
+            weights.value(matrix).flatten(0, 1).copy_(&Tensor::from_slice(&start));
+            weights.value(vector).copy_(&Tensor::from_slice(&[0.5f32, -1.0]));
         });
-        let config = AdamWConfig {
-            weight_decay: 0.5,
-            ..AdamWConfig::default()
-        };
+        let config = AdamWConfig { weight_decay: 0.5, ..AdamWConfig::default() };
         let mut optimizer = AdamW::new(config, &weights);
         let mut gradients = Gradients::new(&weights);
         for (of_matrix, of_vector) in [
@@ -265,9 +209,7 @@ mod tests {
             ([1.0, 2.0, -3.0, 0.0], [0.0, 3.0]),
         ] {
             // A loss whose gradient is the given one, twice as large: the scale halves it.
-            let times = |leaf, by: &[f32]| {
-                (weights[leaf].flatten(0, -1) * Tensor::from_slice(by)).sum(Kind::Float)
-            };
+            let times = |leaf, by: &[f32]| (weights[leaf].flatten(0, -1) * Tensor::from_slice(by)).sum(Kind::Float);
             let loss = (times(matrix, &of_matrix) + times(vector, &of_vector)) * 2.0;
             gradients.clear();
             gradients.backward(&loss, &weights);
@@ -275,20 +217,13 @@ mod tests {
         }
         // torch.optim.AdamW(lr=0.1) with weight_decay 0.5 for the matrix and 0 for the vector, torch 2.11.
         let expected = [
-            (
-                matrix,
-                vec![0.788_054_5, -1.727_795_4, 2.444_174_3, 3.301_284_8],
-            ),
+            (matrix, vec![0.788_054_5, -1.727_795_4, 2.444_174_3, 3.301_284_8]),
             (vector, vec![0.228_873_15, -0.964_787_66]),
         ];
         for (leaf, expected) in expected {
-            let found: Vec<f64> =
-                Vec::try_from(weights.value(leaf).flatten(0, -1).to_kind(Kind::Double)).unwrap();
+            let found: Vec<f64> = Vec::try_from(weights.value(leaf).flatten(0, -1).to_kind(Kind::Double)).unwrap();
             for (found, expected) in found.iter().zip(expected) {
-                assert!(
-                    (found - expected).abs() < 1e-6,
-                    "{found} against {expected}"
-                );
+                assert!((found - expected).abs() < 1e-6, "{found} against {expected}");
             }
         }
     }
@@ -299,15 +234,8 @@ mod tests {
         const SIZE: i64 = 100_003;
         let random = || Tensor::randn([SIZE], (Kind::Float, Device::Cpu));
         let start = [random(), random(), random(), random().square()];
-        let update = Update {
-            scale: 0.3,
-            betas: (0.9, 0.999),
-            bias1: 0.3,
-            bias2: 0.02,
-            eps: 1e-8,
-            lr: 0.01,
-            decay: 0.1,
-        };
+        let update =
+            Update { scale: 0.3, betas: (0.9, 0.999), bias1: 0.3, bias2: 0.02, eps: 1e-8, lr: 0.01, decay: 0.1 };
         let mut one = start.each_ref().map(Tensor::copy);
         update.in_one_pass(one.each_mut());
         let [mut parameter, gradient, mut m, mut v] = start.each_ref().map(Tensor::copy);
@@ -320,27 +248,15 @@ mod tests {
 
     #[test]
     fn schedule_at_its_corners() {
-        let schedule = Schedule {
-            lr: 1e-4,
-            warmup_lr: 1e-5,
-            min_lr: 1e-5,
-            warmup_steps: 2000,
-            steps: 10_000,
-        };
-        let close = |step: u64, expected: f64| {
-            assert!((schedule.at(step) - expected).abs() < 1e-12, "step {step}")
-        };
+        let schedule = Schedule { lr: 1e-4, warmup_lr: 1e-5, min_lr: 1e-5, warmup_steps: 2000, steps: 10_000 };
+        let close = |step: u64, expected: f64| assert!((schedule.at(step) - expected).abs() < 1e-12, "step {step}");
         close(0, 1e-5);
         close(1000, 5.5e-5);
         close(2000, 1e-4);
         close(6000, 5.5e-5);
         close(10_000, 1e-5);
         close(20_000, 1e-5);
-        let none = Schedule {
-            warmup_steps: 0,
-            steps: 0,
-            ..schedule
-        };
+        let none = Schedule { warmup_steps: 0, steps: 0, ..schedule };
         assert_eq!(none.at(0), 1e-4);
     }
 

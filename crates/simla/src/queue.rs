@@ -30,13 +30,7 @@ impl Queues {
             let x = Tensor::randn([embed_dim, size], (Kind::Float, Device::Cpu));
             (&x / x.norm_scalaropt_dim(2.0, [0].as_slice(), true)).to(device)
         };
-        Self {
-            image: random(),
-            text: random(),
-            room: 0,
-            image_ids: None,
-            next: 0,
-        }
+        Self { image: random(), text: random(), room: 0, image_ids: None, next: 0 }
     }
 
     pub fn size(&self) -> i64 {
@@ -55,10 +49,7 @@ impl Queues {
             return;
         }
         for features in [&mut self.image, &mut self.text] {
-            let room = Tensor::zeros(
-                [features.size()[0], missing],
-                (Kind::Float, features.device()),
-            );
+            let room = Tensor::zeros([features.size()[0], missing], (Kind::Float, features.device()));
             *features = Tensor::cat(&[&room, features], 1);
         }
         self.room = batch;
@@ -114,14 +105,8 @@ impl Queues {
         no_grad(|| {
             for (queue, new) in features.into_iter().chain(ids) {
                 let new = new.detach().narrow(1, batch - kept, kept);
-                queue
-                    .narrow(1, start, before_end)
-                    .copy_(&new.narrow(1, 0, before_end));
-                queue.narrow(1, 0, kept - before_end).copy_(&new.narrow(
-                    1,
-                    before_end,
-                    kept - before_end,
-                ));
+                queue.narrow(1, start, before_end).copy_(&new.narrow(1, 0, before_end));
+                queue.narrow(1, 0, kept - before_end).copy_(&new.narrow(1, before_end, kept - before_end));
             }
         });
         self.next = (self.next + batch) % size;
@@ -151,9 +136,7 @@ impl Queues {
             return Ok(());
         }
         let get = |name: &str, shape: &[i64]| {
-            let tensor = source
-                .get(name)
-                .ok_or_else(|| WeightsError::Missing(name.into()))?;
+            let tensor = source.get(name).ok_or_else(|| WeightsError::Missing(name.into()))?;
             check(name, tensor, shape).map(|()| tensor)
         };
         let shape = [self.image.size()[0], self.size()];
@@ -164,10 +147,7 @@ impl Queues {
             false => None,
         };
         if !(0..self.size()).contains(&next) {
-            return Err(WeightsError::Pointer {
-                found: next,
-                size: self.size(),
-            });
+            return Err(WeightsError::Pointer { found: next, size: self.size() });
         }
         no_grad(|| {
             self.queued(&self.image).copy_(image);
@@ -190,9 +170,7 @@ mod tests {
 
     /// Features that say when they came: the k-th of the run is k in every coordinate.
     fn numbered(first: i64, count: i64) -> Tensor {
-        Tensor::arange_start(first, first + count, (Kind::Float, Device::Cpu))
-            .unsqueeze(1)
-            .repeat([1, 2])
+        Tensor::arange_start(first, first + count, (Kind::Float, Device::Cpu)).unsqueeze(1).repeat([1, 2])
     }
 
     fn content(queues: &Queues, features: &Tensor) -> Vec<f32> {
@@ -206,14 +184,8 @@ mod tests {
             queues.push(&numbered(3 * batch, 3), &numbered(100 + 3 * batch, 3), None);
         }
         // 15 features went in: the last seven are 8 to 14, and 14 lies in slot 14 % 7.
-        assert_eq!(
-            content(&queues, &queues.image),
-            [14.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0]
-        );
-        assert_eq!(
-            content(&queues, &queues.text),
-            [114.0, 108.0, 109.0, 110.0, 111.0, 112.0, 113.0]
-        );
+        assert_eq!(content(&queues, &queues.image), [14.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0]);
+        assert_eq!(content(&queues, &queues.text), [114.0, 108.0, 109.0, 110.0, 111.0, 112.0, 113.0]);
         assert_eq!(queues.next, 1);
     }
 
@@ -224,15 +196,11 @@ mod tests {
         let of_pretraining = queues.named();
         assert!(!of_pretraining.contains_key("idx_queue"));
 
-        let ids =
-            |queues: &Queues| Vec::<i64>::try_from(queues.after_images(&Tensor::from(7).view(1)));
+        let ids = |queues: &Queues| Vec::<i64>::try_from(queues.after_images(&Tensor::from(7).view(1)));
         let mut tuned = Queues::new(2, 7, Device::Cpu);
         tuned.remember_images();
         tuned.load(&of_pretraining).unwrap();
-        assert_eq!(
-            ids(&tuned).unwrap(),
-            [7, -100, -100, -100, -100, -100, -100, -100]
-        );
+        assert_eq!(ids(&tuned).unwrap(), [7, -100, -100, -100, -100, -100, -100, -100]);
         // 3 to 8 are in slots 3 to 6, 0 and 1; each shows image 10 x itself.
         for first in [3, 6] {
             let new = numbered(first, 3);
@@ -268,10 +236,7 @@ mod tests {
             assert_eq!(queues.size(), 7);
         }
         queues.push(&image, &text, None);
-        assert_eq!(
-            content(&queues, &queues.text),
-            [120.0, 121.0, 122.0, 103.0, 104.0, 105.0, 106.0]
-        );
+        assert_eq!(content(&queues, &queues.text), [120.0, 121.0, 122.0, 103.0, 104.0, 105.0, 106.0]);
         let mut again = Queues::new(2, 7, Device::Cpu);
         again.load(&queues.named()).unwrap();
         assert_eq!(content(&again, &again.text), content(&queues, &queues.text));

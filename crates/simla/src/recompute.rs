@@ -30,15 +30,8 @@ impl fmt::Debug for Segment {
 }
 
 impl Segment {
-    fn new(
-        leaves: Vec<Tensor>,
-        outputs: impl FnOnce(&Weights) -> Vec<Tensor> + Send + 'static,
-    ) -> Self {
-        Self {
-            gradients: leaves.iter().map(|_| None).collect(),
-            leaves,
-            outputs: Box::new(outputs),
-        }
+    fn new(leaves: Vec<Tensor>, outputs: impl FnOnce(&Weights) -> Vec<Tensor> + Send + 'static) -> Self {
+        Self { gradients: leaves.iter().map(|_| None).collect(), leaves, outputs: Box::new(outputs) }
     }
 
     pub fn reached(&self) -> bool {
@@ -48,9 +41,7 @@ impl Segment {
     /// A scalar with the gradients of the loss that has reached this segment.
     pub fn loss(self, w: &Weights) -> Tensor {
         let outputs = (self.outputs)(w).into_iter().zip(self.gradients);
-        outputs
-            .filter_map(|(output, gradient)| Some((output * gradient?).sum(Kind::Float)))
-            .sum()
+        outputs.filter_map(|(output, gradient)| Some((output * gradient?).sum(Kind::Float))).sum()
     }
 }
 
@@ -61,11 +52,7 @@ pub(crate) fn draw_seed() -> i64 {
 
 impl Weights {
     /// A layer `f` of `x`, whose activations are not kept if layers are recomputed.
-    pub(crate) fn layer(
-        &self,
-        x: Tensor,
-        f: impl Fn(&Weights, &Tensor) -> Tensor + Send + 'static,
-    ) -> Tensor {
+    pub(crate) fn layer(&self, x: Tensor, f: impl Fn(&Weights, &Tensor) -> Tensor + Send + 'static) -> Tensor {
         if !x.requires_grad() {
             return f(self, &x);
         }
@@ -91,9 +78,7 @@ impl Weights {
                 let leaf = |x: &Tensor| x.detach().set_requires_grad(true);
                 let leaves: Vec<Tensor> = outputs.iter().map(leaf).collect();
                 let copies = leaves.iter().map(Tensor::shallow_clone).collect();
-                segments
-                    .borrow_mut()
-                    .push(Segment::new(copies, |_| outputs));
+                segments.borrow_mut().push(Segment::new(copies, |_| outputs));
                 leaves
             }
             _ => outputs,

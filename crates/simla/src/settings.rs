@@ -152,11 +152,7 @@ pub enum SettingsError {
     #[error("unknown setting `{name}`{suggestion}; --help lists all")]
     Unknown { name: String, suggestion: String },
     #[error("setting `{name}` = {value}: {expected}")]
-    Value {
-        name: String,
-        value: String,
-        expected: String,
-    },
+    Value { name: String, value: String, expected: String },
     #[error("--set {0}: expected name=value")]
     Assignment(String),
     #[error("configuration file: {0}")]
@@ -229,13 +225,7 @@ impl Settings {
         };
         match preset {
             Preset::Base => base,
-            Preset::Small => Self {
-                lr: 3e-4,
-                vocab_size: 16_000,
-                dvae_steps: 8000,
-                dvae_width: 64,
-                ..base
-            },
+            Preset::Small => Self { lr: 3e-4, vocab_size: 16_000, dvae_steps: 8000, dvae_width: 64, ..base },
             Preset::Tiny => Self {
                 batch_size: 32,
                 lr: 1e-3,
@@ -260,11 +250,7 @@ impl Settings {
             Preset::Small => 3e-5,
             Preset::Base => 1e-5,
         };
-        let patches = if fine_tuned {
-            model.grid()
-        } else {
-            (1.5 * model.grid() as f64).round() as i64
-        };
+        let patches = if fine_tuned { model.grid() } else { (1.5 * model.grid() as f64).round() as i64 };
         Self {
             epochs: 10,
             batch_size: 32,
@@ -286,10 +272,9 @@ impl Settings {
     pub fn resolve(file: Option<&str>, assignments: &[String]) -> Result<Self, SettingsError> {
         let asked = asked(file, assignments)?;
         let preset = match asked.get("preset") {
-            Some(value) => value
-                .clone()
-                .try_into()
-                .map_err(|_| bad_value("preset", value, "expected tiny, small or base"))?,
+            Some(value) => {
+                value.clone().try_into().map_err(|_| bad_value("preset", value, "expected tiny, small or base"))?
+            }
             None => Preset::Tiny,
         };
         let settings = Self::preset(preset).changed(asked)?;
@@ -317,10 +302,7 @@ impl Settings {
         let mut table = self.table();
         for (name, value) in asked {
             let Some(default) = table.get(&name) else {
-                return Err(SettingsError::Unknown {
-                    suggestion: suggestion(&name),
-                    name,
-                });
+                return Err(SettingsError::Unknown { suggestion: suggestion(&name), name });
             };
             // `lr = 1` is a number too.
             let value = match (default, value) {
@@ -337,9 +319,7 @@ impl Settings {
                 ));
             }
         }
-        table
-            .try_into()
-            .map_err(|e| SettingsError::File(e.to_string()))
+        table.try_into().map_err(|e| SettingsError::File(e.to_string()))
     }
 
     fn table(&self) -> Table {
@@ -390,20 +370,13 @@ impl Settings {
         self.check(before, HELP.iter().map(|(name, _)| *name))
     }
 
-    fn check(
-        &self,
-        before: &Self,
-        mut fixed: impl Iterator<Item = &'static str>,
-    ) -> Result<(), SettingsError> {
+    fn check(&self, before: &Self, mut fixed: impl Iterator<Item = &'static str>) -> Result<(), SettingsError> {
         let (ours, before) = (self.table(), before.table());
         match fixed.find(|&name| ours[name] != before[name]) {
             Some(name) => Err(bad_value(
                 name,
                 &ours[name],
-                &format!(
-                    "this run began with {} and cannot change it; a new --output can",
-                    before[name]
-                ),
+                &format!("this run began with {} and cannot change it; a new --output can", before[name]),
             )),
             None => Ok(()),
         }
@@ -437,11 +410,7 @@ impl Settings {
             ));
         }
         if self.dvae_batch_size < 2 {
-            return Err(bad_value(
-                "dvae_batch_size",
-                &self.dvae_batch_size,
-                "expected at least 2",
-            ));
+            return Err(bad_value("dvae_batch_size", &self.dvae_batch_size, "expected at least 2"));
         }
         for (name, value) in [
             ("accumulate", self.accumulate),
@@ -452,25 +421,13 @@ impl Settings {
             positive(name, value as f64)?;
         }
         if self.epochs == 0 && self.steps == 0 {
-            return Err(bad_value(
-                "epochs",
-                &self.epochs,
-                "expected at least 1, or steps",
-            ));
+            return Err(bad_value("epochs", &self.epochs, "expected at least 1, or steps"));
         }
         if self.max_tokens < 3 {
-            return Err(bad_value(
-                "max_tokens",
-                &self.max_tokens,
-                "expected at least 3: [CLS], a word and [SEP]",
-            ));
+            return Err(bad_value("max_tokens", &self.max_tokens, "expected at least 3: [CLS], a word and [SEP]"));
         }
         if self.vocab_size < 100 {
-            return Err(bad_value(
-                "vocab_size",
-                &self.vocab_size,
-                "expected at least 100",
-            ));
+            return Err(bad_value("vocab_size", &self.vocab_size, "expected at least 100"));
         }
         positive("lr", self.lr)?;
         positive("dvae_lr", self.dvae_lr)?;
@@ -494,16 +451,10 @@ impl Settings {
             share(name, value)?;
         }
         if !self.objectives.any() {
-            return Err(bad_value(
-                "objectives",
-                &"[]",
-                "expected at least one of itc, itm, mlm, mim, psl",
-            ));
+            return Err(bad_value("objectives", &"[]", "expected at least one of itc, itm, mlm, mim, psl"));
         }
         let model = self.model(self.vocab_size as i64, SpecialIds::default());
-        model
-            .validate()
-            .map_err(|e| bad_value(e.field, &e.value, &e.expected))?;
+        model.validate().map_err(|e| bad_value(e.field, &e.value, &e.expected))?;
         // Patches are queries of E_mm for MIM alone, and have its position embeddings then (appendix 1.2).
         if self.objectives.mim && self.max_positions < 1 + model.patches() {
             return Err(bad_value(
@@ -593,11 +544,7 @@ impl Settings {
 
     /// Optimiser steps of the run, for an epoch of so many.
     pub fn total_steps(&self, steps_per_epoch: u64) -> u64 {
-        if self.steps > 0 {
-            self.steps
-        } else {
-            self.epochs * steps_per_epoch
-        }
+        if self.steps > 0 { self.steps } else { self.epochs * steps_per_epoch }
     }
 
     pub fn schedule(&self, steps: u64) -> Schedule {
@@ -612,29 +559,19 @@ impl Settings {
     }
 
     pub fn optimizer(&self) -> AdamWConfig {
-        AdamWConfig {
-            weight_decay: self.weight_decay,
-            ..AdamWConfig::default()
-        }
+        AdamWConfig { weight_decay: self.weight_decay, ..AdamWConfig::default() }
     }
 }
 
 /// The file's settings, and over them the assignments `name=value`.
-fn asked(
-    file: Option<&str>,
-    assignments: &[String],
-) -> Result<BTreeMap<String, Value>, SettingsError> {
+fn asked(file: Option<&str>, assignments: &[String]) -> Result<BTreeMap<String, Value>, SettingsError> {
     let mut asked = BTreeMap::new();
     if let Some(file) = file {
-        let table: Table = file
-            .parse()
-            .map_err(|e: toml::de::Error| SettingsError::File(e.to_string()))?;
+        let table: Table = file.parse().map_err(|e: toml::de::Error| SettingsError::File(e.to_string()))?;
         asked.extend(table);
     }
     for assignment in assignments {
-        let (name, value) = assignment
-            .split_once('=')
-            .ok_or_else(|| SettingsError::Assignment(assignment.clone()))?;
+        let (name, value) = assignment.split_once('=').ok_or_else(|| SettingsError::Assignment(assignment.clone()))?;
         asked.insert(name.trim().to_owned(), literal(value.trim()));
     }
     Ok(asked)
@@ -643,24 +580,16 @@ fn asked(
 /// What was typed, as the kind of value that it looks like; else a string.
 fn literal(text: &str) -> Value {
     let parsed: Option<Table> = format!("value = {text}").parse().ok();
-    parsed
-        .and_then(|mut table| table.remove("value"))
-        .unwrap_or_else(|| Value::String(text.to_owned()))
+    parsed.and_then(|mut table| table.remove("value")).unwrap_or_else(|| Value::String(text.to_owned()))
 }
 
 fn bad_value(name: &str, value: &dyn std::fmt::Display, expected: &str) -> SettingsError {
-    SettingsError::Value {
-        name: name.into(),
-        value: value.to_string(),
-        expected: expected.into(),
-    }
+    SettingsError::Value { name: name.into(), value: value.to_string(), expected: expected.into() }
 }
 
 fn suggestion(name: &str) -> String {
-    let near = HELP
-        .iter()
-        .map(|(known, _)| (strsim::jaro_winkler(name, known), known))
-        .max_by(|a, b| a.0.total_cmp(&b.0));
+    let near =
+        HELP.iter().map(|(known, _)| (strsim::jaro_winkler(name, known), known)).max_by(|a, b| a.0.total_cmp(&b.0));
     match near {
         Some((likeness, known)) if likeness > 0.8 => format!(" (did you mean `{known}`?)"),
         _ => String::new(),
@@ -678,19 +607,9 @@ mod tests {
 
     #[test]
     fn assignments_override_the_file_which_overrides_the_preset() {
-        let settings = resolve(
-            Some("preset = \"small\"\nlr = 1\nepochs = 7"),
-            &["epochs=2", "dtype=bf16"],
-        )
-        .unwrap();
-        assert_eq!(
-            (settings.preset, settings.vision_width),
-            (Preset::Small, 384)
-        );
-        assert_eq!(
-            (settings.lr, settings.epochs, settings.dtype),
-            (1.0, 2, Dtype::Bf16)
-        );
+        let settings = resolve(Some("preset = \"small\"\nlr = 1\nepochs = 7"), &["epochs=2", "dtype=bf16"]).unwrap();
+        assert_eq!((settings.preset, settings.vision_width), (Preset::Small, 384));
+        assert_eq!((settings.lr, settings.epochs, settings.dtype), (1.0, 2, Dtype::Bf16));
     }
 
     #[test]
@@ -735,23 +654,16 @@ mod tests {
             settings.model(500, SpecialIds::default())
         };
         let base = Settings::fine_tuning(&of(&["preset=base"]), false);
-        assert_eq!(
-            (base.preset, base.image_size, base.lr, base.batch_size),
-            (Preset::Base, 384, 1e-5, 32)
-        );
+        assert_eq!((base.preset, base.image_size, base.lr, base.batch_size), (Preset::Base, 384, 1e-5, 32));
         // 5 patches become 7.5, and 8 then.
         let small = of(&["image_size=40", "vision_width=96", "text_width=96"]);
         let small_defaults = Settings::fine_tuning(&small, false);
-        assert_eq!(
-            (small_defaults.preset, small_defaults.image_size),
-            (Preset::Tiny, 64)
-        );
+        assert_eq!((small_defaults.preset, small_defaults.image_size), (Preset::Tiny, 64));
         assert_eq!(Settings::fine_tuning(&small, true).image_size, 40);
 
         let tuned = |assignments: &[&str]| {
             let assignments: Vec<String> = assignments.iter().map(|&s| s.to_owned()).collect();
-            Settings::resolve_fine_tuning(&small_defaults, None, &assignments)
-                .map_err(|e| e.to_string())
+            Settings::resolve_fine_tuning(&small_defaults, None, &assignments).map_err(|e| e.to_string())
         };
         let settings = tuned(&["lr=1e-3", "image_size=160", "objectives=[\"itc\"]"]).unwrap();
         // 400 patches and 80 positions: no patch is a query.
@@ -775,10 +687,7 @@ mod tests {
     #[test]
     fn positions_must_suffice_for_patches_where_patches_are_queries() {
         let error = resolve(None, &["image_size=128"]).unwrap_err();
-        assert!(
-            error.contains("max_positions` = 80") && error.contains("256 patches"),
-            "{error}"
-        );
+        assert!(error.contains("max_positions` = 80") && error.contains("256 patches"), "{error}");
         resolve(None, &["image_size=128", "objectives=[\"itc\", \"itm\"]"]).unwrap();
     }
 

@@ -53,13 +53,7 @@ impl Masked {
     pub fn new(hidden: &[bool], tokens: usize, device: tch::Device) -> Self {
         let sequences: Vec<Vec<i64>> = hidden
             .chunks_exact(tokens)
-            .map(|row| {
-                (0i64..)
-                    .zip(row)
-                    .filter(|(_, hidden)| **hidden)
-                    .map(|(at, _)| at)
-                    .collect()
-            })
+            .map(|row| (0i64..).zip(row).filter(|(_, hidden)| **hidden).map(|(at, _)| at).collect())
             .collect();
         let width = sequences.iter().map(Vec::len).max().unwrap_or(0);
         let mut rows = vec![0i64; sequences.len() * width];
@@ -70,24 +64,15 @@ impl Masked {
         }
         let batch = sequences.len() as i64;
         Self {
-            hidden: upload(
-                &Tensor::from_slice(hidden).view([batch, tokens as i64]),
-                device,
-            ),
-            rows: upload(
-                &Tensor::from_slice(&rows).view([batch, width as i64]),
-                device,
-            ),
+            hidden: upload(&Tensor::from_slice(hidden).view([batch, tokens as i64]), device),
+            rows: upload(&Tensor::from_slice(&rows).view([batch, width as i64]), device),
             valid: upload(&Tensor::from_slice(&valid), device),
         }
     }
 
     /// The values `[B, tokens]` at the masked positions, in order: `[n]`.
     pub fn pick(&self, values: &Tensor) -> Tensor {
-        values
-            .gather(1, &self.rows, false)
-            .flatten(0, 1)
-            .index_select(0, &self.valid)
+        values.gather(1, &self.rows, false).flatten(0, 1).index_select(0, &self.valid)
     }
 
     /// The meant ones of `[B, R, D]`: `[n, D]`.
@@ -109,16 +94,8 @@ pub struct Losses {
 impl Losses {
     /// Those that took part, by name, without their graphs.
     pub fn named(&self) -> Vec<(&'static str, Tensor)> {
-        let all = [
-            ("itc", &self.itc),
-            ("itm", &self.itm),
-            ("mlm", &self.mlm),
-            ("mim", &self.mim),
-            ("psl", &self.psl),
-        ];
-        all.into_iter()
-            .filter_map(|(name, loss)| Some((name, loss.as_ref()?.detach())))
-            .collect()
+        let all = [("itc", &self.itc), ("itm", &self.itm), ("mlm", &self.mlm), ("mim", &self.mim), ("psl", &self.psl)];
+        all.into_iter().filter_map(|(name, loss)| Some((name, loss.as_ref()?.detach()))).collect()
     }
 
     /// Equation 10 without MIM, with its graph.
@@ -216,12 +193,8 @@ impl Simla {
         let text_feat = towers.text_feat(w, &text_embeds);
 
         // Image-text contrast, equations 1 to 4.
-        let [image_all, text_all] = self
-            .queues
-            .after_features(&teacher.image_feat, &teacher.text_feat);
-        let similar = |i: &Tensor, t: &Tensor| {
-            itc::Similarities::new(i, t, &image_all, &text_all, self.temp())
-        };
+        let [image_all, text_all] = self.queues.after_features(&teacher.image_feat, &teacher.text_feat);
+        let similar = |i: &Tensor, t: &Tensor| itc::Similarities::new(i, t, &image_all, &text_all, self.temp());
         let similarities = similar(&image_feat, &text_feat);
         if objectives.itc {
             let momentum = no_grad(|| similar(&teacher.image_feat, &teacher.text_feat));
@@ -245,28 +218,16 @@ impl Simla {
         };
         let mut groups = Vec::with_capacity(4);
         if objectives.mlm {
-            groups.push((
-                towers.text.embed_words(w, &b.mlm_ids, p),
-                bias.shallow_clone(),
-            ));
+            groups.push((towers.text.embed_words(w, &b.mlm_ids, p), bias.shallow_clone()));
         }
         if objectives.itm {
-            groups.push((
-                words.index_select(0, &neg_text),
-                bias.index_select(0, &neg_text),
-            ));
-            groups.extend([
-                (words.shallow_clone(), bias.shallow_clone()),
-                (words, bias.shallow_clone()),
-            ]);
+            groups.push((words.index_select(0, &neg_text), bias.index_select(0, &neg_text)));
+            groups.extend([(words.shallow_clone(), bias.shallow_clone()), (words, bias.shallow_clone())]);
         }
         let (mut itm_logits, mut mlm_logits) = (None, None);
         if !groups.is_empty() {
             let context = towers.image_context(w, &image_embeds);
-            let all = Reading {
-                context: &context,
-                swapped: objectives.itm.then_some(&neg_image),
-            };
+            let all = Reading { context: &context, swapped: objectives.itm.then_some(&neg_image) };
             let (embedded, biases): (Vec<Tensor>, Vec<Tensor>) = groups.into_iter().unzip();
             let (x, biases) = (Tensor::cat(&embedded, 0), Tensor::cat(&biases, 0));
             let x = towers.text.lower(w, &x, Some(&biases), Some(all), p);
@@ -274,10 +235,7 @@ impl Simla {
             // Image-text matching, equation 5.
             if objectives.itm {
                 let last = |x: &Tensor| x.narrow(0, x.size()[0] - 3 * batch, 3 * batch);
-                let pairs = towers
-                    .text
-                    .last(w, &last(&x), Rows::Cls, Some(&last(&biases)), Some(all), p)
-                    .select(1, 0);
+                let pairs = towers.text.last(w, &last(&x), Rows::Cls, Some(&last(&biases)), Some(all), p).select(1, 0);
                 let pairs = pairs.chunk(3, 0);
                 let pairs = Tensor::cat(&[&pairs[1], &pairs[0], &pairs[2]], 0);
                 let logits = self.itm_head.forward(w, &pairs).to_kind(Kind::Float);
@@ -289,17 +247,9 @@ impl Simla {
             if objectives.mlm {
                 let own_image = Some(Reading::own(&context));
                 let rows = Rows::At(&b.words.rows);
-                let hidden =
-                    towers
-                        .text
-                        .last(w, &x.narrow(0, 0, batch), rows, Some(&bias), own_image, p);
+                let hidden = towers.text.last(w, &x.narrow(0, 0, batch), rows, Some(&bias), own_image, p);
                 let logits = towers.text.word_logits(w, &b.words.select(&hidden));
-                losses.mlm = Some(xmm::loss(
-                    &logits,
-                    &b.word_labels,
-                    teacher.mlm_logits.as_ref(),
-                    alpha,
-                ));
+                losses.mlm = Some(xmm::loss(&logits, &b.word_labels, teacher.mlm_logits.as_ref(), alpha));
                 mlm_logits = Some(logits);
             }
         }
@@ -307,19 +257,11 @@ impl Simla {
         // Pseudo-labelled keywords, equations 8 and 9.
         let keywords = teacher.keyword_attention.map(|attention| {
             let targets = self.keyword_targets(b, &attention);
-            let recommend = || {
-                towers
-                    .concept_logits(&self.momentum, &teacher.image_feat)
-                    .sigmoid()
-            };
+            let recommend = || towers.concept_logits(&self.momentum, &teacher.image_feat).sigmoid();
             let recommended = (alpha > 0.0).then(|| no_grad(recommend));
             let logits = towers.concept_logits(w, &image_feat);
             losses.psl = Some(psl::loss(&logits, &targets, recommended.as_ref(), alpha));
-            Keywords {
-                attention,
-                targets,
-                logits,
-            }
+            Keywords { attention, targets, logits }
         });
 
         let seen = Alignment {
@@ -338,14 +280,7 @@ impl Simla {
 
     /// The momentum model on the unmasked pair, and on masked words where they are distilled. Without dropout: its targets
     /// carry no noise of their own.
-    fn teach(
-        &self,
-        b: &Inputs,
-        image: &Tensor,
-        bias: &Tensor,
-        alpha: f64,
-        objectives: Objectives,
-    ) -> Teacher {
+    fn teach(&self, b: &Inputs, image: &Tensor, bias: &Tensor, alpha: f64, objectives: Objectives) -> Teacher {
         let (towers, w) = (&self.towers, &self.momentum);
         let batch = b.ids.size()[0];
         let image_embeds = towers.vision.forward(w, image, None);
@@ -371,26 +306,14 @@ impl Simla {
         let context = towers.image_context(w, &image_embeds);
         let own_image = Some(Reading::own(&context));
         let biases = bias.repeat([groups.len() as i64, 1, 1, 1]);
-        let x = towers
-            .text
-            .lower(w, &Tensor::cat(&groups, 0), Some(&biases), own_image, 0.0);
+        let x = towers.text.lower(w, &Tensor::cat(&groups, 0), Some(&biases), own_image, 0.0);
         if objectives.psl {
-            let attention =
-                towers
-                    .text
-                    .last_attention(w, &x.narrow(0, 0, batch), Rows::Cls, Some(bias));
+            let attention = towers.text.last_attention(w, &x.narrow(0, 0, batch), Rows::Cls, Some(bias));
             teacher.keyword_attention = Some(attention.squeeze_dim(2));
         }
         if distil_words {
             let masked = x.narrow(0, x.size()[0] - batch, batch);
-            let hidden = towers.text.last(
-                w,
-                &masked,
-                Rows::At(&b.words.rows),
-                Some(bias),
-                own_image,
-                0.0,
-            );
+            let hidden = towers.text.last(w, &masked, Rows::At(&b.words.rows), Some(bias), own_image, 0.0);
             teacher.mlm_logits = Some(towers.text.word_logits(w, &b.words.select(&hidden)));
         }
         teacher
@@ -398,11 +321,7 @@ impl Simla {
 
     fn keyword_targets(&self, b: &Inputs, attention: &Tensor) -> Tensor {
         let c = &self.config;
-        let special = b
-            .ids
-            .eq(c.special.cls)
-            .logical_or(&b.ids.eq(c.special.sep))
-            .logical_or(&b.mask.eq(0));
+        let special = b.ids.eq(c.special.cls).logical_or(&b.ids.eq(c.special.sep)).logical_or(&b.mask.eq(0));
         psl::keyword_targets(attention, &special, &b.ids, c.keywords, c.vocab_size)
     }
 
@@ -418,28 +337,14 @@ impl Simla {
     /// Masked patches as queries of the whole caption's raw word embeddings (appendix 1.2).
     fn patch_logits(&self, b: &Inputs, image: &Tensor, momentum: bool) -> Tensor {
         let towers = &self.towers;
-        let (w, p) = if momentum {
-            (&self.momentum, 0.0)
-        } else {
-            (&self.online, self.config.dropout)
-        };
+        let (w, p) = if momentum { (&self.momentum, 0.0) } else { (&self.online, self.config.dropout) };
         let image_embeds = towers.vision.forward(w, image, Some(&b.patches.hidden));
         let words = towers.text.embed_words(w, &b.ids, p);
         let context = towers.text.keys_values(w, &words, Some(&b.mask));
         let queries = towers.text.embed_patches(w, &image_embeds, p);
         // [CLS] stands before the patches.
         let rows = &b.patches.rows + 1;
-        let hidden = towers.text.encode(
-            w,
-            &queries,
-            Rows::At(&rows),
-            None,
-            Some(Reading::own(&context)),
-            p,
-        );
-        towers
-            .mim_head
-            .forward(w, &b.patches.select(&hidden))
-            .to_kind(Kind::Float)
+        let hidden = towers.text.encode(w, &queries, Rows::At(&rows), None, Some(Reading::own(&context)), p);
+        towers.mim_head.forward(w, &b.patches.select(&hidden)).to_kind(Kind::Float)
     }
 }

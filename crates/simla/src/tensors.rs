@@ -18,16 +18,9 @@ pub enum TensorsError {
     #[error("{path}: {source}{}", advice(.source))]
     Io { path: PathBuf, source: io::Error },
     #[error("{path}: not a whole safetensors file: {source}")]
-    Format {
-        path: PathBuf,
-        source: SafeTensorError,
-    },
+    Format { path: PathBuf, source: SafeTensorError },
     #[error("{path}: tensor {name} is of type {dtype:?}, expected f32, f16, bf16, i64 or bool")]
-    Dtype {
-        path: PathBuf,
-        name: String,
-        dtype: Dtype,
-    },
+    Dtype { path: PathBuf, name: String, dtype: Dtype },
 }
 
 fn kind(dtype: Dtype) -> Option<Kind> {
@@ -84,59 +77,37 @@ impl View for Written {
 /// # Errors
 /// The path and what the system said.
 pub fn write(path: &Path, tensors: BTreeMap<String, Tensor>) -> Result<(), TensorsError> {
-    let io = |source| TensorsError::Io {
-        path: path.into(),
-        source,
-    };
+    let io = |source| TensorsError::Io { path: path.into(), source };
     let written = tensors.into_iter().map(|(name, tensor)| {
         let shape = tensor.size().iter().map(|&n| n as usize).collect();
         (name, Written { tensor, shape })
     });
     safetensors::serialize_to_file(written, None, path).map_err(|source| match source {
         SafeTensorError::IoError(source) => io(source),
-        source => TensorsError::Format {
-            path: path.into(),
-            source,
-        },
+        source => TensorsError::Format { path: path.into(), source },
     })?;
-    File::open(path)
-        .and_then(|file| file.sync_all())
-        .map_err(io)
+    File::open(path).and_then(|file| file.sync_all()).map_err(io)
 }
 
 /// Reads the tensors of a file whose names are `wanted` into host memory.
 ///
 /// # Errors
 /// The path, and what is wrong with the file or the first of them that cannot be used.
-pub fn read(
-    path: &Path,
-    wanted: impl Fn(&str) -> bool,
-) -> Result<BTreeMap<String, Tensor>, TensorsError> {
-    let file = File::open(path).map_err(|source| TensorsError::Io {
-        path: path.into(),
-        source,
-    })?;
+pub fn read(path: &Path, wanted: impl Fn(&str) -> bool) -> Result<BTreeMap<String, Tensor>, TensorsError> {
+    let file = File::open(path).map_err(|source| TensorsError::Io { path: path.into(), source })?;
     // SAFETY: the map is read-only and copied from before it is dropped. A file that another process shortens meanwhile is
     // outside of what any reader can defend against; our own files are replaced by renaming, never changed.
-    let bytes = unsafe { memmap2::Mmap::map(&file) }.map_err(|source| TensorsError::Io {
-        path: path.into(),
-        source,
-    })?;
-    let tensors = SafeTensors::deserialize(&bytes).map_err(|source| TensorsError::Format {
-        path: path.into(),
-        source,
-    })?;
+    let bytes =
+        unsafe { memmap2::Mmap::map(&file) }.map_err(|source| TensorsError::Io { path: path.into(), source })?;
+    let tensors =
+        SafeTensors::deserialize(&bytes).map_err(|source| TensorsError::Format { path: path.into(), source })?;
     tensors
         .tensors()
         .into_iter()
         .filter(|(name, _)| wanted(name))
         .map(|(name, view)| {
             let Some(kind) = kind(view.dtype()) else {
-                return Err(TensorsError::Dtype {
-                    path: path.into(),
-                    name,
-                    dtype: view.dtype(),
-                });
+                return Err(TensorsError::Dtype { path: path.into(), name, dtype: view.dtype() });
             };
             let shape: Vec<i64> = view.shape().iter().map(|&n| n as i64).collect();
             Ok((name, Tensor::from_data_size(view.data(), &shape, kind)))

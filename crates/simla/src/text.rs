@@ -9,8 +9,7 @@ use tch::{Kind, Tensor};
 
 use crate::config::ModelConfig;
 use crate::layers::{
-    INITIAL_STD, LayerNorm, Linear, attend, attention, dropout, key_bias, merge_heads, split_heads,
-    take_rows,
+    INITIAL_STD, LayerNorm, Linear, attend, attention, dropout, key_bias, merge_heads, split_heads, take_rows,
 };
 use crate::weights::{Init, Layout, Leaf, Weights};
 
@@ -28,11 +27,7 @@ impl KeysValues {
     pub fn repeat(&self, batch: i64) -> Self {
         let expand = |x: &Tensor| x.expand([batch, -1, -1, -1], true);
         Self {
-            layers: self
-                .layers
-                .iter()
-                .map(|(k, v)| (expand(k), expand(v)))
-                .collect(),
+            layers: self.layers.iter().map(|(k, v)| (expand(k), expand(v))).collect(),
             bias: self.bias.as_ref().map(expand),
         }
     }
@@ -49,10 +44,7 @@ pub struct Reading<'a> {
 
 impl<'a> Reading<'a> {
     pub fn own(context: &'a KeysValues) -> Self {
-        Self {
-            context,
-            swapped: None,
-        }
+        Self { context, swapped: None }
     }
 
     /// What `layer` reads.
@@ -86,20 +78,11 @@ impl LayerReading {
         let batch = k.size()[0];
         let own = q.size()[0] - batch;
         let pick = |x: &Tensor| x.index_select(0, swapped);
-        let last = attend(
-            &q.narrow(0, own, batch),
-            &pick(k),
-            &pick(v),
-            bias.map(pick).as_ref(),
-            p,
-        );
+        let last = attend(&q.narrow(0, own, batch), &pick(k), &pick(v), bias.map(pick).as_ref(), p);
         if own == 0 {
             return last;
         }
-        Tensor::cat(
-            &[attend_groups(&q.narrow(0, 0, own), k, v, bias, p), last],
-            0,
-        )
+        Tensor::cat(&[attend_groups(&q.narrow(0, 0, own), k, v, bias, p), last], 0)
     }
 }
 
@@ -111,14 +94,10 @@ fn attend_groups(q: &Tensor, k: &Tensor, v: &Tensor, bias: Option<&Tensor>, p: f
     if groups == 1 {
         return attend(q, k, v, bias, p);
     }
-    let side_by_side = q
-        .view([groups, batch, heads, tokens, width])
-        .permute([1, 2, 0, 3, 4])
-        .reshape([batch, heads, -1, width]);
+    let side_by_side =
+        q.view([groups, batch, heads, tokens, width]).permute([1, 2, 0, 3, 4]).reshape([batch, heads, -1, width]);
     let out = attend(&side_by_side, k, v, bias, p);
-    out.view([batch, heads, groups, tokens, width])
-        .permute([2, 0, 1, 3, 4])
-        .reshape([rows, heads, tokens, width])
+    out.view([batch, heads, groups, tokens, width]).permute([2, 0, 1, 3, 4]).reshape([rows, heads, tokens, width])
 }
 
 /// Which rows of a sequence the last layer computes.
@@ -157,8 +136,7 @@ impl Output {
     }
 
     fn forward(&self, w: &Weights, hidden: &Tensor, residual: &Tensor, p: f64) -> Tensor {
-        self.norm
-            .forward(w, &(residual + dropout(self.dense.forward(w, hidden), p)))
+        self.norm.forward(w, &(residual + dropout(self.dense.forward(w, hidden), p)))
     }
 }
 
@@ -185,24 +163,9 @@ impl Layer {
             width,
             qkv: Linear::fused(layout, &qkv, width, width),
             attention: Output::new(layout, &format!("{name}.attention.output"), width, width),
-            cross_query: Linear::new(
-                layout,
-                &format!("{name}.crossattention.self.query"),
-                width,
-                width,
-            ),
-            crossattention: Output::new(
-                layout,
-                &format!("{name}.crossattention.output"),
-                width,
-                width,
-            ),
-            intermediate: Linear::new(
-                layout,
-                &format!("{name}.intermediate.dense"),
-                width,
-                c.text_mlp,
-            ),
+            cross_query: Linear::new(layout, &format!("{name}.crossattention.self.query"), width, width),
+            crossattention: Output::new(layout, &format!("{name}.crossattention.output"), width, width),
+            intermediate: Linear::new(layout, &format!("{name}.intermediate.dense"), width, c.text_mlp),
             output: Output::new(layout, &format!("{name}.output"), c.text_mlp, width),
         }
     }
@@ -213,21 +176,12 @@ impl Layer {
         match rows {
             Rows::All => {
                 let (batch, tokens, width) = x.size3().expect("[batch, tokens, width]");
-                let qkv =
-                    self.qkv
-                        .forward(w, x)
-                        .view([batch, tokens, 3, self.heads, width / self.heads]);
+                let qkv = self.qkv.forward(w, x).view([batch, tokens, 3, self.heads, width / self.heads]);
                 let qkv = qkv.permute([2, 0, 3, 1, 4]).unbind(0);
-                (
-                    qkv[0].shallow_clone(),
-                    qkv[1].shallow_clone(),
-                    qkv[2].shallow_clone(),
-                )
+                (qkv[0].shallow_clone(), qkv[1].shallow_clone(), qkv[2].shallow_clone())
             }
             _ => {
-                let parts = self
-                    .qkv
-                    .split(w, &[&rows.of(x), x], &[self.width, 2 * self.width]);
+                let parts = self.qkv.split(w, &[&rows.of(x), x], &[self.width, 2 * self.width]);
                 let kv = parts[1].chunk(2, -1);
                 (heads(&parts[0]), heads(&kv[0]), heads(&kv[1]))
             }
@@ -252,14 +206,7 @@ impl Layer {
     }
 
     /// The first sub-layer, for `rows`: self-attention.
-    fn read_own(
-        &self,
-        w: &Weights,
-        x: &Tensor,
-        rows: Rows,
-        bias: Option<&Tensor>,
-        p: f64,
-    ) -> Tensor {
+    fn read_own(&self, w: &Weights, x: &Tensor, rows: Rows, bias: Option<&Tensor>, p: f64) -> Tensor {
         let (q, k, v) = self.heads_of(w, x, rows);
         let seen = merge_heads(&attend(&q, &k, &v, bias, p));
         self.attention.forward(w, &seen, &rows.of(x), p)
@@ -272,8 +219,7 @@ impl Layer {
 
     /// The last sub-layer: feed-forward.
     fn feed(&self, w: &Weights, x: &Tensor, p: f64) -> Tensor {
-        self.output
-            .forward(w, &self.intermediate.forward(w, x).gelu("none"), x, p)
+        self.output.forward(w, &self.intermediate.forward(w, x).gelu("none"), x, p)
     }
 
     /// Self-attention probabilities of `rows`, in f32: `[batch, H, rows, tokens]`.
@@ -313,9 +259,7 @@ impl TextEncoder {
         let width = c.text_width;
         let layer_name = |i: i64| format!("{name}.bert.encoder.layer.{i}");
         let cross: Vec<String> = (0..c.text_depth)
-            .flat_map(|i| {
-                ["key", "value"].map(|part| format!("{}.crossattention.self.{part}", layer_name(i)))
-            })
+            .flat_map(|i| ["key", "value"].map(|part| format!("{}.crossattention.self.{part}", layer_name(i))))
             .collect();
         let embeddings = format!("{name}.bert.embeddings");
         let head = format!("{name}.cls.predictions");
@@ -333,17 +277,10 @@ impl TextEncoder {
                 Init::Normal(INITIAL_STD),
             ),
             embedding_norm: LayerNorm::new(layout, &format!("{embeddings}.LayerNorm"), width, EPS),
-            layers: (0..c.text_depth)
-                .map(|i| Layer::new(layout, &layer_name(i), i as usize, c))
-                .collect(),
+            layers: (0..c.text_depth).map(|i| Layer::new(layout, &layer_name(i), i as usize, c)).collect(),
             cross_keys_values: Linear::fused(layout, &cross, width, width),
             transform: Linear::new(layout, &format!("{head}.transform.dense"), width, width),
-            transform_norm: LayerNorm::new(
-                layout,
-                &format!("{head}.transform.LayerNorm"),
-                width,
-                EPS,
-            ),
+            transform_norm: LayerNorm::new(layout, &format!("{head}.transform.LayerNorm"), width, EPS),
             decoder_bias: layout.leaf(format!("{head}.bias"), &[c.vocab_size], Init::Constant(0.0)),
         }
     }
@@ -373,42 +310,20 @@ impl TextEncoder {
         let (batch, tokens, width) = context.size3().expect("[B, M, D]");
         let projected = self.cross_keys_values.forward(w, context);
         let parts = projected
-            .view([
-                batch,
-                tokens,
-                2 * self.layers.len() as i64,
-                self.heads,
-                width / self.heads,
-            ])
+            .view([batch, tokens, 2 * self.layers.len() as i64, self.heads, width / self.heads])
             .permute([2, 0, 3, 1, 4])
             .unbind(0);
-        let layers = w
-            .cut(parts)
-            .chunks_exact(2)
-            .map(|kv| (kv[0].shallow_clone(), kv[1].shallow_clone()))
-            .collect();
-        KeysValues {
-            layers,
-            bias: mask.map(|mask| key_bias(mask, context.kind())),
-        }
+        let layers = w.cut(parts).chunks_exact(2).map(|kv| (kv[0].shallow_clone(), kv[1].shallow_clone())).collect();
+        KeysValues { layers, bias: mask.map(|mask| key_bias(mask, context.kind())) }
     }
 
     /// All layers but the last, over embedded queries `[batch, L, D]`.
-    pub fn lower(
-        &self,
-        w: &Weights,
-        x: &Tensor,
-        bias: Option<&Tensor>,
-        reading: Option<Reading>,
-        p: f64,
-    ) -> Tensor {
+    pub fn lower(&self, w: &Weights, x: &Tensor, bias: Option<&Tensor>, reading: Option<Reading>, p: f64) -> Tensor {
         let layers = &self.layers[..self.layers.len() - 1];
         layers.iter().fold(x.shallow_clone(), |x, &layer| {
             let bias = bias.map(Tensor::shallow_clone);
             let reading = reading.map(|reading| reading.of(layer.index));
-            w.layer(x, move |w, x| {
-                layer.forward(w, x, Rows::All, bias.as_ref(), reading.as_ref(), p)
-            })
+            w.layer(x, move |w, x| layer.forward(w, x, Rows::All, bias.as_ref(), reading.as_ref(), p))
         })
     }
 
@@ -437,24 +352,11 @@ impl TextEncoder {
         reading: Option<Reading>,
         p: f64,
     ) -> Tensor {
-        self.last(
-            w,
-            &self.lower(w, x, bias, reading, p),
-            rows,
-            bias,
-            reading,
-            p,
-        )
+        self.last(w, &self.lower(w, x, bias, reading, p), rows, bias, reading, p)
     }
 
     /// The last layer's self-attention, given what [`TextEncoder::lower`] returned: `[batch, H, rows, L]` in f32.
-    pub fn last_attention(
-        &self,
-        w: &Weights,
-        x: &Tensor,
-        rows: Rows,
-        bias: Option<&Tensor>,
-    ) -> Tensor {
+    pub fn last_attention(&self, w: &Weights, x: &Tensor, rows: Rows, bias: Option<&Tensor>) -> Tensor {
         self.layers[self.layers.len() - 1].attention(w, x, rows, bias)
     }
 
@@ -468,12 +370,10 @@ impl TextEncoder {
         layer: usize,
     ) -> OpenedText {
         let reading = Reading::own(context);
-        let x = self.layers[..layer]
-            .iter()
-            .fold(x.shallow_clone(), |x, layer| {
-                let reading = reading.of(layer.index);
-                layer.forward(w, &x, Rows::All, bias, Some(&reading), 0.0)
-            });
+        let x = self.layers[..layer].iter().fold(x.shallow_clone(), |x, layer| {
+            let reading = reading.of(layer.index);
+            layer.forward(w, &x, Rows::All, bias, Some(&reading), 0.0)
+        });
         let opened = &self.layers[layer];
         let hidden = opened.read_own(w, &x, Rows::All, bias, 0.0);
         let (keys, _) = &context.layers[layer];
@@ -495,21 +395,16 @@ impl TextEncoder {
         let seen = merge_heads(&map.to_kind(w.kind()).matmul(values));
         let x = layer.crossattention.forward(w, &seen, &opened.hidden, 0.0);
         let reading = Reading::own(context);
-        let x = self.layers[opened.layer + 1..]
-            .iter()
-            .fold(layer.feed(w, &x, 0.0), |x, layer| {
-                let reading = reading.of(layer.index);
-                layer.forward(w, &x, Rows::All, bias, Some(&reading), 0.0)
-            });
+        let x = self.layers[opened.layer + 1..].iter().fold(layer.feed(w, &x, 0.0), |x, layer| {
+            let reading = reading.of(layer.index);
+            layer.forward(w, &x, Rows::All, bias, Some(&reading), 0.0)
+        });
         x.select(1, 0)
     }
 
     /// Logits over the vocabulary for hidden states `[n, D]`, in f32; the decoder is the word embeddings.
     pub fn word_logits(&self, w: &Weights, hidden: &Tensor) -> Tensor {
-        let x = self
-            .transform_norm
-            .forward(w, &self.transform.forward(w, hidden).gelu("none"));
-        x.linear(&w[self.word_embeddings], Some(&w[self.decoder_bias]))
-            .to_kind(Kind::Float)
+        let x = self.transform_norm.forward(w, &self.transform.forward(w, hidden).gelu("none"));
+        x.linear(&w[self.word_embeddings], Some(&w[self.decoder_bias])).to_kind(Kind::Float)
     }
 }

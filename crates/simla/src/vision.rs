@@ -37,9 +37,7 @@ impl Block {
     fn heads_of(&self, w: &Weights, x: &Tensor, heads: i64) -> Vec<Tensor> {
         let (batch, tokens, width) = x.size3().expect("[batch, tokens, width]");
         let qkv = self.qkv.forward(w, &self.norm1.forward(w, x));
-        qkv.view([batch, tokens, 3, heads, width / heads])
-            .permute([2, 0, 3, 1, 4])
-            .unbind(0)
+        qkv.view([batch, tokens, 3, heads, width / heads]).permute([2, 0, 3, 1, 4]).unbind(0)
     }
 
     fn forward(&self, w: &Weights, x: &Tensor, heads: i64) -> Tensor {
@@ -51,10 +49,7 @@ impl Block {
     /// What comes after the attention: `x` `[B, N, D]`, what its heads have seen `[B, H, N, D / H]`.
     fn rest(&self, w: &Weights, x: &Tensor, seen: &Tensor) -> Tensor {
         let x = x + self.proj.forward(w, &merge_heads(seen));
-        &x + self.fc2.forward(
-            w,
-            &self.fc1.forward(w, &self.norm2.forward(w, &x)).gelu("none"),
-        )
+        &x + self.fc2.forward(w, &self.fc1.forward(w, &self.norm2.forward(w, &x)).gelu("none"))
     }
 }
 
@@ -96,29 +91,15 @@ impl VisionEncoder {
                 &[width, 3, c.patch_size, c.patch_size],
                 Init::Uniform(bound),
             ),
-            patch_bias: layout.leaf(
-                format!("{name}.patch_embed.proj.bias"),
-                &[width],
-                Init::Uniform(bound),
-            ),
-            cls_token: layout.leaf(
-                format!("{name}.cls_token"),
-                &[1, 1, width],
-                Init::TruncatedNormal(INITIAL_STD),
-            ),
+            patch_bias: layout.leaf(format!("{name}.patch_embed.proj.bias"), &[width], Init::Uniform(bound)),
+            cls_token: layout.leaf(format!("{name}.cls_token"), &[1, 1, width], Init::TruncatedNormal(INITIAL_STD)),
             pos_embed: layout.leaf(
                 format!("{name}.pos_embed"),
                 &[1, 1 + c.patches(), width],
                 Init::TruncatedNormal(INITIAL_STD),
             ),
-            mask_token: layout.leaf(
-                format!("{name}.mask_token"),
-                &[1, 1, width],
-                Init::Constant(0.0),
-            ),
-            blocks: (0..c.vision_depth)
-                .map(|i| Block::new(layout, &format!("{name}.blocks.{i}"), width))
-                .collect(),
+            mask_token: layout.leaf(format!("{name}.mask_token"), &[1, 1, width], Init::Constant(0.0)),
+            blocks: (0..c.vision_depth).map(|i| Block::new(layout, &format!("{name}.blocks.{i}"), width)).collect(),
             norm: LayerNorm::new(layout, &format!("{name}.norm"), width, EPS),
         }
     }
@@ -128,9 +109,7 @@ impl VisionEncoder {
     pub fn forward(&self, w: &Weights, image: &Tensor, hidden: Option<&Tensor>) -> Tensor {
         let (norm, heads) = (self.norm, self.heads);
         let x = self.embed(w, image, hidden);
-        let x = self.blocks.iter().fold(x, |x, &block| {
-            w.layer(x, move |w, x| block.forward(w, x, heads))
-        });
+        let x = self.blocks.iter().fold(x, |x, &block| w.layer(x, move |w, x| block.forward(w, x, heads)));
         w.layer(x, move |w, x| norm.forward(w, x))
     }
 
@@ -142,9 +121,7 @@ impl VisionEncoder {
     /// Runs up to the last block's attention and lays its [CLS] row open.
     pub fn open(&self, w: &Weights, image: &Tensor) -> OpenedVision {
         let (last, before) = self.blocks.split_last().expect("at least one block");
-        let x = before.iter().fold(self.embed(w, image, None), |x, block| {
-            block.forward(w, &x, self.heads)
-        });
+        let x = before.iter().fold(self.embed(w, image, None), |x, block| block.forward(w, &x, self.heads));
         let qkv = last.heads_of(w, &x, self.heads);
         OpenedVision {
             cls: x.narrow(1, 0, 1),
@@ -165,15 +142,9 @@ impl VisionEncoder {
         // A convolution whose stride is its kernel is one product over the pixels of each patch.
         let (batch, _, height, _) = image.size4().expect("[B, 3, S, S]");
         let (grid, side) = (height / self.patch_size, self.patch_size);
-        let pixels = image
-            .view([batch, 3, grid, side, grid, side])
-            .permute([0, 2, 4, 1, 3, 5])
-            .flatten(1, 2)
-            .flatten(2, 4);
-        let mut x = pixels.linear(
-            &w[self.patch_weight].flatten(1, 3),
-            Some(&w[self.patch_bias]),
-        );
+        let pixels =
+            image.view([batch, 3, grid, side, grid, side]).permute([0, 2, 4, 1, 3, 5]).flatten(1, 2).flatten(2, 4);
+        let mut x = pixels.linear(&w[self.patch_weight].flatten(1, 3), Some(&w[self.patch_bias]));
         if let Some(hidden) = hidden {
             x = w[self.mask_token].where_self(&hidden.unsqueeze(-1), &x);
         }

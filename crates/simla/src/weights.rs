@@ -40,9 +40,7 @@ impl Init {
             Self::TruncatedNormal(std) => {
                 // The inverse distribution function of a uniform draw between the two cuts.
                 const CUT: f64 = 2.0;
-                let edge = Tensor::from(CUT * std::f64::consts::FRAC_1_SQRT_2)
-                    .erf()
-                    .double_value(&[]);
+                let edge = Tensor::from(CUT * std::f64::consts::FRAC_1_SQRT_2).erf().double_value(&[]);
                 into.uniform_(-edge, edge).erfinv() * (std * std::f64::consts::SQRT_2)
             }
         }
@@ -108,18 +106,8 @@ impl Layout {
     }
 
     fn push(&mut self, names: Vec<String>, shape: Vec<i64>, init: Init, precise: bool) -> Leaf {
-        let mut spec = LeafSpec {
-            names,
-            shape,
-            init,
-            precise,
-            start: 0,
-        };
-        let end = if spec.is_matrix() {
-            &mut self.matrices
-        } else {
-            &mut self.vectors
-        };
+        let mut spec = LeafSpec { names, shape, init, precise, start: 0 };
+        let end = if spec.is_matrix() { &mut self.matrices } else { &mut self.vectors };
         spec.start = *end;
         *end += (spec.numel() + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
         self.leaves.push(spec);
@@ -154,14 +142,8 @@ impl Flat {
     }
 
     fn view(&self, leaf: &LeafSpec) -> Tensor {
-        let buffer = if leaf.is_matrix() {
-            &self.matrices
-        } else {
-            &self.vectors
-        };
-        buffer
-            .narrow(0, leaf.start, leaf.numel())
-            .view(leaf.shape.as_slice())
+        let buffer = if leaf.is_matrix() { &self.matrices } else { &self.vectors };
+        buffer.narrow(0, leaf.start, leaf.numel()).view(leaf.shape.as_slice())
     }
 
     /// Every parameter under its published name, as views of the buffers.
@@ -188,11 +170,7 @@ pub enum WeightsError {
     #[error("tensor {0} is missing")]
     Missing(String),
     #[error("tensor {name} has shape {found:?}, expected {expected:?}")]
-    Shape {
-        name: String,
-        found: Vec<i64>,
-        expected: Vec<i64>,
-    },
+    Shape { name: String, found: Vec<i64>, expected: Vec<i64> },
     #[error("queue_ptr is {found}, expected a slot of a queue of {size}")]
     Pointer { found: i64, size: i64 },
     #[error("tensor {0} holds values that are not finite")]
@@ -248,14 +226,7 @@ impl Weights {
                 source.view(leaf).detach().set_requires_grad(trainable)
             })
             .collect();
-        Self {
-            layout: layout.clone(),
-            master,
-            copies,
-            leaves,
-            trainable,
-            segments: None,
-        }
+        Self { layout: layout.clone(), master, copies, leaves, trainable, segments: None }
     }
 
     pub fn layout(&self) -> &Layout {
@@ -268,9 +239,7 @@ impl Weights {
 
     /// The type in which products run.
     pub fn kind(&self) -> Kind {
-        self.copies
-            .as_ref()
-            .map_or(Kind::Float, |copies| copies.matrices.kind())
+        self.copies.as_ref().map_or(Kind::Float, |copies| copies.matrices.kind())
     }
 
     /// From now on the activations of layers are computed again in the backward pass instead of being kept.
@@ -294,9 +263,7 @@ impl Weights {
 
     /// Whether every parameter is a number. (A norm that overflows is that of no usable model either.)
     pub fn is_finite(&self) -> bool {
-        [&self.master.matrices, &self.master.vectors]
-            .iter()
-            .all(|buffer| buffer.norm().double_value(&[]).is_finite())
+        [&self.master.matrices, &self.master.vectors].iter().all(|buffer| buffer.norm().double_value(&[]).is_finite())
     }
 
     /// Brings the copies in the compute type up to date. Graphs of the values before end here.
@@ -317,10 +284,7 @@ impl Weights {
     pub fn average(&mut self, online: &Weights, momentum: f64) {
         no_grad(|| {
             let ours = self.master.buffers();
-            for (average, value) in ours
-                .into_iter()
-                .zip([&online.master.matrices, &online.master.vectors])
-            {
+            for (average, value) in ours.into_iter().zip([&online.master.matrices, &online.master.vectors]) {
                 let _ = average.lerp_(&value.narrow(0, 0, average.size()[0]), 1.0 - momentum);
             }
         });
@@ -345,9 +309,7 @@ impl Weights {
         let mut found = Vec::with_capacity(named.len());
         for (name, target) in &named {
             let name = rename(name);
-            let value = source
-                .get(&name)
-                .ok_or_else(|| WeightsError::Missing(name.clone()))?;
+            let value = source.get(&name).ok_or_else(|| WeightsError::Missing(name.clone()))?;
             check(&name, value, &target.size())?;
             found.push((target, value));
         }
@@ -372,11 +334,7 @@ impl Weights {
 /// [`WeightsError::Shape`] or [`WeightsError::NotFinite`].
 pub fn check(name: &str, value: &Tensor, expected: &[i64]) -> Result<(), WeightsError> {
     if value.size() != expected {
-        return Err(WeightsError::Shape {
-            name: name.into(),
-            found: value.size(),
-            expected: expected.into(),
-        });
+        return Err(WeightsError::Shape { name: name.into(), found: value.size(), expected: expected.into() });
     }
     if value.is_floating_point() && value.isfinite().all().int64_value(&[]) == 0 {
         return Err(WeightsError::NotFinite(name.into()));
@@ -394,11 +352,7 @@ fn accumulate(sum: &Tensor, gradient: &Tensor) {
         return;
     }
     let at_once = (ELEMENTS * rows / sum.numel() as i64).max(1);
-    for (mut sum, gradient) in sum
-        .split(at_once, 0)
-        .into_iter()
-        .zip(gradient.split(at_once, 0))
-    {
+    for (mut sum, gradient) in sum.split(at_once, 0).into_iter().zip(gradient.split(at_once, 0)) {
         let _ = sum.g_add_(&gradient);
     }
 }
@@ -446,12 +400,7 @@ impl Gradients {
         let inputs: Vec<&Tensor> = weights.leaves().iter().chain(leaves).collect();
         let mut gradients = Tensor::run_backward(&[loss], &inputs, false, false).into_iter();
         no_grad(|| {
-            for ((leaf, touched), gradient) in self
-                .layout
-                .leaves
-                .iter()
-                .zip(&mut self.touched)
-                .zip(gradients.by_ref())
+            for ((leaf, touched), gradient) in self.layout.leaves.iter().zip(&mut self.touched).zip(gradients.by_ref())
             {
                 if !gradient.defined() {
                     continue;

@@ -42,24 +42,15 @@ fn read(path: PathBuf) -> Tensors {
         let shape: Vec<i64> = view.shape().iter().map(|&n| n as i64).collect();
         Tensor::from_data_size(view.data(), &shape, kind(view.dtype()))
     };
-    file.tensors()
-        .iter()
-        .map(|(name, view)| (name.clone(), tensor(view)))
-        .collect()
+    file.tensors().iter().map(|(name, view)| (name.clone(), tensor(view))).collect()
 }
 
 impl Case {
     fn open() -> Self {
-        let default =
-            PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/pretrain-step");
+        let default = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/pretrain-step");
         let dir = std::env::var_os("SIMLA_PARITY_DIR").map_or(default, PathBuf::from);
-        let json: Value =
-            serde_json::from_slice(&fs::read(dir.join("config.json")).unwrap()).unwrap();
-        let int = |name: &str| {
-            json[name]
-                .as_i64()
-                .unwrap_or_else(|| panic!("config.json: {name}"))
-        };
+        let json: Value = serde_json::from_slice(&fs::read(dir.join("config.json")).unwrap()).unwrap();
+        let int = |name: &str| json[name].as_i64().unwrap_or_else(|| panic!("config.json: {name}"));
         let float = |value: &Value| value.as_f64().unwrap();
         let config = ModelConfig {
             image_size: int("image_size"),
@@ -80,12 +71,7 @@ impl Case {
             temperature: float(&json["temperature"]),
             keywords: int("keywords"),
             dropout: float(&json["dropout"]),
-            special: SpecialIds {
-                pad: int("pad_id"),
-                cls: int("cls_id"),
-                sep: int("sep_id"),
-                mask: int("mask_id"),
-            },
+            special: SpecialIds { pad: int("pad_id"), cls: int("cls_id"), sep: int("sep_id"), mask: int("mask_id") },
         };
         let optimizer = &json["optimizer"];
         Self {
@@ -96,12 +82,7 @@ impl Case {
                 weight_decay: float(&optimizer["weight_decay"]),
             },
             lr: float(&optimizer["lr"]),
-            alphas: json["alpha"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(float)
-                .collect(),
+            alphas: json["alpha"].as_array().unwrap().iter().map(float).collect(),
             weights: read(dir.join("weights.safetensors")),
             inputs: read(dir.join("inputs.safetensors")),
             outputs: read(dir.join("outputs.safetensors")),
@@ -110,13 +91,10 @@ impl Case {
 
     fn inputs(&self, step: usize, device: Device) -> Inputs {
         let get = |name: &str| self.inputs[&format!("step{step}.{name}")].to(device);
-        let host = |name: &str| -> Vec<i64> {
-            Vec::try_from(get(name).to(Device::Cpu).flatten(0, -1)).unwrap()
-        };
+        let host = |name: &str| -> Vec<i64> { Vec::try_from(get(name).to(Device::Cpu).flatten(0, -1)).unwrap() };
         let labels = host("mlm_labels");
         let words: Vec<bool> = labels.iter().map(|&label| label != -100).collect();
-        let patches: Vec<bool> =
-            Vec::try_from(get("masked_patches").to(Device::Cpu).flatten(0, -1)).unwrap();
+        let patches: Vec<bool> = Vec::try_from(get("masked_patches").to(Device::Cpu).flatten(0, -1)).unwrap();
         let length = get("ids").size()[1] as usize;
         Inputs {
             image: get("image"),
@@ -127,10 +105,7 @@ impl Case {
             word_labels: get("mlm_labels").masked_select(&get("mlm_labels").ne(-100)),
             patches: Masked::new(&patches, self.config.patches() as usize, device),
             patch_labels: Some(get("visual_labels")),
-            negatives: Negatives::Given {
-                image: get("neg_image"),
-                text: get("neg_text"),
-            },
+            negatives: Negatives::Given { image: get("neg_image"), text: get("neg_text") },
             image_ids: None,
         }
     }
@@ -142,33 +117,17 @@ struct Differences(Vec<String>);
 
 impl Differences {
     /// Largest difference against the larger of `relative` x the reference's largest value and `absolute`.
-    fn compare(
-        &mut self,
-        name: &str,
-        ours: &Tensor,
-        reference: &Tensor,
-        relative: f64,
-        absolute: f64,
-    ) {
+    fn compare(&mut self, name: &str, ours: &Tensor, reference: &Tensor, relative: f64, absolute: f64) {
         let ours = ours.detach().to(Device::Cpu);
         if ours.size() != reference.size() {
-            self.0.push(format!(
-                "{name}: shape {:?}, reference {:?}",
-                ours.size(),
-                reference.size()
-            ));
+            self.0.push(format!("{name}: shape {:?}, reference {:?}", ours.size(), reference.size()));
             return;
         }
         let double = |x: &Tensor| x.to_kind(Kind::Double);
-        let difference = (double(&ours) - double(reference))
-            .abs()
-            .max()
-            .double_value(&[]);
+        let difference = (double(&ours) - double(reference)).abs().max().double_value(&[]);
         let allowed = (double(reference).abs().max().double_value(&[]) * relative).max(absolute);
         if difference.is_nan() || difference > allowed {
-            self.0.push(format!(
-                "{name}: differs by {difference:.3e}, allowed {allowed:.3e}"
-            ));
+            self.0.push(format!("{name}: differs by {difference:.3e}, allowed {allowed:.3e}"));
         }
     }
 }
@@ -203,21 +162,13 @@ fn agree_with_the_reference(recompute: bool) {
         model.begin_step();
         let (_, mim_logits) = no_grad(|| model.reconstruct(&b, alpha));
         let text_embeds = no_grad(|| {
-            let bias = Tensor::zeros(b.mask.size(), (Kind::Float, device))
-                .masked_fill(&b.mask.eq(0), f64::NEG_INFINITY);
+            let bias =
+                Tensor::zeros(b.mask.size(), (Kind::Float, device)).masked_fill(&b.mask.eq(0), f64::NEG_INFINITY);
             let words = model.towers.text.embed_words(&model.online, &b.ids, 0.0);
-            model.towers.text_embeds(
-                &model.online,
-                &words,
-                &bias.unsqueeze(1).unsqueeze(1),
-                Rows::All,
-                0.0,
-            )
+            model.towers.text_embeds(&model.online, &words, &bias.unsqueeze(1).unsqueeze(1), Rows::All, 0.0)
         });
         let (losses, seen) = model.step(&b, alpha, Objectives::default(), &mut gradients);
-        model
-            .queues
-            .push(&seen.image_feat_m, &seen.text_feat_m, None);
+        model.queues.push(&seen.image_feat_m, &seen.text_feat_m, None);
 
         // The reference's order: matched pairs, wrong images, wrong texts.
         let itm = seen.itm_logits.unwrap().chunk(3, 0);
@@ -239,22 +190,10 @@ fn agree_with_the_reference(recompute: bool) {
             ("keyword_logits", &keywords.logits),
         ];
         for (name, ours) in activations {
-            differences.compare(
-                &format!("step {step}: {name}"),
-                ours,
-                reference(name),
-                1e-5,
-                1e-6,
-            );
+            differences.compare(&format!("step {step}: {name}"), ours, reference(name), 1e-5, 1e-6);
         }
         let cls_row = reference("keyword_attention").select(2, 0);
-        differences.compare(
-            &format!("step {step}: keyword_attention"),
-            &keywords.attention,
-            &cls_row,
-            1e-5,
-            1e-6,
-        );
+        differences.compare(&format!("step {step}: keyword_attention"), &keywords.attention, &cls_row, 1e-5, 1e-6);
         for (name, loss) in losses.named() {
             differences.compare(
                 &format!("step {step}: loss {name}"),
@@ -267,28 +206,12 @@ fn agree_with_the_reference(recompute: bool) {
         let named = gradients.named();
         let prefix = format!("step{step}.grad.");
         let mut compared = 0;
-        for (name, expected) in case
-            .outputs
-            .iter()
-            .filter_map(|(name, t)| Some((name.strip_prefix(&prefix)?, t)))
-        {
-            let ours = named
-                .get(name)
-                .unwrap_or_else(|| panic!("no gradient of {name}"));
-            differences.compare(
-                &format!("step {step}: gradient {name}"),
-                ours,
-                expected,
-                1e-4,
-                1e-6,
-            );
+        for (name, expected) in case.outputs.iter().filter_map(|(name, t)| Some((name.strip_prefix(&prefix)?, t))) {
+            let ours = named.get(name).unwrap_or_else(|| panic!("no gradient of {name}"));
+            differences.compare(&format!("step {step}: gradient {name}"), ours, expected, 1e-4, 1e-6);
             compared += 1;
         }
-        assert_eq!(
-            compared,
-            named.len(),
-            "every parameter has a gradient in the reference"
-        );
+        assert_eq!(compared, named.len(), "every parameter has a gradient in the reference");
         optimizer.step(&mut model.online, &mut gradients, case.lr, 1.0);
     }
 
@@ -297,14 +220,8 @@ fn agree_with_the_reference(recompute: bool) {
     const ROUNDING: f64 = 1e-7;
     let named = model.named();
     let mut compared = 0;
-    for (name, expected) in case
-        .outputs
-        .iter()
-        .filter_map(|(name, t)| Some((name.strip_prefix("after.")?, t)))
-    {
-        let ours = named
-            .get(name)
-            .unwrap_or_else(|| panic!("no tensor {name}"));
+    for (name, expected) in case.outputs.iter().filter_map(|(name, t)| Some((name.strip_prefix("after.")?, t))) {
+        let ours = named.get(name).unwrap_or_else(|| panic!("no tensor {name}"));
         let (mut ours, mut expected) = (ours.to(Device::Cpu).detach().copy(), expected.copy());
         for step in 0..case.alphas.len() {
             let Some(gradient) = case.outputs.get(&format!("step{step}.grad.{name}")) else {
@@ -325,15 +242,6 @@ fn agree_with_the_reference(recompute: bool) {
         differences.compare(&format!("after: {name}"), &ours, &expected, 1e-4, 1e-6);
         compared += 1;
     }
-    assert_eq!(
-        compared,
-        named.len(),
-        "every tensor of ours is in the reference"
-    );
-    assert!(
-        differences.0.is_empty(),
-        "{} differences:\n{}",
-        differences.0.len(),
-        differences.0.join("\n")
-    );
+    assert_eq!(compared, named.len(), "every tensor of ours is in the reference");
+    assert!(differences.0.is_empty(), "{} differences:\n{}", differences.0.len(), differences.0.join("\n"));
 }

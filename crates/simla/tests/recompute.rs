@@ -14,12 +14,7 @@ const BATCH: i64 = 3;
 const TOKENS: i64 = 5;
 
 fn config() -> ModelConfig {
-    let special = SpecialIds {
-        pad: 0,
-        cls: 1,
-        sep: 2,
-        mask: 3,
-    };
+    let special = SpecialIds { pad: 0, cls: 1, sep: 2, mask: 3 };
     ModelConfig {
         image_size: 32,
         patch_size: 8,
@@ -43,20 +38,14 @@ fn inputs(c: &ModelConfig) -> Inputs {
     let patches = Masked::new(&patches, c.patches() as usize, device);
     let visual = Tensor::randint(c.visual_vocab, [BATCH, c.patches()], (Kind::Int64, device));
     Inputs {
-        image: Tensor::randn(
-            [BATCH, 3, c.image_size, c.image_size],
-            (Kind::Float, device),
-        ),
+        image: Tensor::randn([BATCH, 3, c.image_size, c.image_size], (Kind::Float, device)),
         mask: ids.ne(c.special.pad).to_kind(Kind::Int64),
         mlm_ids: ids.masked_fill(&hidden, c.special.mask),
         word_labels: words.pick(&ids),
         patch_labels: Some(patches.pick(&visual)),
         words,
         patches,
-        negatives: Negatives::Given {
-            image: integers(&[1, 2, 0]),
-            text: integers(&[2, 0, 1]),
-        },
+        negatives: Negatives::Given { image: integers(&[1, 2, 0]), text: integers(&[2, 0, 1]) },
         image_ids: None,
         ids,
     }
@@ -82,9 +71,6 @@ fn layers_that_are_computed_again_draw_the_same_and_give_the_same_gradients() {
     for (name, kept) in kept {
         let apart = (&again[&name] - &kept).abs().max().double_value(&[]);
         let largest = kept.abs().max().double_value(&[]);
-        assert!(
-            apart <= 1e-5 * largest + 1e-7,
-            "{name}: {apart} of {largest}"
-        );
+        assert!(apart <= 1e-5 * largest + 1e-7, "{name}: {apart} of {largest}");
     }
 }

@@ -30,12 +30,7 @@ impl Regression {
     fn new(bad: &[u64]) -> Self {
         let mut layout = Layout::default();
         let a = layout.leaf("a", &[NUMBERS, 1], Init::Constant(0.5));
-        Self {
-            weights: Weights::new(&layout, Kind::Float, Device::Cpu, true),
-            a,
-            bad: bad.to_vec(),
-            ended: vec![],
-        }
+        Self { weights: Weights::new(&layout, Kind::Float, Device::Cpu, true), a, bad: bad.to_vec(), ended: vec![] }
     }
 
     fn a(&self) -> Vec<f32> {
@@ -57,21 +52,14 @@ impl Task for Regression {
     }
 
     fn backward(&mut self, batch: &Batch, at: At, gradients: &mut Gradients) -> Scores {
-        let x = Tensor::from_slice(&batch.ids)
-            .view([batch.size as i64, NUMBERS])
-            .to_kind(Kind::Float);
-        let loss = (x.matmul(&self.weights[self.a]) - 1.0)
-            .square()
-            .mean(Kind::Float);
+        let x = Tensor::from_slice(&batch.ids).view([batch.size as i64, NUMBERS]).to_kind(Kind::Float);
+        let loss = (x.matmul(&self.weights[self.a]) - 1.0).square().mean(Kind::Float);
         let loss = match self.bad.contains(&at.step) {
             true => loss * f64::NAN,
             false => loss,
         };
         gradients.backward(&loss, &self.weights);
-        Scores {
-            losses: vec![("squares", loss.detach())],
-            others: vec![("rows", Tensor::from(batch.size as i64))],
-        }
+        Scores { losses: vec![("squares", loss.detach())], others: vec![("rows", Tensor::from(batch.size as i64))] }
     }
 
     fn end_step(&mut self, applied: bool) {
@@ -96,11 +84,7 @@ struct Notes {
 }
 
 impl Observer<Regression> for Notes {
-    fn stepped(
-        &mut self,
-        _: &mut Regression,
-        record: &mut StepRecord,
-    ) -> Result<Option<f64>, String> {
+    fn stepped(&mut self, _: &mut Regression, record: &mut StepRecord) -> Result<Option<f64>, String> {
         self.records.push(record.clone());
         Ok(None)
     }
@@ -116,10 +100,7 @@ impl Observer<Regression> for Notes {
 
 /// Rows of a batch are functions of its number and their own.
 fn batch(number: u64, rows: std::ops::Range<i64>) -> Batch {
-    let ids = rows
-        .clone()
-        .flat_map(|row| [row + 1, number as i64 - row, 2])
-        .collect();
+    let ids = rows.clone().flat_map(|row| [row + 1, number as i64 - row, 2]).collect();
     let size = rows.count();
     Batch {
         step: number,
@@ -136,9 +117,7 @@ fn batch(number: u64, rows: std::ops::Range<i64>) -> Batch {
         mlm_labels: vec![],
         masked_patches: vec![],
         image_ids: vec![],
-        records: (0..size)
-            .map(|row| format!("batch {number}, row {row}"))
-            .collect(),
+        records: (0..size).map(|row| format!("batch {number}, row {row}")).collect(),
     }
 }
 
@@ -148,13 +127,7 @@ fn plan(steps: u64) -> Plan {
         steps,
         steps_per_epoch: 4,
         accumulate: 1,
-        schedule: Schedule {
-            lr: 0.1,
-            warmup_lr: 0.01,
-            min_lr: 0.01,
-            warmup_steps: 2,
-            steps,
-        },
+        schedule: Schedule { lr: 0.1, warmup_lr: 0.01, min_lr: 0.01, warmup_steps: 2, steps },
         clip_norm: 0.0,
         max_bad_steps: 3,
         save_every_steps: 0,
@@ -171,63 +144,32 @@ struct Run {
 
 /// Trains in `folder`, from its last checkpoint where there is one, on micro-batches of these `rows` each step.
 fn train(folder: &Path, mut task: Regression, plan: Plan, rows: &[(i64, i64)]) -> Run {
-    let plan = Plan {
-        accumulate: rows.len() as u64,
-        ..plan
-    };
+    let plan = Plan { accumulate: rows.len() as u64, ..plan };
     let resume = Checkpoint::open(folder).ok();
     let config = AdamWConfig::default();
     let mut trainer = Trainer::new(&mut task, config, plan, folder, resume.as_ref()).unwrap();
     let first = trainer.step();
     let mut batches = (first..).flat_map(|number| {
-        let of_step = rows
-            .iter()
-            .map(move |rows| Ok::<_, LoadError>(batch(number, rows.0..rows.1)));
+        let of_step = rows.iter().map(move |rows| Ok::<_, LoadError>(batch(number, rows.0..rows.1)));
         of_step.collect::<Vec<_>>()
     });
     let mut notes = Notes::default();
     let stop = AtomicBool::new(false);
     let ending = trainer.run(&mut task, &mut batches, &mut notes, &stop);
-    Run {
-        task,
-        notes,
-        ending,
-    }
+    Run { task, notes, ending }
 }
 
 #[test]
 fn accumulated_batches_step_as_one_batch_of_all_their_rows() {
     let folder = tempfile::tempdir().unwrap();
-    let one = train(
-        &folder.path().join("one"),
-        Regression::new(&[]),
-        plan(5),
-        &[(0, 6)],
-    );
+    let one = train(&folder.path().join("one"), Regression::new(&[]), plan(5), &[(0, 6)]);
     let rows = [(0, 2), (2, 4), (4, 6)];
-    let three = train(
-        &folder.path().join("three"),
-        Regression::new(&[]),
-        plan(5),
-        &rows,
-    );
+    let three = train(&folder.path().join("three"), Regression::new(&[]), plan(5), &rows);
     for (one, three) in one.notes.records.iter().zip(&three.notes.records) {
         let close = |a: f64, b: f64| (a - b).abs() <= 1e-5 * a.abs();
-        assert!(
-            close(one.loss, three.loss),
-            "{} against {}",
-            one.loss,
-            three.loss
-        );
-        assert!(
-            close(one.grad_norm, three.grad_norm),
-            "{one:?} against {three:?}"
-        );
-        assert_eq!(
-            (one.scores["rows"], three.scores["rows"]),
-            (6.0, 2.0),
-            "means of micro-batches"
-        );
+        assert!(close(one.loss, three.loss), "{} against {}", one.loss, three.loss);
+        assert!(close(one.grad_norm, three.grad_norm), "{one:?} against {three:?}");
+        assert_eq!((one.scores["rows"], three.scores["rows"]), (6.0, 2.0), "means of micro-batches");
         assert_eq!((one.lr, one.epoch), (three.lr, three.epoch));
     }
     assert_eq!(three.task.ended, [true; 5], "a step ends once");
@@ -240,29 +182,18 @@ fn accumulated_batches_step_as_one_batch_of_all_their_rows() {
 fn a_gradient_above_the_limit_is_scaled_to_it_and_one_below_is_left() {
     let first_moment = |clip_norm: f64| {
         let folder = tempfile::tempdir().unwrap();
-        let plan = Plan {
-            clip_norm,
-            ..plan(1)
-        };
+        let plan = Plan { clip_norm, ..plan(1) };
         let run = train(folder.path(), Regression::new(&[]), plan, &[(0, 4)]);
         run.ending.unwrap();
         let checkpoint = Checkpoint::open(folder.path()).unwrap();
-        let moment = checkpoint.optimizer().unwrap()["exp_avg.a"]
-            .norm()
-            .double_value(&[]);
+        let moment = checkpoint.optimizer().unwrap()["exp_avg.a"].norm().double_value(&[]);
         // After one step the first moment is (1 - beta1) times the gradient.
         (moment / 0.1, run.notes.records[0].grad_norm)
     };
     let (whole, norm) = first_moment(0.0);
-    assert!(
-        (whole - norm).abs() < 1e-4 * norm && norm > 1.0,
-        "{whole} and {norm}"
-    );
+    assert!((whole - norm).abs() < 1e-4 * norm && norm > 1.0, "{whole} and {norm}");
     let (clipped, before) = first_moment(0.25);
-    assert!(
-        (clipped - 0.25).abs() < 1e-5 && before == norm,
-        "{clipped} of {before}"
-    );
+    assert!((clipped - 0.25).abs() < 1e-5 && before == norm, "{clipped} of {before}");
     let (left, _) = first_moment(2.0 * norm);
     assert!((left - norm).abs() < 1e-4 * norm);
 }
@@ -270,63 +201,30 @@ fn a_gradient_above_the_limit_is_scaled_to_it_and_one_below_is_left() {
 #[test]
 fn a_bad_step_changes_nothing_but_the_log() {
     let folder = tempfile::tempdir().unwrap();
-    let run = train(
-        folder.path(),
-        Regression::new(&[2, 5]),
-        plan(6),
-        &[(0, 2), (2, 4)],
-    );
-    assert!(
-        matches!(run.ending, Ok(Ending::Finished)),
-        "{:?}",
-        run.ending
-    );
+    let run = train(folder.path(), Regression::new(&[2, 5]), plan(6), &[(0, 2), (2, 4)]);
+    assert!(matches!(run.ending, Ok(Ending::Finished)), "{:?}", run.ending);
     assert_eq!(run.task.ended, [true, true, false, true, true, false]);
     // Both micro-batches of the step.
     let named = |row| format!("batch 2, row {row}");
     let records: Vec<String> = [0, 1, 0, 1].map(named).into();
     assert_eq!(run.notes.skipped[0], (3, records));
     assert_eq!(run.notes.skipped[1].0, 6);
-    assert_eq!(
-        run.notes.saved,
-        [6],
-        "the weights of a run that ends with a bad step are good"
-    );
+    assert_eq!(run.notes.saved, [6], "the weights of a run that ends with a bad step are good");
     let checkpoint = Checkpoint::open(folder.path()).unwrap();
     let steps = checkpoint.optimizer().unwrap()["steps"].int64_value(&[0]);
     assert_eq!(steps, 4, "the optimiser has not seen the bad ones");
-    let reasons: Vec<bool> = run
-        .notes
-        .records
-        .iter()
-        .map(|r| r.skipped.is_some())
-        .collect();
+    let reasons: Vec<bool> = run.notes.records.iter().map(|r| r.skipped.is_some()).collect();
     assert_eq!(reasons, [false, false, true, false, false, true]);
 }
 
 #[test]
 fn too_many_bad_steps_end_the_run_and_leave_what_was_saved_before() {
     let folder = tempfile::tempdir().unwrap();
-    let every_step = Plan {
-        save_every_steps: 1,
-        ..plan(20)
-    };
-    let run = train(
-        folder.path(),
-        Regression::new(&[4, 6, 7, 8]),
-        every_step.clone(),
-        &[(0, 2)],
-    );
+    let every_step = Plan { save_every_steps: 1, ..plan(20) };
+    let run = train(folder.path(), Regression::new(&[4, 6, 7, 8]), every_step.clone(), &[(0, 2)]);
     let error = run.ending.unwrap_err();
-    assert!(
-        matches!(error, TrainError::BadSteps { count: 3, step: 9 }),
-        "{error}"
-    );
-    assert_eq!(
-        run.notes.saved,
-        [1, 2, 3, 4, 6],
-        "nothing is saved while steps go wrong"
-    );
+    assert!(matches!(error, TrainError::BadSteps { count: 3, step: 9 }), "{error}");
+    assert_eq!(run.notes.saved, [1, 2, 3, 4, 6], "nothing is saved while steps go wrong");
     let again = train(folder.path(), Regression::new(&[]), every_step, &[(0, 2)]);
     assert!(matches!(again.ending, Ok(Ending::Finished)));
     assert_eq!(again.notes.records[0].step, 7);
@@ -336,29 +234,13 @@ fn too_many_bad_steps_end_the_run_and_leave_what_was_saved_before() {
 fn a_run_in_two_parts_is_bit_for_bit_the_run_in_one() {
     let folder = tempfile::tempdir().unwrap();
     let rows = [(0, 3), (3, 6)];
-    let whole = train(
-        &folder.path().join("whole"),
-        Regression::new(&[]),
-        plan(9),
-        &rows,
-    );
+    let whole = train(&folder.path().join("whole"), Regression::new(&[]), plan(9), &rows);
     let parts = folder.path().join("parts");
     // The schedule is that of the whole run.
-    let first = Plan {
-        steps: 4,
-        ..plan(9)
-    };
-    train(&parts, Regression::new(&[]), first, &rows)
-        .ending
-        .unwrap();
+    let first = Plan { steps: 4, ..plan(9) };
+    train(&parts, Regression::new(&[]), first, &rows).ending.unwrap();
     let second = train(&parts, Regression::new(&[]), plan(9), &rows);
-    let losses = |run: &Run| {
-        run.notes
-            .records
-            .iter()
-            .map(|r| r.loss.to_bits())
-            .collect::<Vec<_>>()
-    };
+    let losses = |run: &Run| run.notes.records.iter().map(|r| r.loss.to_bits()).collect::<Vec<_>>();
     assert_eq!(losses(&whole)[4..], losses(&second));
     assert_eq!(whole.task.a(), second.task.a());
 }

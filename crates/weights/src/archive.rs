@@ -22,29 +22,17 @@ use crate::tensor::{DType, Tensor};
 /// A [`ReadError`] that names the file and what is wrong with it, within a second and in memory bounded by `limits`,
 /// however hostile the file.
 pub fn read(path: &Path, limits: &Limits) -> Result<Archive, ReadError> {
-    let error = |fault| ReadError {
-        path: path.to_owned(),
-        fault,
-    };
+    let error = |fault| ReadError { path: path.to_owned(), fault };
     let open = || -> Result<Archive, Fault> {
         let file = File::open(path)?;
         if !file.metadata()?.is_file() {
-            return Err(Fault::UnknownFormat {
-                found: "a folder or device".into(),
-            });
+            return Err(Fault::UnknownFormat { found: "a folder or device".into() });
         }
         let length = file.metadata()?.len();
         let contents = format::parse(&file, limits)?;
         let holds_tensor = flatten::holds_tensor(&contents.graph);
         let file = Mutex::new(file);
-        Ok(Archive {
-            path: path.to_owned(),
-            file,
-            length,
-            contents,
-            holds_tensor,
-            names: limits.names,
-        })
+        Ok(Archive { path: path.to_owned(), file, length, contents, holds_tensor, names: limits.names })
     };
     open().map_err(error)
 }
@@ -69,10 +57,7 @@ impl Archive {
 
     /// The outermost value.
     pub fn root(&self) -> Node<'_> {
-        Node {
-            archive: self,
-            id: self.contents.root,
-        }
+        Node { archive: self, id: self.contents.root }
     }
 
     /// Every tensor of the file by its dotted name, see [`Node::tensors`].
@@ -84,25 +69,15 @@ impl Archive {
     }
 
     fn error(&self, fault: Fault) -> ReadError {
-        ReadError {
-            path: self.path.clone(),
-            fault,
-        }
+        ReadError { path: self.path.clone(), fault }
     }
 
     /// Refuses tensors that are far larger than the file: broadcast or named a thousand times.
     pub(crate) fn check_size(&self, what: &str, bytes: u64) -> Result<(), Fault> {
-        let limit = self
-            .length
-            .saturating_mul(SHARING)
-            .saturating_add(SHARING_FLOOR);
+        let limit = self.length.saturating_mul(SHARING).saturating_add(SHARING_FLOOR);
         match bytes <= limit {
             true => Ok(()),
-            false => Err(Fault::limit(
-                format!("the size of {what} in bytes"),
-                bytes,
-                limit,
-            )),
+            false => Err(Fault::limit(format!("the size of {what} in bytes"), bytes, limit)),
         }
     }
 
@@ -111,9 +86,7 @@ impl Archive {
         let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
         file.seek(SeekFrom::Start(offset))?;
         let mut bytes = Vec::new();
-        bytes
-            .try_reserve_exact(length as usize)
-            .map_err(|error| Fault::Io(std::io::Error::other(error)))?;
+        bytes.try_reserve_exact(length as usize).map_err(|error| Fault::Io(std::io::Error::other(error)))?;
         (&mut *file).take(length).read_to_end(&mut bytes)?;
         if (bytes.len() as u64) < length {
             return Err(Fault::truncated("a tensor", length, bytes.len() as u64));
@@ -145,10 +118,7 @@ impl<'a> Node<'a> {
     }
 
     fn at(self, id: Id) -> Self {
-        Self {
-            archive: self.archive,
-            id,
-        }
+        Self { archive: self.archive, id }
     }
 
     /// What it is, for messages: "a dict", "a string", ...
@@ -158,21 +128,12 @@ impl<'a> Node<'a> {
 
     /// The value of `key`: an entry of a dict, an attribute or entry of an object.
     pub fn get(self, key: &str) -> Option<Self> {
-        self.entries()
-            .into_iter()
-            .rev()
-            .find(|(k, _)| k.as_str() == Some(key))
-            .map(|(_, value)| value)
+        self.entries().into_iter().rev().find(|(k, _)| k.as_str() == Some(key)).map(|(_, value)| value)
     }
 
     /// The entries of a dict, or the attributes and entries of an object, in the file's order; otherwise none.
     pub fn entries(self) -> Vec<(Self, Self)> {
-        let pairs = |entries: &[(Id, Id)]| {
-            entries
-                .iter()
-                .map(|&(k, v)| (self.at(k), self.at(v)))
-                .collect()
-        };
+        let pairs = |entries: &[(Id, Id)]| entries.iter().map(|&(k, v)| (self.at(k), self.at(v))).collect();
         match self.value() {
             Value::Dict(entries) => pairs(entries),
             Value::Object(object) => {
@@ -233,12 +194,9 @@ impl<'a> Node<'a> {
     /// Module and name of the class, when it is an object.
     pub fn class(self) -> Option<(&'a str, &'a str)> {
         match self.value() {
-            Value::Object(object) => self
-                .archive
-                .contents
-                .graph
-                .class(object.class)
-                .map(|class| (&*class.module, &*class.name)),
+            Value::Object(object) => {
+                self.archive.contents.graph.class(object.class).map(|class| (&*class.module, &*class.name))
+            }
             _ => None,
         }
     }
@@ -246,10 +204,7 @@ impl<'a> Node<'a> {
     /// The tensor, when it is one.
     pub fn as_tensor(self) -> Option<TensorRef<'a>> {
         match self.value() {
-            Value::Tensor(header) => Some(TensorRef {
-                archive: self.archive,
-                header,
-            }),
+            Value::Tensor(header) => Some(TensorRef { archive: self.archive, header }),
             _ => None,
         }
     }
@@ -261,20 +216,8 @@ impl<'a> Node<'a> {
     /// When two tensors have the same name, when tensors are nested or repeated beyond the limits, or when they
     /// together are far larger than the file.
     pub fn tensors(self) -> Result<BTreeMap<String, TensorRef<'a>>, ReadError> {
-        let tensors =
-            flatten::tensors(self.archive, self.id).map_err(|fault| self.archive.error(fault))?;
-        Ok(tensors
-            .into_iter()
-            .map(|(name, header)| {
-                (
-                    name,
-                    TensorRef {
-                        archive: self.archive,
-                        header,
-                    },
-                )
-            })
-            .collect())
+        let tensors = flatten::tensors(self.archive, self.id).map_err(|fault| self.archive.error(fault))?;
+        Ok(tensors.into_iter().map(|(name, header)| (name, TensorRef { archive: self.archive, header })).collect())
     }
 }
 
@@ -299,22 +242,13 @@ impl<'a> TensorRef<'a> {
 
     /// Size of each dimension; empty for a scalar.
     pub fn shape(&self) -> Vec<usize> {
-        self.header
-            .shape
-            .iter()
-            .map(|&size| size as usize)
-            .collect()
+        self.header.shape.iter().map(|&size| size as usize).collect()
     }
 
     /// What tells this tensor from the others of its file: equal for two names of the same elements (tied weights).
     pub fn identity(&self) -> impl Eq + std::hash::Hash + use<'a> {
         let header = self.header;
-        (
-            header.storage,
-            header.offset,
-            &header.shape[..],
-            &header.strides[..],
-        )
+        (header.storage, header.offset, &header.shape[..], &header.strides[..])
     }
 
     /// Whether two names mean the same elements (tied weights).
@@ -336,35 +270,19 @@ impl<'a> TensorRef<'a> {
         let place = contents.places[header.storage];
         let storage = &contents.graph.storages()[header.storage];
         let size = header.dtype.size();
-        self.archive
-            .check_size("a tensor", header.elements * size)?;
-        let window = self
-            .archive
-            .bytes(place.offset + header.offset * size, header.span * size)?;
+        self.archive.check_size("a tensor", header.elements * size)?;
+        let window = self.archive.bytes(place.offset + header.offset * size, header.span * size)?;
         if let Some(expected) = place.crc32
             && header.span == storage.elements
             && crc32fast::hash(&window) != expected
         {
-            return Err(Fault::tensor(
-                format!("storage {}", storage.key),
-                "damaged: its checksum is wrong",
-            ));
+            return Err(Fault::tensor(format!("storage {}", storage.key), "damaged: its checksum is wrong"));
         }
-        let mut bytes = if header.is_contiguous() {
-            window
-        } else {
-            gather(header, &window)
-        };
+        let mut bytes = if header.is_contiguous() { window } else { gather(header, &window) };
         if contents.big_endian {
-            bytes
-                .chunks_exact_mut(size as usize)
-                .for_each(<[u8]>::reverse);
+            bytes.chunks_exact_mut(size as usize).for_each(<[u8]>::reverse);
         }
-        Ok(Tensor {
-            dtype: header.dtype,
-            shape: self.shape(),
-            bytes,
-        })
+        Ok(Tensor { dtype: header.dtype, shape: self.shape(), bytes })
     }
 }
 

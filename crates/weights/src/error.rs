@@ -22,9 +22,7 @@ pub enum Fault {
     Io(#[from] io::Error),
 
     /// Neither a torch file (zip or the older stream) nor safetensors.
-    #[error(
-        "not a checkpoint: expected a PyTorch file (.pth, .pt, .bin, .pkl) or safetensors, found {found}"
-    )]
+    #[error("not a checkpoint: expected a PyTorch file (.pth, .pt, .bin, .pkl) or safetensors, found {found}")]
     UnknownFormat {
         /// A description of the first bytes.
         found: String,
@@ -90,32 +88,18 @@ pub enum Fault {
 
 impl Fault {
     pub(crate) fn limit(what: impl Into<String>, value: u64, limit: u64) -> Self {
-        Self::Limit {
-            what: what.into(),
-            value,
-            limit,
-        }
+        Self::Limit { what: what.into(), value, limit }
     }
 
     pub(crate) fn truncated(what: impl Into<String>, wanted: u64, found: u64) -> Self {
-        Self::Truncated {
-            what: what.into(),
-            wanted,
-            found,
-        }
+        Self::Truncated { what: what.into(), wanted, found }
     }
 
     pub(crate) fn entry(name: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self::Entry {
-            name: name.into(),
-            problem: problem.into(),
-        }
+        Self::Entry { name: name.into(), problem: problem.into() }
     }
 
     pub(crate) fn tensor(name: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self::Tensor {
-            name: name.into(),
-            problem: problem.into(),
-        }
+        Self::Tensor { name: name.into(), problem: problem.into() }
     }
 }

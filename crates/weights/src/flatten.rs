@@ -49,18 +49,9 @@ fn children(value: &Value, mut each: impl FnMut(Id)) {
 }
 
 /// The tensors below `root` by their dotted names.
-pub(crate) fn tensors(
-    archive: &Archive,
-    root: Id,
-) -> Result<BTreeMap<String, &TensorHeader>, Fault> {
-    let mut walk = Walk {
-        archive,
-        path: Vec::new(),
-        name: String::new(),
-        steps: 0,
-        bytes: 0,
-        tensors: BTreeMap::new(),
-    };
+pub(crate) fn tensors(archive: &Archive, root: Id) -> Result<BTreeMap<String, &TensorHeader>, Fault> {
+    let mut walk =
+        Walk { archive, path: Vec::new(), name: String::new(), steps: 0, bytes: 0, tensors: BTreeMap::new() };
     walk.visit(root)?;
     Ok(walk.tensors)
 }
@@ -82,11 +73,7 @@ impl<'a> Walk<'a> {
         }
         self.count_step()?;
         if self.path.len() as u64 >= DEPTH {
-            return Err(Fault::limit(
-                "the number of containers around a tensor",
-                DEPTH + 1,
-                DEPTH,
-            ));
+            return Err(Fault::limit("the number of containers around a tensor", DEPTH + 1, DEPTH));
         }
         self.path.push(id);
         match self.archive.contents.graph.get(id) {
@@ -95,10 +82,7 @@ impl<'a> Walk<'a> {
             Value::Tuple(elements) => self.elements(elements)?,
             Value::Dict(entries) => self.entries(entries)?,
             Value::Object(object) => {
-                match object
-                    .state
-                    .map(|id| (id, self.archive.contents.graph.get(id)))
-                {
+                match object.state.map(|id| (id, self.archive.contents.graph.get(id))) {
                     Some((_, Value::Dict(attributes))) => self.attributes(attributes)?,
                     Some((id, _)) => self.visit(id)?,
                     None => {}
@@ -113,10 +97,7 @@ impl<'a> Walk<'a> {
     }
 
     fn elements(&mut self, elements: &[Id]) -> Result<(), Fault> {
-        elements
-            .iter()
-            .enumerate()
-            .try_for_each(|(i, &element)| self.named(&i.to_string(), element))
+        elements.iter().enumerate().try_for_each(|(i, &element)| self.named(&i.to_string(), element))
     }
 
     fn entries(&mut self, entries: &[(Id, Id)]) -> Result<(), Fault> {
@@ -133,9 +114,7 @@ impl<'a> Walk<'a> {
         let graph = &self.archive.contents.graph;
         for &(key, value) in attributes {
             match (graph.text(key), graph.get(value)) {
-                (Some(name), Value::Dict(entries)) if MODULE_TABLES.contains(&name) => {
-                    self.entries(entries)?
-                }
+                (Some(name), Value::Dict(entries)) if MODULE_TABLES.contains(&name) => self.entries(entries)?,
                 _ => self.entries(&[(key, value)])?,
             }
         }
@@ -146,10 +125,7 @@ impl<'a> Walk<'a> {
         match self.archive.contents.graph.get(key) {
             Value::Text(text) => Ok(text.to_string()),
             Value::Int(int) => Ok(int.to_string()),
-            other => Err(Fault::tensor(
-                &self.name,
-                format!("its key is {}, not a string", other.kind()),
-            )),
+            other => Err(Fault::tensor(&self.name, format!("its key is {}, not a string", other.kind()))),
         }
     }
 
@@ -158,11 +134,7 @@ impl<'a> Walk<'a> {
         let length = self.name.len();
         let longer = (length + 1 + part.len()) as u64;
         if longer > NAME_BYTES {
-            return Err(Fault::limit(
-                "the length of a tensor's name",
-                longer,
-                NAME_BYTES,
-            ));
+            return Err(Fault::limit("the length of a tensor's name", longer, NAME_BYTES));
         }
         if length > 0 {
             self.name.push('.');
@@ -174,11 +146,8 @@ impl<'a> Walk<'a> {
     }
 
     fn found(&mut self, header: &'a TensorHeader) -> Result<(), Fault> {
-        self.bytes = self
-            .bytes
-            .saturating_add(header.elements.saturating_mul(header.dtype.size()));
-        self.archive
-            .check_size(&format!("all tensors up to {:?}", self.name), self.bytes)?;
+        self.bytes = self.bytes.saturating_add(header.elements.saturating_mul(header.dtype.size()));
+        self.archive.check_size(&format!("all tensors up to {:?}", self.name), self.bytes)?;
         match self.tensors.insert(self.name.clone(), header) {
             None => Ok(()),
             Some(_) => Err(Fault::tensor(&self.name, "two tensors have this name")),
@@ -189,11 +158,7 @@ impl<'a> Walk<'a> {
         self.steps += 1;
         match self.steps <= self.archive.names {
             true => Ok(()),
-            false => Err(Fault::limit(
-                "the number of names",
-                self.steps,
-                self.archive.names,
-            )),
+            false => Err(Fault::limit("the number of names", self.steps, self.archive.names)),
         }
     }
 }

@@ -78,12 +78,7 @@ pub struct Tensor {
 /// Applies `$f` to each element, read as `$from` in little-endian order.
 macro_rules! elements {
     ($bytes:expr, $from:ty, $f:expr) => {
-        $bytes
-            .as_chunks::<{ size_of::<$from>() }>()
-            .0
-            .iter()
-            .map(|b| $f(<$from>::from_le_bytes(*b)))
-            .collect()
+        $bytes.as_chunks::<{ size_of::<$from>() }>().0.iter().map(|b| $f(<$from>::from_le_bytes(*b))).collect()
     };
 }
 

@@ -10,16 +10,12 @@ use std::path::{Path, PathBuf};
 use simla_weights::{Archive, DType, Limits, read};
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/fixtures")
-        .join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
 /// The files in the layouts of published checkpoints, which the crate that converts them keeps.
 fn published(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../simla/tests/fixtures/import")
-        .join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../simla/tests/fixtures/import").join(name)
 }
 
 fn open(path: PathBuf) -> Archive {
@@ -36,17 +32,9 @@ fn every_layout_gives_the_same_tensors() {
     for name in EVERY {
         let archive = open(fixture(name));
         let tensors = archive.tensors().unwrap();
-        assert_eq!(
-            tensors.keys().collect::<Vec<_>>(),
-            expected.keys().collect::<Vec<_>>(),
-            "{name}"
-        );
+        assert_eq!(tensors.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>(), "{name}");
         for (key, tensor) in tensors {
-            assert_eq!(
-                tensor.load().unwrap(),
-                expected[&key].load().unwrap(),
-                "{name}: {key}"
-            );
+            assert_eq!(tensor.load().unwrap(), expected[&key].load().unwrap(), "{name}: {key}");
         }
     }
 }
@@ -64,10 +52,7 @@ fn values_are_converted() {
     assert_eq!(f32s("bool"), [1.0, 0.0]);
     assert_eq!(f32s("scalar"), [0.07]);
     assert_eq!(f32s("i64"), [-1_099_511_627_776.0, 7.0]);
-    assert_eq!(
-        plain["i64"].load().unwrap().to_i64().unwrap(),
-        [-(1 << 40), 7]
-    );
+    assert_eq!(plain["i64"].load().unwrap().to_i64().unwrap(), [-(1 << 40), 7]);
     assert_eq!(plain["i16"].load().unwrap().to_i64().unwrap(), [-300]);
     assert_eq!(plain["f32"].load().unwrap().to_i64(), None);
     assert_eq!(plain["empty"].shape(), [0, 3]);
@@ -92,14 +77,8 @@ fn tied_weights_are_recognised() {
     for name in EVERY {
         let archive = open(fixture(name));
         let tensors = archive.tensors().unwrap();
-        assert!(
-            tensors["views.tied"].is_same(&tensors["plain.f32"]),
-            "{name}"
-        );
-        assert!(
-            !tensors["views.window"].is_same(&tensors["plain.f32"]),
-            "{name}"
-        );
+        assert!(tensors["views.tied"].is_same(&tensors["plain.f32"]), "{name}");
+        assert!(!tensors["views.window"].is_same(&tensors["plain.f32"]), "{name}");
     }
 }
 
@@ -119,14 +98,8 @@ fn objects_around_the_tensors_are_described() {
         assert_eq!(around.get("size").unwrap().elements()[1].as_i64(), Some(3));
         assert_eq!(around.get("negative").unwrap().as_i64(), Some(-70_000));
         assert_eq!(around.get("long").unwrap().as_i64(), Some(1 << 40));
-        assert_eq!(
-            around.get("default").unwrap().get("k").unwrap().elements()[0].as_i64(),
-            Some(1)
-        );
-        assert_eq!(
-            around.get("device").unwrap().class(),
-            Some(("torch", "device"))
-        );
+        assert_eq!(around.get("default").unwrap().get("k").unwrap().elements()[0].as_i64(), Some(1));
+        assert_eq!(around.get("device").unwrap().class(), Some(("torch", "device")));
         assert!(around.get("no such key").is_none());
     }
 }
@@ -148,22 +121,10 @@ fn modules_give_the_names_of_their_state_dict() {
     );
     for name in ["module.zip.pkl", "module.stream.pkl"] {
         let archive = open(fixture(name));
-        assert_eq!(
-            archive.root().class(),
-            Some(("__main__", "Whole")),
-            "{name}"
-        );
+        assert_eq!(archive.root().class(), Some(("__main__", "Whole")), "{name}");
         let tensors = archive.tensors().unwrap();
-        assert_eq!(
-            tensors.keys().cloned().collect::<BTreeSet<_>>(),
-            expected,
-            "{name}"
-        );
-        assert_eq!(
-            tensors["part.twin.weight"].load().unwrap().to_f32(),
-            [1.0, 2.0, 3.0, 4.0],
-            "{name}"
-        );
+        assert_eq!(tensors.keys().cloned().collect::<BTreeSet<_>>(), expected, "{name}");
+        assert_eq!(tensors["part.twin.weight"].load().unwrap().to_f32(), [1.0, 2.0, 3.0, 4.0], "{name}");
     }
 }
 
@@ -175,30 +136,17 @@ fn published_layouts_are_read() {
     let tensors = dalle.tensors().unwrap();
     assert_eq!(tensors.len(), 42);
     assert_eq!(tensors["blocks.input.w"].shape(), [64, 3, 7, 7]);
-    assert_eq!(
-        tensors["blocks.group_2.block_1.id_path.w"].shape(),
-        [128, 64, 1, 1]
-    );
-    assert_eq!(
-        tensors["blocks.group_1.block_1.res_path.conv_4.b"].dtype(),
-        DType::F32
-    );
+    assert_eq!(tensors["blocks.group_2.block_1.id_path.w"].shape(), [128, 64, 1, 1]);
+    assert_eq!(tensors["blocks.group_1.block_1.res_path.conv_4.b"].dtype(), DType::F32);
 
     let authors = open(published("simla-authors-mini.pth"));
     assert_eq!(authors.root().get("epoch").unwrap().as_i64(), Some(29));
-    assert_eq!(
-        authors.root().get("config").unwrap().class(),
-        Some(("omegaconf.dictconfig", "DictConfig"))
-    );
+    assert_eq!(authors.root().get("config").unwrap().class(), Some(("omegaconf.dictconfig", "DictConfig")));
     let model = authors.root().get("model").unwrap().tensors().unwrap();
     assert_eq!(model.len(), 732);
     assert_eq!(model["image_queue"].shape(), [16, 20]);
     assert_eq!(model["queue_ptr"].dtype(), DType::I64);
     let decoder = model["text_encoder.cls.predictions.decoder.weight"];
     assert!(decoder.is_same(&model["text_encoder.bert.embeddings.word_embeddings.weight"]));
-    assert_eq!(
-        authors.tensors().unwrap().len(),
-        732,
-        "the configuration is a cycle without tensors"
-    );
+    assert_eq!(authors.tensors().unwrap().len(), 732, "the configuration is a cycle without tensors");
 }

@@ -59,12 +59,7 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
     /// Seeds that every row is trained with
-    #[arg(
-        long,
-        value_delimiter = ',',
-        default_value = "0,1,2",
-        value_name = "N,N,..."
-    )]
+    #[arg(long, value_delimiter = ',', default_value = "0,1,2", value_name = "N,N,...")]
     seeds: Vec<u64>,
     /// A vocab.txt or tokenizer.json to use; without, word pieces are learned from the captions
     #[arg(long, value_name = "FILE")]
@@ -91,10 +86,7 @@ pub fn objectives(row: usize) -> Objectives {
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let device = arguments.training.device()?;
     check(&arguments)?;
-    let settings = Settings {
-        objectives: Objectives::default(),
-        ..arguments.training.settings()?
-    };
+    let settings = Settings { objectives: Objectives::default(), ..arguments.training.settings()? };
     let inputs = Inputs {
         data: arguments.data,
         image_root: arguments.training.image_root,
@@ -158,10 +150,7 @@ fn check(arguments: &Arguments) -> Result<()> {
     }
     let seeds = &arguments.seeds;
     if let Some(at) = (1..seeds.len()).find(|&at| seeds[..at].contains(&seeds[at])) {
-        bail!(
-            "--seeds: {} is there twice, expected different ones",
-            seeds[at]
-        );
+        bail!("--seeds: {} is there twice, expected different ones", seeds[at]);
     }
     if arguments.top_k == 0 {
         bail!("--top-k 0: expected at least 1, since every row is ranked by matching");
@@ -181,12 +170,8 @@ fn check_unchanged(common: &Path, settings: &Settings, inputs: &Inputs) -> Resul
     if !common.join("run.json").exists() {
         return Ok(());
     }
-    settings.check_alike(&Settings::resolve(
-        Some(&read(&common.join("config.toml"))?),
-        &[],
-    )?)?;
-    let before: Inputs =
-        serde_json::from_str(&read(&common.join("run.json"))?).context("run.json")?;
+    settings.check_alike(&Settings::resolve(Some(&read(&common.join("config.toml"))?), &[])?)?;
+    let before: Inputs = serde_json::from_str(&read(&common.join("run.json"))?).context("run.json")?;
     let (ours, before) = (json!(inputs), json!(before));
     for (field, flag) in FLAGS {
         if ours[field] != before[field] {
@@ -250,10 +235,8 @@ impl Rows<'_> {
     /// What came of every row with every seed, once all are there. None: asked to stop meanwhile.
     fn all(&self, seeds: &[u64], stop: &AtomicBool) -> Result<Option<Vec<Outcome>>> {
         let rows = 0..ADDED.len();
-        let mut left: Vec<(u64, usize)> = seeds
-            .iter()
-            .flat_map(|&seed| rows.clone().map(move |row| (seed, row)))
-            .collect();
+        let mut left: Vec<(u64, usize)> =
+            seeds.iter().flat_map(|&seed| rows.clone().map(move |row| (seed, row))).collect();
         let (count, mut outcomes, mut waiting) = (left.len(), Vec::new(), false);
         loop {
             let mut unfinished = Vec::new();
@@ -312,11 +295,7 @@ impl Rows<'_> {
     /// Trains a row from where it is, and ranks the held-out pairs with the model of its last step.
     fn train(&self, seed: u64, row: usize, stop: &AtomicBool) -> Result<Ending> {
         let folder = self.folder(seed, row);
-        let settings = Settings {
-            seed,
-            objectives: objectives(row),
-            ..self.settings.clone()
-        };
+        let settings = Settings { seed, objectives: objectives(row), ..self.settings.clone() };
         let run = Run::prepare(&folder, settings, self.inputs.clone(), self.device)?;
         let (dvae, ending) = run.tokenizer(stop)?;
         if ending == Ending::Stopped {
@@ -326,14 +305,10 @@ impl Rows<'_> {
         let resume = last_checkpoint(&folder, &mut model, true)?;
         let (model, ending) = run.train(model, dvae, resume.as_ref(), stop)?;
         if ending == Ending::Finished {
-            let held_out = run
-                .held_out
-                .as_ref()
-                .expect("an ablation has held-out pairs");
+            let held_out = run.held_out.as_ref().expect("an ablation has held-out pairs");
             let found = held_out.evaluate(&model, self.top_k, "retrieval")?;
             let path = folder.join(RETRIEVAL);
-            write_atomically(&path, &serde_json::to_vec_pretty(&found)?)
-                .with_context(|| path.display().to_string())?;
+            write_atomically(&path, &serde_json::to_vec_pretty(&found)?).with_context(|| path.display().to_string())?;
         }
         Ok(ending)
     }
@@ -360,9 +335,7 @@ fn seconds_left(done: &[Outcome], left: &[(u64, usize)]) -> Option<f64> {
     let longest = done.iter().map(|run| run.seconds).reduce(f64::max)?;
     let expected = |&(_, row): &(u64, usize)| {
         let own = done.iter().filter(|run| run.row == row);
-        own.map(|run| run.seconds)
-            .reduce(f64::max)
-            .unwrap_or(longest)
+        own.map(|run| run.seconds).reduce(f64::max).unwrap_or(longest)
     };
     Some(left.iter().map(expected).sum())
 }

@@ -47,13 +47,7 @@ pub struct Outcome {
 
 impl Outcome {
     /// From the folder of a run that has ended; a step has so many pairs.
-    pub fn read(
-        seed: u64,
-        row: usize,
-        folder: PathBuf,
-        retrieval: Retrieval,
-        pairs: u64,
-    ) -> Result<Self> {
+    pub fn read(seed: u64, row: usize, folder: PathBuf, retrieval: Retrieval, pairs: u64) -> Result<Self> {
         let steps: Vec<StepRecord> = rows(&folder.join("metrics.jsonl"))?;
         let evaluations: Vec<Evaluation> = rows(&folder.join("evaluation.jsonl"))?;
         let speeds: Vec<f64> = steps.iter().map(|step| step.pairs_per_s).collect();
@@ -85,10 +79,8 @@ impl Outcome {
 /// The lines of a file of JSON lines.
 fn rows<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
     let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    let row = |(number, line)| {
-        serde_json::from_str(line)
-            .with_context(|| format!("{}, line {}", path.display(), number + 1))
-    };
+    let row =
+        |(number, line)| serde_json::from_str(line).with_context(|| format!("{}, line {}", path.display(), number + 1));
     text.lines().enumerate().map(row).collect()
 }
 
@@ -131,10 +123,7 @@ impl<'a> Report<'a> {
         let found = &outcomes[0].retrieval;
         let spread = match seeds.len() {
             1 => format!("One run a row, with seed {}", seeds[0]),
-            n => format!(
-                "Mean and standard deviation of {n} runs a row, with the seeds {}",
-                listed.join(", ")
-            ),
+            n => format!("Mean and standard deviation of {n} runs a row, with the seeds {}", listed.join(", ")),
         };
         let note = format!(
             "Percent of {} held-out images and {} captions. Each query's first {} by contrast are ranked again by ITM; in the row of \
@@ -144,11 +133,7 @@ impl<'a> Report<'a> {
             found.top_k,
             settings.pairs_per_step()
         );
-        Self {
-            outcomes,
-            seeds,
-            note,
-        }
+        Self { outcomes, seeds, note }
     }
 
     fn runs(&self, row: usize) -> impl Iterator<Item = &Outcome> {
@@ -162,24 +147,16 @@ impl<'a> Report<'a> {
     /// The numbers of every row, and of guessing.
     fn ablation(&self) -> Ablation {
         let row = |row: usize| {
-            let measured = |measure: fn(&Recalls) -> f64| {
-                self.runs(row).map(|run| measure(run.reranked())).collect()
-            };
+            let measured = |measure: fn(&Recalls) -> f64| self.runs(row).map(|run| measure(run.reranked())).collect();
             let contrast = self.runs(row).filter_map(Outcome::contrast);
             let mut values: Vec<Vec<f64>> = MEASURES.iter().map(|(_, of)| measured(*of)).collect();
             values.push(contrast.map(Recalls::mean).collect());
-            AblationRow {
-                name: name(row),
-                values,
-            }
+            AblationRow { name: name(row), values }
         };
         let guess = self.chance();
         let mut chance: Vec<Vec<f64>> = MEASURES.iter().map(|(_, of)| vec![of(&guess)]).collect();
         chance.push(vec![guess.mean()]);
-        let chance = AblationRow {
-            name: "chance".into(),
-            values: chance,
-        };
+        let chance = AblationRow { name: "chance".into(), values: chance };
         let measures = MEASURES.iter().map(|(name, _)| (*name).to_owned());
         Ablation {
             title: "What each objective adds".into(),
@@ -228,23 +205,15 @@ impl<'a> Report<'a> {
             json!({"name": numbers.name, "objectives": objectives(row), "percent": summary, "runs": runs})
         };
         let ablation = self.ablation();
-        let rows: Vec<Value> = ablation.rows[..ADDED.len()]
-            .iter()
-            .enumerate()
-            .map(row)
-            .collect();
+        let rows: Vec<Value> = ablation.rows[..ADDED.len()].iter().enumerate().map(row).collect();
         json!({"images": found.images, "captions": found.captions, "top_k": found.top_k, "seeds": self.seeds, "rows": rows,
             "chance": self.chance(), "note": self.note})
     }
 
     /// Retrieval by contrast against the time of training, with the spread over the seeds.
     fn curves(&self) -> Chart {
-        let minutes = |run: &Outcome| -> Vec<(f64, f64)> {
-            run.curve
-                .iter()
-                .map(|(s, recall)| (s / 60.0, *recall))
-                .collect()
-        };
+        let minutes =
+            |run: &Outcome| -> Vec<(f64, f64)> { run.curve.iter().map(|(s, recall)| (s / 60.0, *recall)).collect() };
         let series: Vec<Series> = (0..ADDED.len())
             .map(|row| {
                 let runs: Vec<_> = self.runs(row).map(minutes).collect();
@@ -311,14 +280,7 @@ mod tests {
 
     fn recalls(shares: [f64; 6]) -> Recalls {
         let [txt_r1, txt_r5, txt_r10, img_r1, img_r5, img_r10] = shares;
-        Recalls {
-            txt_r1,
-            txt_r5,
-            txt_r10,
-            img_r1,
-            img_r5,
-            img_r10,
-        }
+        Recalls { txt_r1, txt_r5, txt_r10, img_r1, img_r5, img_r10 }
     }
 
     /// Five rows with two seeds; seed 1 finds 2 percent more, contrast 3 percent less.
@@ -331,13 +293,7 @@ mod tests {
                 seed,
                 row,
                 folder: format!("seed-{seed}").into(),
-                retrieval: Retrieval {
-                    images: 20,
-                    captions: 40,
-                    top_k: 4,
-                    itc,
-                    itm: Some(itm),
-                },
+                retrieval: Retrieval { images: 20, captions: 40, top_k: 4, itc, itm: Some(itm) },
                 seconds: 60.0 * (1.0 + row as f64),
                 curve: vec![(30.0, base / 2.0), (60.0 + seed as f64, base)],
             }
@@ -356,35 +312,21 @@ mod tests {
     #[test]
     fn the_table_holds_means_deviations_and_chance() {
         let outcomes = outcomes();
-        let text =
-            Report::new(&outcomes, &Settings::preset(simla::config::Preset::Tiny), 7).markdown();
+        let text = Report::new(&outcomes, &Settings::preset(simla::config::Preset::Tiny), 7).markdown();
         let cells = |start: &str| -> Vec<&str> {
             let line = text.lines().find(|line| line.starts_with(start));
             let line = line.unwrap_or_else(|| panic!("{start} in {text}"));
             line.split('|').map(str::trim).collect()
         };
         // Seeds 0 and 1 of + ITC: 10 and 12 at rank 1; their mean is 11, their deviation the root of 2. The six recalls' mean: 6 more.
-        let expected = [
-            "",
-            "+ ITC",
-            "11.0 ± 1.4",
-            "23.0 ± 1.4",
-            "11.0 ± 1.4",
-            "23.0 ± 1.4",
-            "17.0 ± 1.4",
-            "8.0 ± 1.4",
-            "2.0",
-            "",
-        ];
+        let expected =
+            ["", "+ ITC", "11.0 ± 1.4", "23.0 ± 1.4", "11.0 ± 1.4", "23.0 ± 1.4", "17.0 ± 1.4", "8.0 ± 1.4", "2.0", ""];
         assert_eq!(cells("| + ITC"), expected);
         assert_eq!(cells("| ITM")[7], "-", "ITM alone has no contrast");
         // One of 20 images; with 2 captions of 40 right, ten guesses miss with (1 - 1/20)^10 = 0.599; ten of 20 images are half.
         let chance = cells("| chance");
         assert_eq!(chance[2..6], ["5.0", "40.1", "5.0", "50.0"]);
-        assert!(
-            text.contains("20 held-out images and 40 captions")
-                && text.contains("7 steps of 32 pairs")
-        );
+        assert!(text.contains("20 held-out images and 40 captions") && text.contains("7 steps of 32 pairs"));
     }
 
     #[test]
@@ -397,17 +339,13 @@ mod tests {
         assert_eq!(row["runs"][1]["reranked"]["txt_r1"], 22.0);
         assert_eq!(row["runs"][1]["curve"][1], json!([61.0, 22.0]));
         let alone = &json["rows"][0];
-        assert!(
-            alone["runs"][0]["contrast"].is_null()
-                && alone["percent"]["mean by contrast"].is_null()
-        );
+        assert!(alone["runs"][0]["contrast"].is_null() && alone["percent"]["mean by contrast"].is_null());
     }
 
     #[test]
     fn curves_are_over_time_with_their_spread() {
         let outcomes = outcomes();
-        let chart =
-            Report::new(&outcomes, &Settings::preset(simla::config::Preset::Tiny), 7).curves();
+        let chart = Report::new(&outcomes, &Settings::preset(simla::config::Preset::Tiny), 7).curves();
         assert_eq!(chart.series.len(), 5);
         // + MLM at its last evaluation: 20 and 22 percent after 60 and 61 seconds.
         let series = &chart.series[2];

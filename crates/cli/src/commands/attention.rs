@@ -46,16 +46,12 @@ pub fn row<'a>(model: &Simla, seen: &'a Seen, title: &str) -> Result<HeatRow<'a>
         heat(&values, model)
     };
     let mean = map(&heads.mean_dim([0].as_slice(), false, Kind::Float));
-    let each = (1..)
-        .zip(heads.unbind(0))
-        .map(|(i, head)| (format!("head {i}"), map(&head)));
+    let each = (1..).zip(heads.unbind(0)).map(|(i, head)| (format!("head {i}"), map(&head)));
     Ok(HeatRow {
         title: title.into(),
         note: "Attention over the patches in the last layer, each map on its own scale".into(),
         picture: &seen.picture,
-        maps: std::iter::once(("mean of the heads".into(), mean))
-            .chain(each)
-            .collect(),
+        maps: std::iter::once(("mean of the heads".into(), mean)).chain(each).collect(),
         same_scale: false,
     })
 }

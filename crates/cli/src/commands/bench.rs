@@ -109,10 +109,7 @@ fn loader(arguments: LoaderArguments) -> Result<ExitCode> {
         images: arguments.images,
         seconds: arguments.seconds,
         threads: arguments.threads,
-        recipe: Recipe {
-            side: arguments.side,
-            ..Recipe::default()
-        },
+        recipe: Recipe { side: arguments.side, ..Recipe::default() },
     })?;
     if arguments.json {
         println!("{}", serde_json::to_string(&found)?);
@@ -120,10 +117,7 @@ fn loader(arguments: LoaderArguments) -> Result<ExitCode> {
     }
     println!(
         "{:.0} images/s a core ({:.0} with normalisation), {} threads, {} files",
-        found.images_per_s_per_core,
-        found.images_per_s_per_core_normalised,
-        found.threads,
-        found.files
+        found.images_per_s_per_core, found.images_per_s_per_core_normalised, found.threads, found.files
     );
     let ms = found.ms;
     for (part, ms) in [
@@ -140,11 +134,7 @@ fn loader(arguments: LoaderArguments) -> Result<ExitCode> {
 
 fn step(arguments: &StepArguments) -> Result<ExitCode> {
     if arguments.batch < 2 || arguments.steps == 0 {
-        bail!(
-            "--batch {}, --steps {}: expected at least 2 pairs and 1 step",
-            arguments.batch,
-            arguments.steps
-        );
+        bail!("--batch {}, --steps {}: expected at least 2 pairs and 1 step", arguments.batch, arguments.steps);
     }
     let device = simla::device::open(&arguments.device)?;
     let config = model_config(arguments.preset);
@@ -154,16 +144,8 @@ fn step(arguments: &StepArguments) -> Result<ExitCode> {
 
 /// A model of BERT's vocabulary.
 pub fn model_config(preset: Preset) -> ModelConfig {
-    let special = SpecialIds {
-        pad: 0,
-        cls: 101,
-        sep: 102,
-        mask: 103,
-    };
-    ModelConfig {
-        dropout: 0.1,
-        ..ModelConfig::preset(preset, 30_522, special)
-    }
+    let special = SpecialIds { pad: 0, cls: 101, sep: 102, mask: 103 };
+    ModelConfig { dropout: 0.1, ..ModelConfig::preset(preset, 30_522, special) }
 }
 
 fn measure(arguments: &StepArguments, config: ModelConfig, device: Device) -> serde_json::Value {
@@ -188,9 +170,7 @@ fn measure(arguments: &StepArguments, config: ModelConfig, device: Device) -> se
         model.begin_step();
         let (_, seen) = model.step(&b, ALPHA, Objectives::default(), &mut gradients);
         optimizer.step(&mut model.online, &mut gradients, 1e-4, 1.0);
-        model
-            .queues
-            .push(&seen.image_feat_m, &seen.text_feat_m, None);
+        model.queues.push(&seen.image_feat_m, &seen.text_feat_m, None);
         synchronize(device);
         if i >= arguments.warmup {
             times.push(start.elapsed().as_secs_f64());
@@ -201,9 +181,7 @@ fn measure(arguments: &StepArguments, config: ModelConfig, device: Device) -> se
     let pairs = arguments.batch as f64;
     let words_a_pair = words as f64 / ((arguments.warmup + arguments.steps) as f64 * pairs);
     let masked_patches = (config.patches() as f64 * 75.0 / 256.0) as i64;
-    let flop_per_s = flops::per_pair(&config, TOKENS, words_a_pair.round() as i64, masked_patches)
-        * pairs
-        / step_s;
+    let flop_per_s = flops::per_pair(&config, TOKENS, words_a_pair.round() as i64, masked_patches) * pairs / step_s;
     let mut report = json!({
         "what": format!("pretrain step, simla {}", env!("CARGO_PKG_VERSION")),
         "device": arguments.device,
@@ -246,43 +224,22 @@ fn profile(
     timed("E_v forward, no gradient", &mut || {
         let _ = no_grad(|| towers.vision.forward(online, &image, None));
     });
-    let one =
-        |objective: &str| Objectives::try_from(vec![objective.to_owned()]).expect("a known name");
+    let one = |objective: &str| Objectives::try_from(vec![objective.to_owned()]).expect("a known name");
     for objective in ["itc", "itm", "mlm", "psl"] {
-        timed(
-            &format!("{objective} alone, forward, with E_v and teacher"),
-            &mut || {
-                model.align(b, ALPHA, one(objective));
-            },
-        );
+        timed(&format!("{objective} alone, forward, with E_v and teacher"), &mut || {
+            model.align(b, ALPHA, one(objective));
+        });
     }
     gradients.clear();
-    let aligned = Objectives {
-        mim: false,
-        ..Objectives::default()
-    };
+    let aligned = Objectives { mim: false, ..Objectives::default() };
     let mut losses = None;
-    timed(
-        "alignment forward (itc, itm, mlm, psl, teacher)",
-        &mut || losses = Some(model.align(b, ALPHA, aligned).0),
-    );
-    let sum = losses
-        .take()
-        .and_then(|losses| losses.alignment())
-        .expect("losses");
-    timed("alignment backward", &mut || {
-        gradients.backward(&sum, &model.online)
-    });
+    timed("alignment forward (itc, itm, mlm, psl, teacher)", &mut || losses = Some(model.align(b, ALPHA, aligned).0));
+    let sum = losses.take().and_then(|losses| losses.alignment()).expect("losses");
+    timed("alignment backward", &mut || gradients.backward(&sum, &model.online));
     let mut mim = Tensor::new();
-    timed("mim forward, with teacher", &mut || {
-        mim = model.reconstruct(b, ALPHA).0
-    });
-    timed("mim backward", &mut || {
-        gradients.backward(&mim, &model.online)
-    });
-    timed("optimiser", &mut || {
-        optimizer.step(&mut model.online, gradients, 1e-4, 1.0)
-    });
+    timed("mim forward, with teacher", &mut || mim = model.reconstruct(b, ALPHA).0);
+    timed("mim backward", &mut || gradients.backward(&mim, &model.online));
+    timed("optimiser", &mut || optimizer.step(&mut model.online, gradients, 1e-4, 1.0));
     parts.into()
 }
 
@@ -320,12 +277,7 @@ pub fn random_captions(c: &ModelConfig, n: usize, rng: &mut ChaCha8Rng) -> Vec<i
 }
 
 /// Random pairs, and how many words are masked in all.
-fn random_inputs(
-    c: &ModelConfig,
-    batch: i64,
-    rng: &mut ChaCha8Rng,
-    device: Device,
-) -> (Inputs, i64) {
+fn random_inputs(c: &ModelConfig, batch: i64, rng: &mut ChaCha8Rng, device: Device) -> (Inputs, i64) {
     let ids = random_captions(c, batch as usize, rng);
     let hidden: Vec<bool> = (0..ids.len())
         .map(|i| match i as i64 % TOKENS {
@@ -334,19 +286,14 @@ fn random_inputs(
             _ => rng.random_bool(MASKED_WORDS),
         })
         .collect();
-    let masked: Vec<i64> = ids
-        .iter()
-        .zip(&hidden)
-        .map(|(&id, &hidden)| if hidden { c.special.mask } else { id })
-        .collect();
+    let masked: Vec<i64> =
+        ids.iter().zip(&hidden).map(|(&id, &hidden)| if hidden { c.special.mask } else { id }).collect();
     let patches = c.patches() as usize;
     let hidden_patches: Vec<bool> = (0..batch)
         .flat_map(|_| {
             let mut row = vec![false; patches];
             let count = (patches as f64 * 75.0 / 256.0) as usize;
-            rand::seq::index::sample(rng, patches, count.max(1))
-                .iter()
-                .for_each(|i| row[i] = true);
+            rand::seq::index::sample(rng, patches, count.max(1)).iter().for_each(|i| row[i] = true);
             row
         })
         .collect();
@@ -356,10 +303,7 @@ fn random_inputs(
     let patches = Masked::new(&hidden_patches, patches, device);
     let ids = tensor(&ids);
     let inputs = Inputs {
-        image: Tensor::randn(
-            [batch, 3, c.image_size, c.image_size],
-            (Kind::Float, device),
-        ),
+        image: Tensor::randn([batch, 3, c.image_size, c.image_size], (Kind::Float, device)),
         mask: ids.ones_like(),
         mlm_ids: tensor(&masked),
         word_labels: words.pick(&ids),
@@ -370,8 +314,5 @@ fn random_inputs(
         image_ids: None,
         ids,
     };
-    (
-        inputs,
-        hidden.iter().filter(|&&hidden| hidden).count() as i64,
-    )
+    (inputs, hidden.iter().filter(|&&hidden| hidden).count() as i64)
 }

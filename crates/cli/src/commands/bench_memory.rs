@@ -75,29 +75,17 @@ fn largest(budget: f64, fixed: f64, a_pair: f64) -> Option<u64> {
 /// Most memory of the device that two steps take in a fresh process, in GiB.
 fn peak(arguments: &Arguments, batch: u32) -> Result<f64> {
     let output = Command::new(std::env::current_exe()?)
-        .args([
-            "bench",
-            "step",
-            "--steps",
-            "1",
-            "--batch",
-            &batch.to_string(),
-        ])
+        .args(["bench", "step", "--steps", "1", "--batch", &batch.to_string()])
         .args(["--preset", &arguments.preset, "--dtype", &arguments.dtype])
         .args(["--device", &arguments.device])
         .args(arguments.recompute.then_some("--recompute"))
         .stderr(Stdio::inherit())
         .output()?;
     if !output.status.success() {
-        bail!(
-            "a step of {batch} pairs failed ({}); try smaller --batches",
-            output.status
-        );
+        bail!("a step of {batch} pairs failed ({}); try smaller --batches", output.status);
     }
     let report: Value = serde_json::from_slice(&output.stdout)?;
-    report["peak_gib"]
-        .as_f64()
-        .context("this system does not say how much memory a process takes")
+    report["peak_gib"].as_f64().context("this system does not say how much memory a process takes")
 }
 
 #[cfg(test)]

@@ -102,12 +102,7 @@ fn measure(arguments: &Arguments, device: Device) -> Value {
     let pairs_per_s = per_s(arguments.images * arguments.top_k, &mut || {
         for image in 0..arguments.images {
             let first = image * arguments.top_k % captions.len();
-            let texts: Vec<&[i64]> = candidates
-                .clone()
-                .skip(first)
-                .take(arguments.top_k)
-                .copied()
-                .collect();
+            let texts: Vec<&[i64]> = candidates.clone().skip(first).take(arguments.top_k).copied().collect();
             match_scores(&model, &warm, &texts);
         }
     });

@@ -7,9 +7,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use simla_data::caption::MAX_WORDS;
-use simla_data::{
-    Dataset, InspectOptions, Inspection, Options, PackOptions, Packed, Vocabulary, inspect, pack,
-};
+use simla_data::{Dataset, InspectOptions, Inspection, Options, PackOptions, Packed, Vocabulary, inspect, pack};
 use simla_image::Limits;
 use simla_pictures::canvas::{fit, save_png};
 use simla_pictures::sheet::{Cell, Sheet};
@@ -143,11 +141,7 @@ fn look(arguments: &InspectArguments) -> Result<()> {
 fn save_sheet(dataset: &Dataset, seen: &Inspection, path: &Path) -> Result<()> {
     let mut sheet = Sheet {
         title: "Samples".into(),
-        note: format!(
-            "{} of {} records, drawn at random.",
-            seen.samples.len(),
-            seen.records
-        ),
+        note: format!("{} of {} records, drawn at random.", seen.samples.len(), seen.records),
         ..Sheet::default()
     };
     for sample in &seen.samples {
@@ -240,10 +234,8 @@ fn quantile(words: &[u64], share: f64) -> usize {
 
 fn write_shards(arguments: &PackArguments) -> Result<()> {
     let dataset = arguments.sources.open(arguments.max_bad_share)?;
-    let options = PackOptions {
-        shard_size: arguments.shard_size,
-        shuffle: (!arguments.in_order).then_some(arguments.seed),
-    };
+    let options =
+        PackOptions { shard_size: arguments.shard_size, shuffle: (!arguments.in_order).then_some(arguments.seed) };
     let mut progress = Progress::patient("records", dataset.len());
     let packed = pack(&dataset, &arguments.output, &options, |done| {
         progress.set(done, String::new);
@@ -278,10 +270,7 @@ mod tests {
     fn quantiles_of_counts() {
         // Two captions of one word, one of three, one of four.
         let words = [0, 2, 0, 1, 1];
-        assert_eq!(
-            [0.0, 0.5, 0.75, 1.0].map(|share| quantile(&words, share)),
-            [1, 1, 3, 4]
-        );
+        assert_eq!([0.0, 0.5, 0.75, 1.0].map(|share| quantile(&words, share)), [1, 1, 3, 4]);
         assert_eq!(quantile(&[0, 0], 0.5), 0);
     }
 }

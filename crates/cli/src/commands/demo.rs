@@ -61,50 +61,23 @@ pub struct Arguments {
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let start = Instant::now();
     let device = simla::device::open(&arguments.device)?;
-    let assignments: Vec<String> = SETTINGS
-        .iter()
-        .map(|&s| s.to_owned())
-        .chain(arguments.set)
-        .collect();
+    let assignments: Vec<String> = SETTINGS.iter().map(|&s| s.to_owned()).chain(arguments.set).collect();
     let settings = Settings::resolve(None, &assignments)?;
-    let (scenes, folder) = (
-        arguments.output.join("scenes"),
-        arguments.output.join("run"),
-    );
+    let (scenes, folder) = (arguments.output.join("scenes"), arguments.output.join("run"));
     if folder.exists() {
-        bail!(
-            "{}: a demo is in here already; remove it, or choose another --output",
-            arguments.output.display()
-        );
+        bail!("{}: a demo is in here already; remove it, or choose another --output", arguments.output.display());
     }
     let files = if scenes.exists() {
         simla_scenes::Files::at(&scenes)
     } else {
         let all = (arguments.scenes + arguments.held_out) as u64;
         let progress = std::sync::Mutex::new(Progress::new("scenes", 0, all));
-        let show = |done: usize| {
-            progress
-                .lock()
-                .expect("no thread panics")
-                .set(done as u64, String::new)
-        };
-        std::fs::create_dir_all(&arguments.output)
-            .with_context(|| arguments.output.display().to_string())?;
-        simla_scenes::write(
-            &scenes,
-            arguments.scenes,
-            arguments.held_out,
-            settings.seed,
-            SIDE,
-            show,
-        )?
+        let show = |done: usize| progress.lock().expect("no thread panics").set(done as u64, String::new);
+        std::fs::create_dir_all(&arguments.output).with_context(|| arguments.output.display().to_string())?;
+        simla_scenes::write(&scenes, arguments.scenes, arguments.held_out, settings.seed, SIDE, show)?
     };
     let path = |file: &std::path::Path| file.display().to_string();
-    let inputs = Inputs {
-        data: vec![path(&files.train)],
-        held_out: Some(files.test.clone()),
-        ..Inputs::default()
-    };
+    let inputs = Inputs { data: vec![path(&files.train)], held_out: Some(files.test.clone()), ..Inputs::default() };
     let stop = stop::on_signal()?;
     let run = Run::prepare(&folder, settings, inputs, device)?;
     let held_out = run.held_out.as_ref().expect("the demo holds scenes out");
@@ -116,22 +89,12 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let before = held_out.evaluate(&model, TOP_K, "before")?;
     let (model, ending) = run.train(model, dvae, None, &stop)?;
     if ending == Ending::Stopped {
-        eprintln!(
-            "stopped: go on with simla pretrain --resume {}",
-            folder.display()
-        );
+        eprintln!("stopped: go on with simla pretrain --resume {}", folder.display());
         return Ok(stop::code(ending));
     }
     let after = held_out.evaluate(&model, TOP_K, "after")?;
-    let (first, last) = (
-        before.itm.unwrap_or(before.itc),
-        after.itm.unwrap_or(after.itc),
-    );
-    println!(
-        "Before training\n{}\nAfter training\n{}",
-        table(&before),
-        table(&after)
-    );
+    let (first, last) = (before.itm.unwrap_or(before.itc), after.itm.unwrap_or(after.itc));
+    println!("Before training\n{}\nAfter training\n{}", table(&before), table(&after));
     println!(
         "What was learned: the right caption of {} for a scene never seen came first for {:.0} % of the scenes (before: {:.0} %),\n\
          the right scene for {:.0} % of the captions (before: {:.0} %; chance: {:.1} %).",
@@ -144,21 +107,10 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     );
     let report = demo_report::write(&folder, &files, &before, &after)?;
     println!("It took {}. Files:", HumanDuration(start.elapsed()));
-    println!(
-        "  {:<34} all of it on one page, with pictures",
-        report.display()
-    );
-    println!(
-        "  {:<34} the scenes with their captions and boxes",
-        scenes.display()
-    );
-    println!(
-        "  {:<34} the model: settings, checkpoints, a line of numbers for every step",
-        folder.display()
-    );
-    println!(
-        "Next, with your own pictures (a JSON file of [{{\"image\": \"path\", \"caption\": \"text\"}}, ...]):"
-    );
+    println!("  {:<34} all of it on one page, with pictures", report.display());
+    println!("  {:<34} the scenes with their captions and boxes", scenes.display());
+    println!("  {:<34} the model: settings, checkpoints, a line of numbers for every step", folder.display());
+    println!("Next, with your own pictures (a JSON file of [{{\"image\": \"path\", \"caption\": \"text\"}}, ...]):");
     println!("  simla pretrain --data captions.json --output runs/mine --set preset=small");
     Ok(ExitCode::SUCCESS)
 }

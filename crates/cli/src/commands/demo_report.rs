@@ -37,11 +37,7 @@ const TOP: u16 = 6;
 pub fn write(run: &Path, files: &Files, before: &Retrieval, after: &Retrieval) -> Result<PathBuf> {
     let model = Model::open(run, tch::Kind::Float, tch::Device::Cpu)?;
     let scenes = read_boxes(&files.test_boxes, None, None)?;
-    let asked = Asked::new(
-        &model,
-        &scenes,
-        default_layer(model.simla.config.text_depth),
-    )?;
+    let asked = Asked::new(&model, &scenes, default_layer(model.simla.config.text_depth))?;
     let grounding = asked.grounding(None).expect("every scene has a phrase");
     println!(
         "Finding what {} phrases name in the held-out scenes (no box was ever trained on)\n{}{}\n",
@@ -50,11 +46,7 @@ pub fn write(run: &Path, files: &Files, before: &Retrieval, after: &Retrieval) -
         verdict(&grounding)
     );
     let save = |name: &str, title: &str, text: String, picture| -> Result<()> {
-        let set = SampleSet {
-            title: title.into(),
-            text,
-            ..SampleSet::default()
-        };
+        let set = SampleSet { title: title.into(), text, ..SampleSet::default() };
         Ok(set.save(&run.join("samples"), name, &picture)?)
     };
     save(
@@ -100,13 +92,9 @@ pub fn write(run: &Path, files: &Files, before: &Retrieval, after: &Retrieval) -
         stack(&attentive),
     )?;
 
-    let evaluation = [
-        evaluation_row("before training", before, None),
-        evaluation_row("after training", after, Some(&grounding)),
-    ];
-    let lines = evaluation
-        .map(|row| Value::Object(row).to_string() + "\n")
-        .concat();
+    let evaluation =
+        [evaluation_row("before training", before, None), evaluation_row("after training", after, Some(&grounding))];
+    let lines = evaluation.map(|row| Value::Object(row).to_string() + "\n").concat();
     write_atomically(&run.join("evaluation.jsonl"), lines.as_bytes())?;
     let page = run.join("report.html");
     save_report(&RunFolder::open(run)?, &page)?;
@@ -115,20 +103,14 @@ pub fn write(run: &Path, files: &Files, before: &Retrieval, after: &Retrieval) -
 
 /// Whether the model has learned to find things, in one honest sentence.
 fn verdict(found: &Grounding) -> String {
-    let (better, worse): (Vec<_>, Vec<_>) = rows(found)
-        .into_iter()
-        .partition(|(_, shares)| shares.beats_guesses());
+    let (better, worse): (Vec<_>, Vec<_>) = rows(found).into_iter().partition(|(_, shares)| shares.beats_guesses());
     if worse.is_empty() {
         return "Grounding beats the centre and random guesses on every question.".into();
     }
-    let names = |rows: Vec<(&str, _)>| {
-        rows.into_iter()
-            .map(|(name, _)| name)
-            .collect::<Vec<_>>()
-            .join("; ")
-    };
+    let names = |rows: Vec<(&str, _)>| rows.into_iter().map(|(name, _)| name).collect::<Vec<_>>().join("; ");
     if better.is_empty() {
-        return "Grounding does not beat the centre and random guesses yet: it has not been learned in this run.".into();
+        return "Grounding does not beat the centre and random guesses yet: it has not been learned in this run."
+            .into();
     }
     format!(
         "Grounding does not beat the centre and random guesses on every question yet. Better: {}. Not better: {}.",
@@ -139,16 +121,9 @@ fn verdict(found: &Grounding) -> String {
 
 fn summary(found: &Grounding) -> String {
     let part = |(name, s): (&str, simla::tasks::grounding::Shares)| {
-        format!(
-            "{name}: {:.0} % (centre {:.0} %, random {:.0} %).",
-            s.model, s.centre, s.random
-        )
+        format!("{name}: {:.0} % (centre {:.0} %, random {:.0} %).", s.model, s.centre, s.random)
     };
-    rows(found)
-        .into_iter()
-        .map(part)
-        .collect::<Vec<_>>()
-        .join(" ")
+    rows(found).into_iter().map(part).collect::<Vec<_>>().join(" ")
 }
 
 /// The first phrases, one of each picture in turn, under their heat.
@@ -184,11 +159,7 @@ fn grounding_sheet(model: &Model, found: &[Found]) -> Result<Sheet> {
     })
 }
 
-fn evaluation_row(
-    when: &str,
-    found: &Retrieval,
-    grounding: Option<&Grounding>,
-) -> Map<String, Value> {
+fn evaluation_row(when: &str, found: &Retrieval, grounding: Option<&Grounding>) -> Map<String, Value> {
     let recalls = found.itm.unwrap_or(found.itc);
     let mut row = json!({
         "when": when,

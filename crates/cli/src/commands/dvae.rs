@@ -80,10 +80,7 @@ fn eval(arguments: &EvalArguments) -> Result<ExitCode> {
     let dvae = Dvae::open(&arguments.dvae, Dtype::F32.kind(), device)?;
     let dataset = open_data(&arguments.data, arguments.image_root.as_deref(), 1.0)?;
     if arguments.sheet.is_some() && !dvae.config.decoder {
-        bail!(
-            "--sheet: {} is an encoder without a decoder: nothing comes back",
-            arguments.dvae.display()
-        );
+        bail!("--sheet: {} is an encoder without a decoder: nothing comes back", arguments.dvae.display());
     }
     let mut progress = Progress::new("pictures", 0, dataset.len());
     let found = evaluate(&dvae, &dataset, arguments.samples, &mut |done, _| {
@@ -105,9 +102,7 @@ fn eval(arguments: &EvalArguments) -> Result<ExitCode> {
 }
 
 fn table(found: &Evaluation) -> String {
-    let error = found.error.map_or("no decoder".into(), |error| {
-        format!("{error:.4} of the pixels' variance")
-    });
+    let error = found.error.map_or("no decoder".into(), |error| format!("{error:.4} of the pixels' variance"));
     format!(
         "{} pictures\nreconstruction error  {error}\ncodes used            {:.1} % of {}\nperplexity            {:.1}\n",
         found.images,
@@ -130,10 +125,7 @@ fn train(arguments: TrainArguments) -> Result<ExitCode> {
     let run = Run::prepare_tokenizer(&arguments.output, settings, inputs, device)?;
     let ending = run.train_tokenizer(&arguments.output, &stop)?;
     if ending == Ending::Finished {
-        eprintln!(
-            "done: use it with simla pretrain --dvae {}",
-            arguments.output.display()
-        );
+        eprintln!("done: use it with simla pretrain --dvae {}", arguments.output.display());
     }
     Ok(stop::code(ending))
 }

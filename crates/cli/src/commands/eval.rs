@@ -64,31 +64,18 @@ pub fn run(command: Command) -> Result<ExitCode> {
 fn retrieval(arguments: RetrievalArguments) -> Result<ExitCode> {
     let device = simla::device::open(&arguments.device)?;
     let model = Model::open(&arguments.checkpoint, arguments.dtype.kind(), device)?;
-    let dataset = open_data(
-        std::slice::from_ref(&arguments.data),
-        arguments.image_root.as_deref(),
-        1.0,
-    )?;
+    let dataset = open_data(std::slice::from_ref(&arguments.data), arguments.image_root.as_deref(), 1.0)?;
     if arguments.max_tokens < 3 || arguments.max_tokens as i64 > model.simla.config.max_positions {
-        bail!(
-            "--max-tokens {}: expected 3 to the model's {}",
-            arguments.max_tokens,
-            model.simla.config.max_positions
-        );
+        bail!("--max-tokens {}: expected 3 to the model's {}", arguments.max_tokens, model.simla.config.max_positions);
     }
     let gallery = gallery(&dataset, &model.vocabulary, arguments.max_tokens);
-    say_broken(
-        &gallery.broken,
-        format_args!("of {} records", dataset.len()),
-    );
+    say_broken(&gallery.broken, format_args!("of {} records", dataset.len()));
     if gallery.images.is_empty() {
         bail!("{}: no usable record", arguments.data);
     }
     let mut progress: Option<Progress> = None;
     let mut show = |done: usize, all: usize| {
-        progress
-            .get_or_insert_with(|| Progress::new("retrieval", 0, all as u64))
-            .set(done as u64, String::new);
+        progress.get_or_insert_with(|| Progress::new("retrieval", 0, all as u64)).set(done as u64, String::new);
     };
     let found = evaluate(&model.simla, &dataset, &gallery, arguments.top_k, &mut show)?;
     drop(progress);
@@ -103,10 +90,7 @@ fn retrieval(arguments: RetrievalArguments) -> Result<ExitCode> {
 fn as_json(found: &Retrieval) -> serde_json::Value {
     let mut value = json!(found.itm.unwrap_or(found.itc));
     let extra = json!({"images": found.images, "captions": found.captions, "top_k": found.top_k, "itc": found.itc, "itm": found.itm});
-    value
-        .as_object_mut()
-        .expect("an object")
-        .extend(extra.as_object().expect("an object").clone());
+    value.as_object_mut().expect("an object").extend(extra.as_object().expect("an object").clone());
     value
 }
 
@@ -119,10 +103,7 @@ pub fn table(found: &Retrieval) -> String {
         )
     };
     let mut table = format!("{} images, {} captions\n", found.images, found.captions);
-    table += &format!(
-        "{:<22} {:>20}   {:>20}\n",
-        "", "image -> text", "text -> image"
-    );
+    table += &format!("{:<22} {:>20}   {:>20}\n", "", "image -> text", "text -> image");
     table += &format!(
         "{:<22} {:>6} {:>6} {:>6}   {:>6} {:>6} {:>6}\n",
         "percent", "R@1", "R@5", "R@10", "R@1", "R@5", "R@10"

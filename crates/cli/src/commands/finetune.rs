@@ -29,12 +29,7 @@ pub enum Command {
 #[command(after_long_help = settings_help())]
 pub struct RetrievalArguments {
     /// The model to start from: the folder of a run, of `simla import authors`, or of an earlier fine-tuning
-    #[arg(
-        long,
-        required_unless_present = "resume",
-        conflicts_with = "resume",
-        value_name = "RUN"
-    )]
+    #[arg(long, required_unless_present = "resume", conflicts_with = "resume", value_name = "RUN")]
     checkpoint: Option<PathBuf>,
     #[command(flatten)]
     run: Resumable,
@@ -46,11 +41,7 @@ fn settings_help() -> String {
         let model = ModelConfig::preset(preset, 1, SpecialIds::default());
         Settings::fine_tuning(&model, false)
     };
-    help_of(
-        "defaults for a model of preset",
-        defaults,
-        Settings::is_of_fine_tuning,
-    )
+    help_of("defaults for a model of preset", defaults, Settings::is_of_fine_tuning)
 }
 
 pub fn run(command: Command) -> Result<ExitCode> {
@@ -63,10 +54,9 @@ fn retrieval(arguments: RetrievalArguments) -> Result<ExitCode> {
     let device = arguments.run.training.device()?;
     let folder = arguments.run.folder()?;
     let (settings, inputs) = match arguments.run.resumed()? {
-        Some((_, inputs)) if inputs.fine_tuned.is_none() => bail!(
-            "{0}: a pre-training; go on with simla pretrain --resume {0}",
-            folder.display()
-        ),
+        Some((_, inputs)) if inputs.fine_tuned.is_none() => {
+            bail!("{0}: a pre-training; go on with simla pretrain --resume {0}", folder.display())
+        }
         Some(resumed) => resumed,
         None => {
             let model = Saved::open(&arguments.checkpoint.expect("clap asks for it"))?;

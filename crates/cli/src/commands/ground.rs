@@ -56,28 +56,20 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
             heat: &heat(&maps.phrase, &model.simla),
             peak: None,
             boxes: found.iter().map(|&b| marked(b, BoxKind::Chosen)).collect(),
-            caption: format!(
-                "“{}”: matches with probability {:.2}",
-                arguments.phrase, maps.probability
-            ),
+            caption: format!("“{}”: matches with probability {:.2}", arguments.phrase, maps.probability),
         };
         let row = HeatRow {
             title: String::new(),
             note: format!("Word by word, layer {layer}, on one scale"),
             picture: &seen.picture,
-            maps: words
-                .iter()
-                .map(|(word, map)| (word.clone(), heat(map, &model.simla)))
-                .collect(),
+            maps: words.iter().map(|(word, map)| (word.clone(), heat(map, &model.simla))).collect(),
             same_scale: true,
         };
         save_png(&stack(&[overlay.draw(), row.draw()]), path)?;
     }
     if arguments.json {
-        let words: Vec<_> = words
-            .iter()
-            .map(|(word, map)| json!({"word": word, "box": window(map), "map": map}))
-            .collect();
+        let words: Vec<_> =
+            words.iter().map(|(word, map)| json!({"word": word, "box": window(map), "map": map})).collect();
         println!(
             "{}",
             json!({
@@ -87,12 +79,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         );
         return Ok(ExitCode::SUCCESS);
     }
-    println!(
-        "{:?} matches {} with probability {:.2}",
-        arguments.phrase,
-        arguments.image.display(),
-        maps.probability
-    );
+    println!("{:?} matches {} with probability {:.2}", arguments.phrase, arguments.image.display(), maps.probability);
     match (found, point) {
         (Some(b), Some((x, y))) => println!(
             "best box: left {:.0}, top {:.0}, width {:.0}, height {:.0}; hottest point: {x:.0}, {y:.0} (pixels of {width} x {height}; layer {layer})",

@@ -52,26 +52,16 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let model = arguments.model.open()?;
     let layer = layer(arguments.layer, &model.simla)?;
     let refer = arguments.refs.zip(arguments.instances);
-    let refer = refer.map(|(refs, instances)| ReferFiles {
-        refs,
-        instances,
-        detections: arguments.detections,
-    });
+    let refer = refer.map(|(refs, instances)| ReferFiles { refs, instances, detections: arguments.detections });
     let root = arguments.image_root.as_deref();
     let pictures = read_boxes(&arguments.data, root, refer.as_ref())?;
     let asked = Asked::new(&model, &pictures, layer)?;
-    say_broken(
-        &asked.broken,
-        format_args!("of {} pictures", pictures.len()),
-    );
+    say_broken(&asked.broken, format_args!("of {} pictures", pictures.len()));
     let Some(all) = asked.grounding(None) else {
         bail!("{}: no usable picture", arguments.data.display());
     };
-    let splits: BTreeMap<&str, Grounding> = asked
-        .splits()
-        .into_iter()
-        .filter_map(|split| Some((split, asked.grounding(Some(split))?)))
-        .collect();
+    let splits: BTreeMap<&str, Grounding> =
+        asked.splits().into_iter().filter_map(|split| Some((split, asked.grounding(Some(split))?))).collect();
     let seen = pictures.len() - asked.broken.len();
     if arguments.json {
         let mut value = json!(all);
@@ -117,10 +107,7 @@ impl<'a> Asked<'a> {
         let simla = &model.simla;
         let grid = simla.config.grid() as usize;
         let mut progress = Progress::new("grounding", 0, pictures.len() as u64);
-        let mut asked = Self {
-            found: vec![],
-            broken: vec![],
-        };
+        let mut asked = Self { found: vec![], broken: vec![] };
         for (done, picture) in (1..).zip(pictures) {
             let seen = match Seen::open(&picture.image, simla) {
                 Ok(seen) => seen,
@@ -131,12 +118,10 @@ impl<'a> Asked<'a> {
             };
             let limit = simla.config.max_positions as usize;
             let encode = |phrase: &str| model.vocabulary.encode(phrase, limit);
-            let phrases: Vec<Vec<i64>> =
-                picture.objects.iter().map(|o| encode(&o.phrase)).collect();
+            let phrases: Vec<Vec<i64>> = picture.objects.iter().map(|o| encode(&o.phrase)).collect();
             let maps = of_matching(simla, &seen.embeds(simla)?, &phrases, layer)?;
             let (width, height) = seen.picture.dimensions();
-            let bounds =
-                |boxes: &[[f64; 4]]| boxes.iter().map(|&b| b.into()).collect::<Vec<Bounds>>();
+            let bounds = |boxes: &[[f64; 4]]| boxes.iter().map(|&b| b.into()).collect::<Vec<Bounds>>();
             let mut others: Vec<Bounds> = Vec::new();
             for object in &picture.objects {
                 let truth = object.bounds.into();
@@ -153,12 +138,7 @@ impl<'a> Asked<'a> {
                     others: &others,
                     proposals: proposals.as_deref(),
                 };
-                asked.found.push(Found {
-                    picture,
-                    object,
-                    answers: answer(&maps.phrase, grid, question),
-                    maps,
-                });
+                asked.found.push(Found { picture, object, answers: answer(&maps.phrase, grid, question), maps });
             }
             progress.set(done, String::new);
         }
@@ -179,10 +159,8 @@ impl<'a> Asked<'a> {
 
 /// The result as people read it.
 pub fn table(found: &Grounding) -> String {
-    let mut table = format!(
-        "{:<34} {:>7} {:>7} {:>7} {:>8}\n",
-        "percent right", "model", "centre", "random", "phrases"
-    );
+    let mut table =
+        format!("{:<34} {:>7} {:>7} {:>7} {:>8}\n", "percent right", "model", "centre", "random", "phrases");
     for (name, shares) in rows(found) {
         table += &format!(
             "{name:<34} {:>7.1} {:>7.1} {:>7.1} {:>8}{}\n",
@@ -190,11 +168,7 @@ pub fn table(found: &Grounding) -> String {
             shares.centre,
             shares.random,
             shares.phrases,
-            if shares.beats_guesses() {
-                ""
-            } else {
-                "  no better than a guess"
-            }
+            if shares.beats_guesses() { "" } else { "  no better than a guess" }
         );
     }
     table
@@ -208,7 +182,5 @@ pub fn rows(found: &Grounding) -> Vec<(&'static str, Shares)> {
         ("best window, IoU of 0.5", Some(found.window)),
         ("best proposal, IoU of 0.5", found.proposals),
     ];
-    all.into_iter()
-        .filter_map(|(name, shares)| Some((name, shares?)))
-        .collect()
+    all.into_iter().filter_map(|(name, shares)| Some((name, shares?))).collect()
 }

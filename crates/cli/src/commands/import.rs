@@ -77,10 +77,7 @@ impl Imported {
             weights,
             epoch: 0.0,
             vocabulary,
-            next: format!(
-                "simla pretrain --init {} --set preset=base ...",
-                output.display()
-            ),
+            next: format!("simla pretrain --init {} --set preset=base ...", output.display()),
         }
     }
 }
@@ -94,16 +91,11 @@ pub fn run(command: Command) -> Result<ExitCode> {
     if let Ok(mut files) = fs::read_dir(output)
         && files.next().is_some()
     {
-        bail!(
-            "{}: there is something in here already; choose another --output",
-            output.display()
-        );
+        bail!("{}: there is something in here already; choose another --output", output.display());
     }
     eprintln!("reading {}", file.display());
     let imported = match &command {
-        Command::Deit(arguments) => {
-            Imported::parts(import::deit(&arguments.file)?, false, None, output)
-        }
+        Command::Deit(arguments) => Imported::parts(import::deit(&arguments.file)?, false, None, output),
         Command::Bert(arguments) => {
             let weights = import::bert(&arguments.file.file)?;
             let vocabulary = vocabulary(arguments, &weights)?;
@@ -114,11 +106,8 @@ pub fn run(command: Command) -> Result<ExitCode> {
             let found = import::dalle(&arguments.file)?;
             // Published for 16 x 16 codes a view, at half the view's side (spec of the paper, 2.5).
             const GRID: i64 = 16;
-            let config = DvaeConfig {
-                image_size: 2 * GRID * found.config.factor(),
-                encoder: found.config,
-                decoder: false,
-            };
+            let config =
+                DvaeConfig { image_size: 2 * GRID * found.config.factor(), encoder: found.config, decoder: false };
             Imported {
                 task: simla::dvae::TASK,
                 config: serde_json::to_value(config)?,
@@ -134,19 +123,9 @@ pub fn run(command: Command) -> Result<ExitCode> {
             }
         }
     };
-    let (tensors, values) = (
-        imported.weights.len(),
-        imported
-            .weights
-            .values()
-            .map(tch::Tensor::numel)
-            .sum::<usize>(),
-    );
+    let (tensors, values) = (imported.weights.len(), imported.weights.values().map(tch::Tensor::numel).sum::<usize>());
     let next = imported.next.clone();
-    eprintln!(
-        "writing {tensors} tensors, {values} values: {}",
-        output.display()
-    );
+    eprintln!("writing {tensors} tensors, {values} values: {}", output.display());
     save(imported, output)?;
     eprintln!("next: {next}");
     Ok(ExitCode::SUCCESS)
@@ -165,12 +144,7 @@ fn authors(arguments: &AuthorsArguments) -> Result<Imported> {
         Ok(config) => config,
         Err(reason) => {
             eprintln!("weights to start from, and no whole pre-trained model: {reason}");
-            return Ok(Imported::parts(
-                found.weights,
-                true,
-                Some(vocabulary),
-                output,
-            ));
+            return Ok(Imported::parts(found.weights, true, Some(vocabulary), output));
         }
     };
     Ok(Imported {
@@ -223,8 +197,6 @@ fn save(imported: Imported, output: &Path) -> Result<()> {
         extra,
     };
     let checkpoints = Checkpoints::open(output, 1)?;
-    checkpoints
-        .save(contents, false)
-        .with_context(|| format!("{}", output.display()))?;
+    checkpoints.save(contents, false).with_context(|| format!("{}", output.display()))?;
     Ok(())
 }

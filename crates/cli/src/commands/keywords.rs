@@ -67,11 +67,7 @@ fn one_picture(arguments: &Arguments, model: &Model, image: &Path) -> Result<()>
     let seen = Seen::open(image, &model.simla)?;
     let keywords = recommended(model, &seen, arguments.top, &[])?;
     if let Some(path) = &arguments.output {
-        let cell = Cell {
-            pictures: vec![seen.picture.clone()],
-            bars: bars(&keywords),
-            ..Cell::default()
-        };
+        let cell = Cell { pictures: vec![seen.picture.clone()], bars: bars(&keywords), ..Cell::default() };
         let sheet = Sheet {
             title: "Concepts that the image encoder sees".into(),
             cells: vec![cell],
@@ -82,15 +78,10 @@ fn one_picture(arguments: &Arguments, model: &Model, image: &Path) -> Result<()>
         save_png(&stack(&[sheet.draw(), row.draw()]), path)?;
     }
     if arguments.json {
-        let words: Vec<_> = keywords
-            .iter()
-            .map(|k| json!({"word": k.word, "score": k.score}))
-            .collect();
+        let words: Vec<_> = keywords.iter().map(|k| json!({"word": k.word, "score": k.score})).collect();
         println!("{}", json!({"image": image, "keywords": words}));
     } else {
-        keywords
-            .iter()
-            .for_each(|k| println!("{:.3}  {}", k.score, k.word));
+        keywords.iter().for_each(|k| println!("{:.3}  {}", k.score, k.word));
     }
     Ok(())
 }
@@ -101,14 +92,10 @@ fn a_file(arguments: &Arguments, model: &Model, data: &str) -> Result<()> {
     let (mut records, mut cells, mut broken) = (vec![], vec![], vec![]);
     let mut progress = Progress::new("keywords", 0, dataset.len());
     for i in 0..dataset.len() {
-        let found = dataset
-            .record(i)
-            .map_err(anyhow::Error::from)
-            .and_then(|record| {
-                let seen = Seen::decode(&record.image, &model.simla)
-                    .map_err(|e| e.context(record.name.clone()))?;
-                Ok((record, seen))
-            });
+        let found = dataset.record(i).map_err(anyhow::Error::from).and_then(|record| {
+            let seen = Seen::decode(&record.image, &model.simla).map_err(|e| e.context(record.name.clone()))?;
+            Ok((record, seen))
+        });
         progress.set(i + 1, String::new);
         let (record, seen) = match found {
             Ok(found) => found,
@@ -135,14 +122,9 @@ fn a_file(arguments: &Arguments, model: &Model, data: &str) -> Result<()> {
     if arguments.json {
         let pictures: Vec<_> = records
             .iter()
-            .map(|(name, captions, keywords)| {
-                json!({"record": name, "captions": captions, "keywords": keywords})
-            })
+            .map(|(name, captions, keywords)| json!({"record": name, "captions": captions, "keywords": keywords}))
             .collect();
-        println!(
-            "{}",
-            json!({"said_percent": said, "top": arguments.top, "pictures": pictures})
-        );
+        println!("{}", json!({"said_percent": said, "top": arguments.top, "pictures": pictures}));
     } else {
         for (name, captions, keywords) in &records[..records.len().min(SHOWN)] {
             println!("{name}: {}\n    {}", captions[0], in_words(keywords));
@@ -157,12 +139,7 @@ fn a_file(arguments: &Arguments, model: &Model, data: &str) -> Result<()> {
 }
 
 /// The model's words for a picture, beside its captions.
-pub fn recommended(
-    model: &Model,
-    seen: &Seen,
-    top: u16,
-    captions: &[String],
-) -> Result<Vec<Keyword>> {
+pub fn recommended(model: &Model, seen: &Seen, top: u16, captions: &[String]) -> Result<Vec<Keyword>> {
     let embeds = seen.embeds(&model.simla)?;
     let found = concepts(&model.simla, &model.vocabulary, &embeds, top.into())?.remove(0);
     Ok(compared(found, captions))
@@ -192,44 +169,22 @@ pub fn sheet(cells: Vec<Cell>, said: f64) -> Sheet {
 /// Where each word is seen, by Grad-CAM through the concept head (appendix 2).
 pub fn concept_row<'a>(model: &Model, seen: &'a Seen, keywords: &[Keyword]) -> Result<HeatRow<'a>> {
     let words = keywords.iter().map(|k| k.word.as_str());
-    let ids: Vec<i64> = words
-        .clone()
-        .filter_map(|word| model.vocabulary.id(word))
-        .collect();
+    let ids: Vec<i64> = words.clone().filter_map(|word| model.vocabulary.id(word)).collect();
     let maps = of_concepts(&model.simla, &seen.image, &ids)?;
     Ok(HeatRow {
         title: String::new(),
-        note:
-            "Where each word is seen: Grad-CAM through the concept head, each map on its own scale"
-                .into(),
+        note: "Where each word is seen: Grad-CAM through the concept head, each map on its own scale".into(),
         picture: &seen.picture,
-        maps: words
-            .zip(maps)
-            .map(|(word, map)| (word.to_owned(), heat(&map, &model.simla)))
-            .collect(),
+        maps: words.zip(maps).map(|(word, map)| (word.to_owned(), heat(&map, &model.simla))).collect(),
         same_scale: false,
     })
 }
 
 fn bars(keywords: &[Keyword]) -> Vec<Bar> {
-    keywords
-        .iter()
-        .map(|k| Bar {
-            label: k.word.clone(),
-            value: k.score,
-            marked: k.in_caption,
-        })
-        .collect()
+    keywords.iter().map(|k| Bar { label: k.word.clone(), value: k.score, marked: k.in_caption }).collect()
 }
 
 fn in_words(keywords: &[Keyword]) -> String {
-    let word = |k: &Keyword| {
-        format!(
-            "{}{} {:.2}",
-            k.word,
-            if k.in_caption { "*" } else { "" },
-            k.score
-        )
-    };
+    let word = |k: &Keyword| format!("{}{} {:.2}", k.word, if k.in_caption { "*" } else { "" }, k.score);
     keywords.iter().map(word).collect::<Vec<_>>().join(", ")
 }

@@ -39,10 +39,9 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let device = arguments.run.training.device()?;
     let folder = arguments.run.folder()?;
     let (settings, inputs) = match arguments.run.resumed()? {
-        Some((_, inputs)) if inputs.fine_tuned.is_some() => bail!(
-            "{0}: a fine-tuning; go on with simla finetune retrieval --resume {0}",
-            folder.display()
-        ),
+        Some((_, inputs)) if inputs.fine_tuned.is_some() => {
+            bail!("{0}: a fine-tuning; go on with simla finetune retrieval --resume {0}", folder.display())
+        }
         Some((settings, inputs)) => {
             let dvae = arguments.dvae.or(inputs.dvae);
             (settings, Inputs { dvae, ..inputs })

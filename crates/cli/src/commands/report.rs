@@ -27,9 +27,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let runs = runs.collect::<Result<Vec<_>, _>>()?;
     let output = match &runs[..] {
         [run] => {
-            let output = arguments
-                .output
-                .unwrap_or_else(|| run.path().join("report.html"));
+            let output = arguments.output.unwrap_or_else(|| run.path().join("report.html"));
             save_report(run, &output)?;
             output
         }

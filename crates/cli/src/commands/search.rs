@@ -38,12 +38,7 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
     /// The folder of pictures to search, folders in it included
-    #[arg(
-        long,
-        value_name = "DIR",
-        required_unless_present = "data",
-        conflicts_with = "data"
-    )]
+    #[arg(long, value_name = "DIR", required_unless_present = "data", conflicts_with = "data")]
     images: Option<PathBuf>,
     /// A file of image-caption pairs whose captions to search
     #[arg(long, value_name = "FILE")]
@@ -136,18 +131,9 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     };
     let (index, embedded) = collection.index(&place, &model, MAX_TOKENS)?;
     if embedded > 0 {
-        eprintln!(
-            "{embedded} of {} embedded anew; the index is in {}",
-            index.len(),
-            place.display()
-        );
+        eprintln!("{embedded} of {} embedded anew; the index is in {}", index.len(), place.display());
     }
-    let search = Search {
-        model,
-        collection,
-        index,
-        arguments,
-    };
+    let search = Search { model, collection, index, arguments };
     match query {
         Some((text, query)) => search.show(&text, &query)?,
         None => {
@@ -182,12 +168,8 @@ impl Search {
     fn show(&self, text: &str, query: &Query) -> Result<()> {
         let start = Instant::now();
         let results = self.find(query)?;
-        let answer = Answer {
-            query: text.into(),
-            searched: self.index.len(),
-            seconds: start.elapsed().as_secs_f64(),
-            results,
-        };
+        let answer =
+            Answer { query: text.into(), searched: self.index.len(), seconds: start.elapsed().as_secs_f64(), results };
         match self.arguments.json {
             true => println!("{}", serde_json::to_string(&answer)?),
             false => print!("{}", answer.lines()),
@@ -200,9 +182,7 @@ impl Search {
     }
 
     fn find(&self, query: &Query) -> Result<Vec<Found>> {
-        let Arguments {
-            top, candidates, ..
-        } = self.arguments;
+        let Arguments { top, candidates, .. } = self.arguments;
         let feature = match query {
             Query::Phrase(ids) => caption_features(&self.model.simla, &[ids])?.remove(0),
             Query::Picture(seen) => seen.feature.clone(),
@@ -213,15 +193,8 @@ impl Search {
         hits.retain(|hit| !self.is_query(hit));
         hits.truncate(wanted - 1);
         let matching = self.matching(query, &hits[..candidates.min(hits.len())])?;
-        let mut scored: Vec<(Hit, Option<f32>)> = hits
-            .into_iter()
-            .zip(
-                matching
-                    .into_iter()
-                    .map(Some)
-                    .chain(std::iter::repeat(None)),
-            )
-            .collect();
+        let mut scored: Vec<(Hit, Option<f32>)> =
+            hits.into_iter().zip(matching.into_iter().map(Some).chain(std::iter::repeat(None))).collect();
         // Those that were not matched stay behind, nearest first: the sort is stable.
         scored.sort_by(|a, b| match (a.1, b.1) {
             (Some(a), Some(b)) => b.total_cmp(&a),
@@ -237,12 +210,7 @@ impl Search {
                 matching,
             })
         };
-        scored
-            .into_iter()
-            .take(top)
-            .enumerate()
-            .map(found)
-            .collect()
+        scored.into_iter().take(top).enumerate().map(found).collect()
     }
 
     /// Matching is between a phrase and a picture; nothing for two of a kind.
@@ -280,9 +248,7 @@ impl Search {
             simla_image::decode(&bytes, &Limits::default()).ok()
         };
         let cell = |found: &Found| Cell {
-            pictures: decoded(picture(Path::new(&found.image)))
-                .into_iter()
-                .collect(),
+            pictures: decoded(picture(Path::new(&found.image))).into_iter().collect(),
             heading: match found.matching {
                 Some(matching) => format!("{}   match {:.1} %", found.rank, 100.0 * matching),
                 None => format!("{}   similarity {:.2}", found.rank, found.similarity),
@@ -304,15 +270,8 @@ impl Search {
                 Some(_) => format!("Nearest to {}", answer.query),
                 None => format!("“{}”", answer.query),
             },
-            note: format!(
-                "{} searched in {:.0} ms",
-                answer.searched,
-                1e3 * answer.seconds
-            ),
-            cells: query
-                .into_iter()
-                .chain(answer.results.iter().map(cell))
-                .collect(),
+            note: format!("{} searched in {:.0} ms", answer.searched, 1e3 * answer.seconds),
+            cells: query.into_iter().chain(answer.results.iter().map(cell)).collect(),
             ..Sheet::default()
         }
     }
@@ -327,17 +286,10 @@ impl Answer {
             };
             let caption = found.caption.iter().map(|caption| format!("  {caption}"));
             let caption: String = caption.collect();
-            format!(
-                "{:>4}  {matching}  {:>10.3}  {}{caption}\n",
-                found.rank, found.similarity, found.image
-            )
+            format!("{:>4}  {matching}  {:>10.3}  {}{caption}\n", found.rank, found.similarity, found.image)
         };
         let head = format!("{:>4}  {:>7}  {:>10}\n", "rank", "match", "similarity");
         let lines: String = self.results.iter().map(line).collect();
-        format!(
-            "{head}{lines}{} searched in {:.0} ms\n",
-            self.searched,
-            1e3 * self.seconds
-        )
+        format!("{head}{lines}{} searched in {:.0} ms\n", self.searched, 1e3 * self.seconds)
     }
 }

@@ -80,10 +80,7 @@ impl Resumable {
         }
         let folder = self.output.as_ref().expect("clap asks for it");
         if folder.join("run.json").exists() {
-            bail!(
-                "{0}: there is a run in here; go on with --resume {0}, or choose another --output",
-                folder.display()
-            );
+            bail!("{0}: there is a run in here; go on with --resume {0}, or choose another --output", folder.display());
         }
         Ok(folder.clone())
     }
@@ -93,10 +90,8 @@ impl Resumable {
         let Some(folder) = &self.resume else {
             return Ok(None);
         };
-        let saved =
-            read(&folder.join("config.toml")).context("--resume: not the folder of a run")?;
-        let inputs: Inputs =
-            serde_json::from_str(&read(&folder.join("run.json"))?).context("run.json")?;
+        let saved = read(&folder.join("config.toml")).context("--resume: not the folder of a run")?;
+        let inputs: Inputs = serde_json::from_str(&read(&folder.join("run.json"))?).context("run.json")?;
         let before = Settings::resolve(Some(&saved), &[])?;
         let set = &self.training.set;
         let settings = match inputs.fine_tuned {
@@ -127,18 +122,12 @@ pub fn settings_help() -> String {
 }
 
 /// The settings that `shows` tells by name, each with its default of every preset and its meaning.
-pub fn help_of(
-    whose: &str,
-    defaults: impl Fn(Preset) -> Settings,
-    shows: impl Fn(&str) -> bool,
-) -> String {
+pub fn help_of(whose: &str, defaults: impl Fn(Preset) -> Settings, shows: impl Fn(&str) -> bool) -> String {
     let [tiny, small, base] = [Preset::Tiny, Preset::Small, Preset::Base].map(|preset| {
         let file = defaults(preset).to_toml();
         file.lines().map(value_of).collect::<Vec<_>>()
     });
-    let mut help = format!(
-        "Settings (--set NAME=VALUE, or a line of --config); [{whose} tiny, small, base]:\n"
-    );
+    let mut help = format!("Settings (--set NAME=VALUE, or a line of --config); [{whose} tiny, small, base]:\n");
     let shown = HELP.iter().enumerate();
     for (i, (name, what)) in shown.filter(|(_, (name, _))| shows(name)) {
         let defaults = if tiny[i] == small[i] && small[i] == base[i] {

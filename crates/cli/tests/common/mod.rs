@@ -45,13 +45,8 @@ impl Scenes {
             false => tempfile::tempdir(),
         };
         let folder = folder.unwrap();
-        let files =
-            simla_scenes::write(&folder.path().join("scenes"), 48, 12, 5, 32, |_| ()).unwrap();
-        Self {
-            train: files.train,
-            test: files.test,
-            folder,
-        }
+        let files = simla_scenes::write(&folder.path().join("scenes"), 48, 12, 5, 32, |_| ()).unwrap();
+        Self { train: files.train, test: files.test, folder }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -59,9 +54,7 @@ impl Scenes {
     }
 
     pub fn pretrain(&self, output: &str, more: &[&str]) -> Output {
-        pretraining(&self.train, &self.path(output), more)
-            .output()
-            .unwrap()
+        pretraining(&self.train, &self.path(output), more).output().unwrap()
     }
 }
 
@@ -105,10 +98,7 @@ pub fn refusal(output: &Output) -> String {
     for defect in ["panicked", "defect"] {
         assert!(!said.contains(defect), "{said}");
     }
-    let error: Vec<&str> = said
-        .lines()
-        .skip_while(|line| !line.starts_with("error: "))
-        .collect();
+    let error: Vec<&str> = said.lines().skip_while(|line| !line.starts_with("error: ")).collect();
     assert!(!error.is_empty(), "no line of error in: {said}");
     error.join("\n")
 }
@@ -130,7 +120,5 @@ pub fn said(output: &Output) -> String {
 /// The lines of a run's metrics.jsonl.
 pub fn metrics(run: &Path) -> Vec<Value> {
     let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-    text.lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect()
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }

@@ -27,21 +27,15 @@ pub(super) fn entry(
     name: String,
     identity: &[u8],
 ) -> Result<Entry, RecordError> {
-    let malformed = |problem: String| RecordError::Malformed {
-        name: name.clone(),
-        problem,
-    };
+    let malformed = |problem: String| RecordError::Malformed { name: name.clone(), problem };
     let beside: Fields = match &json {
-        Some(json) => {
-            serde_json::from_slice(json).map_err(|e| malformed(format!("its .json file: {e}")))?
-        }
+        Some(json) => serde_json::from_slice(json).map_err(|e| malformed(format!("its .json file: {e}")))?,
         None => Fields::default(),
     };
     let captions = match (beside.caption, text) {
         (Some(caption), _) => fields::captions(Some(caption), &name)?,
         (None, Some(text)) => {
-            let text = String::from_utf8(text)
-                .map_err(|_| malformed("its .txt file is not UTF-8 text".into()))?;
+            let text = String::from_utf8(text).map_err(|_| malformed("its .txt file is not UTF-8 text".into()))?;
             vec![text.trim().to_owned()] // an editor's last line break is no part of it
         }
         (None, None) => return Err(no_caption(name)),
@@ -52,6 +46,7 @@ pub(super) fn entry(
 
 /// The error for an image with nothing beside it.
 pub(super) fn no_caption(name: String) -> RecordError {
-    let problem = "no caption: expected a .txt file, or a .json file with `caption`, of the same name beside the image".into();
+    let problem =
+        "no caption: expected a .txt file, or a .json file with `caption`, of the same name beside the image".into();
     RecordError::Malformed { name, problem }
 }

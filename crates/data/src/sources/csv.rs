@@ -40,29 +40,15 @@ struct Layout {
 }
 
 impl CsvRecords {
-    pub fn open(
-        path: &Path,
-        delimiter: u8,
-        options: &Options,
-        watch: Watch,
-    ) -> Result<Self, OpenError> {
-        let io = |error| OpenError::Io {
-            path: path.into(),
-            error,
-        };
+    pub fn open(path: &Path, delimiter: u8, options: &Options, watch: Watch) -> Result<Self, OpenError> {
+        let io = |error| OpenError::Io { path: path.into(), error };
         let file = File::open(path).map_err(io)?;
         let length = file.metadata().map_err(io)?.len();
         let wrong = |e: csv::Error| io(io::Error::other(e.to_string()));
         let progress = Progress::new(0, BUFFER as u64);
-        let reader = Limited {
-            inner: &file,
-            progress: &progress,
-        };
-        let mut reader = ReaderBuilder::new()
-            .delimiter(delimiter)
-            .flexible(true)
-            .buffer_capacity(BUFFER)
-            .from_reader(reader);
+        let reader = Limited { inner: &file, progress: &progress };
+        let mut reader =
+            ReaderBuilder::new().delimiter(delimiter).flexible(true).buffer_capacity(BUFFER).from_reader(reader);
 
         let header = reader.byte_headers().map_err(wrong)?.clone();
         let column = |name: &str| header.iter().position(|field| field == name.as_bytes());
@@ -71,11 +57,7 @@ impl CsvRecords {
                 path: path.into(),
                 setting,
                 column: name.into(),
-                found: header
-                    .iter()
-                    .map(String::from_utf8_lossy)
-                    .collect::<Vec<_>>()
-                    .join(", "),
+                found: header.iter().map(String::from_utf8_lossy).collect::<Vec<_>>().join(", "),
             })
         };
         let layout = Layout {
@@ -103,17 +85,11 @@ impl CsvRecords {
                 watch(start.byte(), length);
             }
             malformed.note(layout.parse(&fields, record));
-            places
-                .push([start.byte(), reader.position().byte() - start.byte()])
-                .map_err(io)?;
+            places.push([start.byte(), reader.position().byte() - start.byte()]).map_err(io)?;
         }
         malformed.check(path, record, options)?;
         drop(reader);
-        Ok(CsvRecords {
-            file,
-            layout,
-            places: places.finish().map_err(io)?,
-        })
+        Ok(CsvRecords { file, layout, places: places.finish().map_err(io)? })
     }
 }
 
@@ -127,10 +103,8 @@ impl Records for CsvRecords {
             let [offset, length] = self.places.row(index)?;
             let mut text = vec![0; length as usize];
             self.file.read_exact_at(&mut text, offset)?;
-            let mut reader = ReaderBuilder::new()
-                .delimiter(self.layout.delimiter)
-                .has_headers(false)
-                .from_reader(&text[..]);
+            let mut reader =
+                ReaderBuilder::new().delimiter(self.layout.delimiter).has_headers(false).from_reader(&text[..]);
             let mut fields = ByteRecord::new();
             reader.read_byte_record(&mut fields)?;
             Ok(fields)
@@ -157,9 +131,7 @@ impl Layout {
             None => {
                 let open_quote = record.iter().any(|text| text.contains(&b'\n'));
                 let expected = match open_quote {
-                    true => {
-                        "a column more (a quote that nothing closes takes the lines behind it, too)"
-                    }
+                    true => "a column more (a quote that nothing closes takes the lines behind it, too)",
                     false => "a column more",
                 };
                 Err(fields::wrong(&name, field, expected, None))
@@ -167,19 +139,11 @@ impl Layout {
         };
         let image = field(self.image, "image")?;
         if image.is_empty() {
-            return Err(fields::wrong(
-                &name,
-                "image",
-                "the path of an image file",
-                None,
-            ));
+            return Err(fields::wrong(&name, "image", "the path of an image file", None));
         }
         let image = self.root.join(image);
         let caption = field(self.caption, "caption")?.to_string();
-        let id = self
-            .image_id
-            .map(|column| field(column, ID_COLUMN))
-            .transpose()?;
+        let id = self.image_id.map(|column| field(column, ID_COLUMN)).transpose()?;
         let id = id.map(|id| Value::String(id.into()));
         let image_id = fields::image_id(id.as_ref(), image.as_os_str().as_encoded_bytes(), &name)?;
         Entry::new(Location::File(image), vec![caption], name, image_id)

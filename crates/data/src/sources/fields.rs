@@ -9,31 +9,17 @@ use crate::record::{Entry, Location, RecordError, identity};
 pub(super) fn captions(value: Option<Value>, name: &str) -> Result<Vec<String>, RecordError> {
     let text = |caption| match caption {
         Value::String(caption) => Ok(caption),
-        other => Err(wrong(
-            name,
-            "caption",
-            "a list of nothing but strings",
-            Some(&other),
-        )),
+        other => Err(wrong(name, "caption", "a list of nothing but strings", Some(&other))),
     };
     match value {
         Some(Value::String(caption)) => Ok(vec![caption]),
         Some(Value::Array(captions)) => captions.into_iter().map(text).collect(),
-        other => Err(wrong(
-            name,
-            "caption",
-            "a string or a list of strings",
-            other.as_ref(),
-        )),
+        other => Err(wrong(name, "caption", "a string or a list of strings", other.as_ref())),
     }
 }
 
 /// The number that stands for an image id: of `value`, or else of `image`, which names the image.
-pub(super) fn image_id(
-    value: Option<&Value>,
-    image: &[u8],
-    name: &str,
-) -> Result<i64, RecordError> {
+pub(super) fn image_id(value: Option<&Value>, image: &[u8], name: &str) -> Result<i64, RecordError> {
     match value {
         None | Some(Value::Null) => Ok(identity(image)),
         Some(Value::String(id)) => Ok(identity(id.as_bytes())),
@@ -43,19 +29,9 @@ pub(super) fn image_id(
 }
 
 /// The error for a field that is not as it should be.
-pub(super) fn wrong(
-    name: &str,
-    field: &str,
-    expected: &'static str,
-    value: Option<&Value>,
-) -> RecordError {
+pub(super) fn wrong(name: &str, field: &str, expected: &'static str, value: Option<&Value>) -> RecordError {
     let found = value.map_or("nothing".into(), describe);
-    RecordError::Field {
-        name: name.into(),
-        field: field.into(),
-        expected,
-        found,
-    }
+    RecordError::Field { name: name.into(), field: field.into(), expected, found }
 }
 
 /// A value for a message: what it is and how it begins.
@@ -88,11 +64,6 @@ impl Entry {
         if captions.is_empty() {
             return Err(RecordError::EmptyCaption { name });
         }
-        Ok(Entry {
-            image,
-            captions,
-            name,
-            image_id,
-        })
+        Ok(Entry { image, captions, name, image_id })
     }
 }

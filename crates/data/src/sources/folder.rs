@@ -24,21 +24,16 @@ pub(crate) struct FolderRecords {
 impl FolderRecords {
     /// All images under `folder`, but for those in hidden folders.
     pub fn open(folder: &Path, options: &Options, watch: Watch) -> Result<Self, OpenError> {
-        let io = |error| OpenError::Io {
-            path: folder.into(),
-            error,
-        };
+        let io = |error| OpenError::Io { path: folder.into(), error };
         let mut images = Vec::new();
-        let files = WalkDir::new(folder).into_iter().filter_entry(|file| {
-            file.depth() == 0 || !file.file_name().as_encoded_bytes().starts_with(b".")
-        });
+        let files = WalkDir::new(folder)
+            .into_iter()
+            .filter_entry(|file| file.depth() == 0 || !file.file_name().as_encoded_bytes().starts_with(b"."));
         for file in files {
             let file = file.map_err(|e| io(e.into()))?;
             let name = file.path().strip_prefix(folder).unwrap_or(file.path());
             let ending = name.extension().map(|e| e.to_string_lossy().to_lowercase());
-            if !file.file_type().is_dir()
-                && ending.is_some_and(|e| IMAGE_ENDINGS.contains(&e.as_str()))
-            {
+            if !file.file_type().is_dir() && ending.is_some_and(|e| IMAGE_ENDINGS.contains(&e.as_str())) {
                 images.push(name.to_path_buf());
             }
             if images.len() > MAX_IMAGES {
@@ -51,10 +46,7 @@ impl FolderRecords {
             }
         }
         images.sort_unstable();
-        let records = FolderRecords {
-            folder: folder.into(),
-            images,
-        };
+        let records = FolderRecords { folder: folder.into(), images };
         let mut malformed = Malformed::default();
         for index in 0..records.len() {
             malformed.note(records.entry(index));
@@ -78,10 +70,7 @@ impl Records for FolderRecords {
         let read = |ending: &str| match read_text(&image.with_extension(ending)) {
             Ok(text) => Ok(Some(text)),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(RecordError::Malformed {
-                name: name.clone(),
-                problem: format!("its .{ending} file: {e}"),
-            }),
+            Err(e) => Err(RecordError::Malformed { name: name.clone(), problem: format!("its .{ending} file: {e}") }),
         };
         let (text, json) = (read("txt")?, read("json")?);
         let identity = image.as_os_str().as_encoded_bytes().to_vec();
@@ -92,13 +81,9 @@ impl Records for FolderRecords {
 fn read_text(path: &Path) -> io::Result<Vec<u8>> {
     let about = std::fs::metadata(path)?;
     if !about.is_file() || about.len() > MAX_TEXT_BYTES {
-        return Err(io::Error::other(format!(
-            "not a file of at most {MAX_TEXT_BYTES} bytes"
-        )));
+        return Err(io::Error::other(format!("not a file of at most {MAX_TEXT_BYTES} bytes")));
     }
     let mut text = Vec::new();
-    File::open(path)?
-        .take(MAX_TEXT_BYTES)
-        .read_to_end(&mut text)?;
+    File::open(path)?.take(MAX_TEXT_BYTES).read_to_end(&mut text)?;
     Ok(text)
 }

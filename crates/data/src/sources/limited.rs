@@ -16,10 +16,7 @@ pub(super) struct Progress {
 impl Progress {
     /// Of a reader that is at byte `at`, and whose parser reads at most `ahead` bytes more than it needs.
     pub fn new(at: u64, ahead: u64) -> Self {
-        Progress {
-            at: Cell::new(at),
-            limit: Cell::new(at + MAX_RECORD_BYTES + ahead),
-        }
+        Progress { at: Cell::new(at), limit: Cell::new(at + MAX_RECORD_BYTES + ahead) }
     }
 
     /// The byte that is read next.

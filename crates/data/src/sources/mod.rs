@@ -96,37 +96,15 @@ impl Options {
 #[allow(missing_docs)]
 pub enum OpenError {
     #[error("data {}: {error}", path.display())]
-    Io {
-        path: PathBuf,
-        error: std::io::Error,
-    },
+    Io { path: PathBuf, error: std::io::Error },
     #[error("data {}: {found}; expected {expected}", path.display())]
-    Kind {
-        path: PathBuf,
-        found: String,
-        expected: &'static str,
-    },
+    Kind { path: PathBuf, found: String, expected: &'static str },
     #[error("data {}: record {record}: {error}; expected a list of records like {}", path.display(), json::EXAMPLE)]
-    Json {
-        path: PathBuf,
-        record: u64,
-        error: serde_json::Error,
-    },
+    Json { path: PathBuf, record: u64, error: serde_json::Error },
     #[error("data {}: there is no column {column:?} (setting `{setting}`); the first line has: {found}", path.display())]
-    Column {
-        path: PathBuf,
-        setting: &'static str,
-        column: String,
-        found: String,
-    },
+    Column { path: PathBuf, setting: &'static str, column: String, found: String },
     #[error("data {}: {broken} of {shards} shards cannot be read to the end, more than the share of {max_bad_share} that is allowed (`max_bad_share`), e.g.:\n{}", path.display(), examples.join("\n"))]
-    Shards {
-        path: PathBuf,
-        broken: usize,
-        shards: usize,
-        max_bad_share: f64,
-        examples: Vec<String>,
-    },
+    Shards { path: PathBuf, broken: usize, shards: usize, max_bad_share: f64, examples: Vec<String> },
     #[error("data {}: {problem}", path.display())]
     Pattern { path: PathBuf, problem: String },
     #[error("data {}: no records in it", path.display())]
@@ -138,18 +116,9 @@ pub enum OpenError {
     #[error("setting `max_bad_share` = {value}: expected a number from 0 to 1")]
     BadShare { value: f64 },
     #[error("setting `image_root` = {}: {error}", path.display())]
-    ImageRoot {
-        path: PathBuf,
-        error: std::io::Error,
-    },
+    ImageRoot { path: PathBuf, error: std::io::Error },
     #[error("data {}: {malformed} of {records} records are malformed, more than the share of {max_bad_share} that is allowed (`max_bad_share`), e.g.:\n{}", path.display(), examples.join("\n"))]
-    Malformed {
-        path: PathBuf,
-        malformed: u64,
-        records: u64,
-        max_bad_share: f64,
-        examples: Vec<String>,
-    },
+    Malformed { path: PathBuf, malformed: u64, records: u64, max_bad_share: f64, examples: Vec<String> },
 }
 
 /// Counts malformed records while a source is indexed.
@@ -171,22 +140,13 @@ impl Malformed {
     }
 
     fn check(self, path: &Path, records: u64, options: &Options) -> Result<(), OpenError> {
-        let Malformed {
-            count: malformed,
-            examples,
-        } = self;
+        let Malformed { count: malformed, examples } = self;
         if records == 0 {
             return Err(OpenError::Empty { path: path.into() });
         }
         let max_bad_share = options.max_bad_share;
         if malformed == records || malformed as f64 > max_bad_share * records as f64 {
-            return Err(OpenError::Malformed {
-                path: path.into(),
-                malformed,
-                records,
-                max_bad_share,
-                examples,
-            });
+            return Err(OpenError::Malformed { path: path.into(), malformed, records, max_bad_share, examples });
         }
         Ok(())
     }
@@ -194,27 +154,14 @@ impl Malformed {
 
 /// Opens whatever is at `path`: a JSON, CSV, TSV or tar file, a brace pattern of tar files, a folder of tar files or of
 /// photographs.
-pub(crate) fn open(
-    path: &Path,
-    options: &Options,
-    watch: Watch,
-) -> Result<Box<dyn Records>, OpenError> {
+pub(crate) fn open(path: &Path, options: &Options, watch: Watch) -> Result<Box<dyn Records>, OpenError> {
     let kind = |found: String| {
         let expected = "a .json, .csv, .tsv or .tar file, a pattern like {000..041}.tar, or a folder of .tar files or of photographs";
-        OpenError::Kind {
-            path: path.into(),
-            found,
-            expected,
-        }
+        OpenError::Kind { path: path.into(), found, expected }
     };
-    let pattern = path
-        .to_str()
-        .filter(|text| text.contains('{') && !path.exists());
+    let pattern = path.to_str().filter(|text| text.contains('{') && !path.exists());
     if let Some(pattern) = pattern {
-        let paths = pattern::expand(pattern).map_err(|problem| OpenError::Pattern {
-            path: path.into(),
-            problem,
-        })?;
+        let paths = pattern::expand(pattern).map_err(|problem| OpenError::Pattern { path: path.into(), problem })?;
         if let Some(other) = paths.iter().find(|p| !p.ends_with(".tar")) {
             return Err(kind(format!("a pattern that stands for {other}")));
         }
@@ -222,10 +169,7 @@ pub(crate) fn open(
         let opened = shards::ShardRecords::open(path, shards, options, watch)?;
         return Ok(Box::new(opened));
     }
-    let io = |error| OpenError::Io {
-        path: path.into(),
-        error,
-    };
+    let io = |error| OpenError::Io { path: path.into(), error };
     let about = std::fs::metadata(path).map_err(io)?;
     if about.is_dir() {
         let shards = shards_in(path).map_err(io)?;
@@ -240,15 +184,8 @@ pub(crate) fn open(
     match path.extension().and_then(|e| e.to_str()) {
         Some("json") => Ok(Box::new(json::JsonRecords::open(path, options, watch)?)),
         Some("csv") => Ok(Box::new(csv::CsvRecords::open(path, b',', options, watch)?)),
-        Some("tsv") => Ok(Box::new(csv::CsvRecords::open(
-            path, b'\t', options, watch,
-        )?)),
-        Some("tar") => Ok(Box::new(shards::ShardRecords::open(
-            path,
-            vec![path.into()],
-            options,
-            watch,
-        )?)),
+        Some("tsv") => Ok(Box::new(csv::CsvRecords::open(path, b'\t', options, watch)?)),
+        Some("tar") => Ok(Box::new(shards::ShardRecords::open(path, vec![path.into()], options, watch)?)),
         Some(other) => Err(kind(format!("a .{other} file"))),
         None => Err(kind("a file without an ending".into())),
     }
@@ -259,9 +196,7 @@ fn shards_in(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
     let mut shards = Vec::new();
     for file in std::fs::read_dir(folder)? {
         let path = file?.path();
-        let hidden = path
-            .file_name()
-            .is_some_and(|n| n.as_encoded_bytes().starts_with(b"."));
+        let hidden = path.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(b"."));
         if !hidden && path.extension().is_some_and(|e| e == "tar") {
             shards.push(path);
         }

@@ -17,10 +17,7 @@ pub(crate) struct Pairs {
 
 impl Pairs {
     /// Reads every record once. One that cannot be used stays, as one pair, to be counted when it is met.
-    pub fn of(
-        records: Box<dyn Records>,
-        index_folder: Option<&std::path::Path>,
-    ) -> io::Result<Self> {
+    pub fn of(records: Box<dyn Records>, index_folder: Option<&std::path::Path>) -> io::Result<Self> {
         let mut places = TableWriter::start(index_folder)?;
         let (mut pairs, mut shards) = (0, Vec::new());
         let mut starts = records.shards().into_iter().peekable();
@@ -28,19 +25,13 @@ impl Pairs {
             while starts.next_if_eq(&record).is_some() {
                 shards.push(pairs);
             }
-            let captions = records
-                .entry(record)
-                .map_or(1, |entry| entry.captions.len());
+            let captions = records.entry(record).map_or(1, |entry| entry.captions.len());
             for caption in 0..captions as u64 {
                 places.push([record, caption])?;
             }
             pairs += captions as u64;
         }
-        Ok(Pairs {
-            records,
-            places: places.finish()?,
-            shards,
-        })
+        Ok(Pairs { records, places: places.finish()?, shards })
     }
 }
 

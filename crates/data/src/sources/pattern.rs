@@ -16,10 +16,7 @@ pub(super) fn expand(pattern: &str) -> Result<Vec<String>, String> {
             return Err(format!("it stands for more than {MAX_PATHS} paths"));
         }
         let before = &rest[..open];
-        done = done
-            .iter()
-            .flat_map(|path| choices.iter().map(move |c| format!("{path}{before}{c}")))
-            .collect();
+        done = done.iter().flat_map(|path| choices.iter().map(move |c| format!("{path}{before}{c}"))).collect();
         rest = &rest[open + length + 1..];
     }
     done.iter_mut().for_each(|path| path.push_str(rest));
@@ -33,22 +30,16 @@ fn choices(inside: &str) -> Result<Vec<String>, String> {
     };
     let number = |text: &str| match text.parse::<u64>() {
         Ok(number) if text.bytes().all(|b| b.is_ascii_digit()) => Ok(number),
-        _ => Err(format!(
-            "{{{inside}}}: expected two numbers, like {{00000..00041}}"
-        )),
+        _ => Err(format!("{{{inside}}}: expected two numbers, like {{00000..00041}}")),
     };
     let (first, last) = (number(from)?, number(to)?);
     if last < first {
-        return Err(format!(
-            "{{{inside}}}: the second number is smaller than the first"
-        ));
+        return Err(format!("{{{inside}}}: the second number is smaller than the first"));
     }
     if last - first >= MAX_PATHS as u64 {
         return Err(format!("{{{inside}}}: more than {MAX_PATHS} paths"));
     }
-    Ok((first..=last)
-        .map(|n| format!("{n:0width$}", width = from.len()))
-        .collect())
+    Ok((first..=last).map(|n| format!("{n:0width$}", width = from.len())).collect())
 }
 
 #[cfg(test)]
@@ -58,14 +49,8 @@ mod tests {
     #[test]
     fn expands_ranges_and_lists() {
         assert_eq!(expand("a.tar").unwrap(), ["a.tar"]);
-        assert_eq!(
-            expand("s/{008..011}.tar").unwrap(),
-            ["s/008.tar", "s/009.tar", "s/010.tar", "s/011.tar"]
-        );
-        assert_eq!(
-            expand("{a,b}-{1..2}.tar").unwrap(),
-            ["a-1.tar", "a-2.tar", "b-1.tar", "b-2.tar"]
-        );
+        assert_eq!(expand("s/{008..011}.tar").unwrap(), ["s/008.tar", "s/009.tar", "s/010.tar", "s/011.tar"]);
+        assert_eq!(expand("{a,b}-{1..2}.tar").unwrap(), ["a-1.tar", "a-2.tar", "b-1.tar", "b-2.tar"]);
         assert_eq!(expand("{9..10}").unwrap(), ["9", "10"]);
         assert_eq!(expand("x{,y}").unwrap(), ["x", "xy"]);
     }

@@ -57,11 +57,7 @@ struct Places {
 impl Places {
     const NUMBERS: usize = 6;
     /// Stands for what a broken shard does not give.
-    const REST: Places = Places {
-        image: (0, 1),
-        text: (0, 0),
-        json: (0, 0),
-    };
+    const REST: Places = Places { image: (0, 1), text: (0, 0), json: (0, 0) };
 
     fn numbers(self) -> [u64; Self::NUMBERS] {
         let Places { image, text, json } = self;
@@ -69,26 +65,14 @@ impl Places {
     }
 
     fn from_numbers([a, b, c, d, e, f]: [u64; Self::NUMBERS]) -> Self {
-        Places {
-            image: (a, b),
-            text: (c, d),
-            json: (e, f),
-        }
+        Places { image: (a, b), text: (c, d), json: (e, f) }
     }
 }
 
 impl ShardRecords {
     /// Opens the shards, which together are the source `source`.
-    pub fn open(
-        source: &Path,
-        shards: Vec<PathBuf>,
-        options: &Options,
-        watch: Watch,
-    ) -> Result<Self, OpenError> {
-        let io = |error| OpenError::Io {
-            path: source.into(),
-            error,
-        };
+    pub fn open(source: &Path, shards: Vec<PathBuf>, options: &Options, watch: Watch) -> Result<Self, OpenError> {
+        let io = |error| OpenError::Io { path: source.into(), error };
         let mut places = TableWriter::start(options.index_folder.as_deref()).map_err(io)?;
         let mut starts = Vec::with_capacity(shards.len());
         let mut malformed = Malformed::default();
@@ -96,10 +80,7 @@ impl ShardRecords {
         for together in shards.chunks(SCANNED_TOGETHER) {
             let scanned: Vec<_> = together.par_iter().map(|shard| scan(shard)).collect();
             for (shard, scanned) in together.iter().zip(scanned) {
-                let (mut records, problem) = scanned.map_err(|error| OpenError::Io {
-                    path: shard.into(),
-                    error,
-                })?;
+                let (mut records, problem) = scanned.map_err(|error| OpenError::Io { path: shard.into(), error })?;
                 if let Some(problem) = problem {
                     records.push(Places::REST);
                     broken.insert(starts.len(), problem);
@@ -107,10 +88,7 @@ impl ShardRecords {
                 starts.push(count);
                 for (nth, record) in (1..).zip(records) {
                     if record == Places::REST {
-                        malformed.note::<()>(Err(rest(
-                            name(shard, nth, None),
-                            &broken[&(starts.len() - 1)],
-                        )));
+                        malformed.note::<()>(Err(rest(name(shard, nth, None), &broken[&(starts.len() - 1)])));
                     } else if record.image.0 == 0 {
                         malformed.note::<()>(Err(no_image(name(shard, nth, None))));
                     } else if record.text.0 == 0 && record.json.0 == 0 {
@@ -129,19 +107,11 @@ impl ShardRecords {
                 broken: broken.len(),
                 shards: shards.len(),
                 max_bad_share,
-                examples: warnings(&shards, &broken)
-                    .take(MALFORMED_EXAMPLES)
-                    .collect(),
+                examples: warnings(&shards, &broken).take(MALFORMED_EXAMPLES).collect(),
             });
         }
         malformed.check(source, count, options)?;
-        Ok(ShardRecords {
-            shards,
-            starts,
-            places: places.finish().map_err(io)?,
-            broken,
-            open: Mutex::default(),
-        })
+        Ok(ShardRecords { shards, starts, places: places.finish().map_err(io)?, broken, open: Mutex::default() })
     }
 
     /// The shard's file, kept open for the next records.
@@ -197,19 +167,9 @@ impl Records for ShardRecords {
         };
         let (text, json) = (read(text)?, read(json)?);
         let identity = format!("{}/{nth}", path.display());
-        let location = Location::Range {
-            shard: Arc::clone(&file),
-            offset: image.0,
-            length: image.1,
-            name: member.clone(),
-        };
-        beside::entry(
-            location,
-            text,
-            json,
-            name(path, nth, Some(&member)),
-            identity.as_bytes(),
-        )
+        let location =
+            Location::Range { shard: Arc::clone(&file), offset: image.0, length: image.1, name: member.clone() };
+        beside::entry(location, text, json, name(path, nth, Some(&member)), identity.as_bytes())
     }
 
     fn shards(&self) -> Vec<u64> {
@@ -222,8 +182,7 @@ impl Records for ShardRecords {
 }
 
 fn warnings(shards: &[PathBuf], broken: &BTreeMap<usize, String>) -> impl Iterator<Item = String> {
-    let warning =
-        |(&shard, problem): (&usize, &String)| format!("{}: {problem}", shards[shard].display());
+    let warning = |(&shard, problem): (&usize, &String)| format!("{}: {problem}", shards[shard].display());
     broken.iter().map(warning)
 }
 
@@ -235,17 +194,11 @@ fn name(shard: &Path, nth: u64, member: Option<&str>) -> String {
 }
 
 fn rest(name: String, problem: &str) -> RecordError {
-    RecordError::Malformed {
-        name,
-        problem: format!("what follows cannot be read: {problem}"),
-    }
+    RecordError::Malformed { name, problem: format!("what follows cannot be read: {problem}") }
 }
 
 fn no_image(name: String) -> RecordError {
-    RecordError::Malformed {
-        name,
-        problem: "no image: expected a .jpg, .jpeg, .png or .webp member".into(),
-    }
+    RecordError::Malformed { name, problem: "no image: expected a .jpg, .jpeg, .png or .webp member".into() }
 }
 
 /// The name in the header right before a member's bytes, for messages; a very long one is cut there.
@@ -283,17 +236,12 @@ fn scan_headers(file: File, length: u64, records: &mut Vec<Places>) -> Result<()
     let headers = archive.entries_with_seek();
     for member in headers.map_err(|e| at(0, e.to_string()))?.raw(true) {
         let mut member = member.map_err(|e| at(end, e.to_string()))?;
-        let (offset, size) = (
-            member.raw_file_position(),
-            member.header().entry_size().unwrap_or(u64::MAX),
-        );
+        let (offset, size) = (member.raw_file_position(), member.header().entry_size().unwrap_or(u64::MAX));
         if offset.checked_add(size).is_none_or(|end| end > length) {
             let left = length.saturating_sub(offset);
             return Err(at(
                 offset - HEADER_BYTES,
-                format!(
-                    "a member declares {size} bytes, but the file ends after {left}: is it truncated?"
-                ),
+                format!("a member declares {size} bytes, but the file ends after {left}: is it truncated?"),
             ));
         }
         end = (offset + size).next_multiple_of(HEADER_BYTES);
@@ -306,9 +254,7 @@ fn scan_headers(file: File, length: u64, records: &mut Vec<Places>) -> Result<()
             if size > MAX_NAME_BYTES {
                 return Err(at(
                     offset,
-                    format!(
-                        "an extended header of {size} bytes, at most {MAX_NAME_BYTES} are read"
-                    ),
+                    format!("an extended header of {size} bytes, at most {MAX_NAME_BYTES} are read"),
                 ));
             }
             let mut bytes = Vec::new();
@@ -328,16 +274,11 @@ fn scan_headers(file: File, length: u64, records: &mut Vec<Places>) -> Result<()
             }
             continue;
         }
-        let name = long_name
-            .take()
-            .unwrap_or_else(|| member.header().path_bytes().into_owned());
+        let name = long_name.take().unwrap_or_else(|| member.header().path_bytes().into_owned());
         if !kind.is_file() {
             continue;
         }
-        let base = name
-            .iter()
-            .rposition(|b| *b == b'/')
-            .map_or(0, |slash| slash + 1);
+        let base = name.iter().rposition(|b| *b == b'/').map_or(0, |slash| slash + 1);
         let Some(dot) = name[base..].iter().position(|b| *b == b'.') else {
             continue;
         };

@@ -11,12 +11,8 @@ pub struct Photos {
     pub json: PathBuf,
 }
 
-const COLOURS: [(&str, [u8; 3]); 4] = [
-    ("red", [200, 30, 30]),
-    ("green", [30, 180, 40]),
-    ("blue", [40, 60, 220]),
-    ("white", [240, 240, 240]),
-];
+const COLOURS: [(&str, [u8; 3]); 4] =
+    [("red", [200, 30, 30]), ("green", [30, 180, 40]), ("blue", [40, 60, 220]), ("white", [240, 240, 240])];
 
 impl Photos {
     pub fn make(count: usize) -> Self {
@@ -28,11 +24,8 @@ impl Photos {
         let mut records = Vec::new();
         for i in 0..count {
             let (name, _) = COLOURS[i % 4];
-            let captions = [
-                format!("a {name} square number w{i}"),
-                format!("{name}!"),
-                format!("the mark at w{}", i % 40),
-            ];
+            let captions =
+                [format!("a {name} square number w{i}"), format!("{name}!"), format!("the mark at w{}", i % 40)];
             records.push(json!({"image": format!("images/{i}.png"), "caption": captions}));
         }
         photos.write(&Value::Array(records));
@@ -43,8 +36,7 @@ impl Photos {
     pub fn restore(&self, count: usize) {
         for i in 0..count {
             let (_, colour) = COLOURS[i % 4];
-            let mut picture =
-                image::RgbImage::from_pixel(40 + i as u32 % 7, 36, image::Rgb(colour));
+            let mut picture = image::RgbImage::from_pixel(40 + i as u32 % 7, 36, image::Rgb(colour));
             picture.put_pixel(i as u32 % 40, i as u32 % 36, image::Rgb([0, 0, 0]));
             picture.save(self.image(i)).unwrap();
         }
@@ -55,8 +47,7 @@ impl Photos {
     }
 
     pub fn set_captions(&self, index: usize, captions: Value) {
-        let mut records: Value =
-            serde_json::from_slice(&std::fs::read(&self.json).unwrap()).unwrap();
+        let mut records: Value = serde_json::from_slice(&std::fs::read(&self.json).unwrap()).unwrap();
         records[index]["caption"] = captions;
         self.write(&records);
     }
@@ -70,9 +61,7 @@ impl Photos {
 pub fn vocabulary() -> Vocabulary {
     let folder = tempfile::tempdir().unwrap();
     let path: &Path = &folder.path().join("vocab.txt");
-    let words = [
-        "a", "square", "number", "the", "mark", "at", "red", "green", "blue", "white",
-    ];
+    let words = ["a", "square", "number", "the", "mark", "at", "red", "green", "blue", "white"];
     let numbers: Vec<String> = (0..100).map(|i| format!("w{i}")).collect();
     let all = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
         .into_iter()

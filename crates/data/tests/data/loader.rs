@@ -8,21 +8,11 @@ use simla_data::{Batch, Dataset, LoadError, Loader, Options, Plan, Source};
 use simla_image::Recipe;
 
 fn plan(batch: usize, steps: u64) -> Plan {
-    Plan {
-        batch,
-        steps,
-        workers: 2,
-        patch_grid: 4,
-        masked_patches: 5,
-        ..Plan::default()
-    }
+    Plan { batch, steps, workers: 2, patch_grid: 4, masked_patches: 5, ..Plan::default() }
 }
 
 fn recipe() -> Recipe {
-    Recipe {
-        side: 32,
-        ..Recipe::default()
-    }
+    Recipe { side: 32, ..Recipe::default() }
 }
 
 fn start(photos: &Photos, plan: Plan) -> Result<Loader, LoadError> {
@@ -44,12 +34,7 @@ fn shapes_and_contents() {
         assert_eq!((batch.size, batch.side, batch.patches), (4, 32, 16));
         assert_eq!(batch.images.len(), 4 * 32 * 32 * 3);
         assert_eq!(batch.halves.len(), 4 * 16 * 16 * 3);
-        assert!(
-            batch
-                .images
-                .chunks(32 * 32 * 3)
-                .all(|view| view.iter().any(|p| *p != 0))
-        );
+        assert!(batch.images.chunks(32 * 32 * 3).all(|view| view.iter().any(|p| *p != 0)));
         assert!(batch.length <= 25);
         for texts in [&batch.ids, &batch.mask, &batch.mlm_ids, &batch.mlm_labels] {
             assert_eq!(texts.len(), 4 * batch.length);
@@ -57,29 +42,14 @@ fn shapes_and_contents() {
         let mut longest = 0;
         for row in 0..4 {
             let at = row * batch.length..(row + 1) * batch.length;
-            let (ids, mask, labels) = (
-                &batch.ids[at.clone()],
-                &batch.mask[at.clone()],
-                &batch.mlm_labels[at.clone()],
-            );
+            let (ids, mask, labels) = (&batch.ids[at.clone()], &batch.mask[at.clone()], &batch.mlm_labels[at.clone()]);
             let length = mask.iter().sum::<i64>() as usize;
             longest = longest.max(length);
             assert_eq!((ids[0], ids[length - 1]), (2, 3));
-            assert!(
-                ids[length..]
-                    .iter()
-                    .chain(&batch.mlm_ids[at][length..])
-                    .all(|id| *id == 0)
-            );
+            assert!(ids[length..].iter().chain(&batch.mlm_ids[at][length..]).all(|id| *id == 0));
             assert!(mask[..length].iter().all(|m| *m == 1));
             assert!(labels.iter().any(|l| *l >= 0) && labels[length..].iter().all(|l| *l == -100));
-            assert_eq!(
-                batch.masked_patches[row * 16..(row + 1) * 16]
-                    .iter()
-                    .filter(|m| **m)
-                    .count(),
-                5
-            );
+            assert_eq!(batch.masked_patches[row * 16..(row + 1) * 16].iter().filter(|m| **m).count(), 5);
         }
         assert_eq!(longest, batch.length, "trimmed to the longest caption");
     }
@@ -89,15 +59,8 @@ fn shapes_and_contents() {
         names.dedup();
         assert_eq!(names.len(), 20, "every record once an epoch");
     }
-    assert_ne!(
-        batches[0].records, batches[5].records,
-        "another order in the next epoch"
-    );
-    assert!(
-        batches[0].records[0].contains("photos.json, record "),
-        "{}",
-        batches[0].records[0]
-    );
+    assert_ne!(batches[0].records, batches[5].records, "another order in the next epoch");
+    assert!(batches[0].records[0].contains("photos.json, record "), "{}", batches[0].records[0]);
 }
 
 #[test]
@@ -105,68 +68,20 @@ fn nothing_depends_on_workers_or_on_where_a_run_resumes() {
     let photos = Photos::make(21);
     let all = batches(&photos, plan(4, 12));
     for workers in [1, 3, 8] {
-        assert_eq!(
-            batches(
-                &photos,
-                Plan {
-                    workers,
-                    ..plan(4, 12)
-                }
-            ),
-            all
-        );
+        assert_eq!(batches(&photos, Plan { workers, ..plan(4, 12) }), all);
     }
     for first_step in [1, 4, 5, 11] {
-        assert_eq!(
-            batches(
-                &photos,
-                Plan {
-                    first_step,
-                    ..plan(4, 12)
-                }
-            ),
-            all[first_step as usize..]
-        );
+        assert_eq!(batches(&photos, Plan { first_step, ..plan(4, 12) }), all[first_step as usize..]);
     }
-    assert_ne!(
-        batches(
-            &photos,
-            Plan {
-                seed: 1,
-                ..plan(4, 12)
-            }
-        )[0]
-        .images,
-        all[0].images
-    );
-    assert!(
-        batches(
-            &photos,
-            Plan {
-                first_step: 12,
-                ..plan(4, 12)
-            }
-        )
-        .is_empty()
-    );
+    assert_ne!(batches(&photos, Plan { seed: 1, ..plan(4, 12) })[0].images, all[0].images);
+    assert!(batches(&photos, Plan { first_step: 12, ..plan(4, 12) }).is_empty());
 }
 
 #[test]
 fn ranks_share_what_one_process_would_see() {
     let photos = Photos::make(24);
     let one = batches(&photos, plan(6, 8));
-    let ranks: Vec<Vec<Batch>> = (0..3)
-        .map(|rank| {
-            batches(
-                &photos,
-                Plan {
-                    rank,
-                    world: 3,
-                    ..plan(2, 8)
-                },
-            )
-        })
-        .collect();
+    let ranks: Vec<Vec<Batch>> = (0..3).map(|rank| batches(&photos, Plan { rank, world: 3, ..plan(2, 8) })).collect();
     for (step, whole) in one.iter().enumerate() {
         let names: Vec<String> = ranks.iter().flat_map(|r| r[step].records.clone()).collect();
         assert_eq!(names, whole.records);
@@ -181,20 +96,12 @@ fn each_caption_of_an_image_has_its_turn() {
     let mut seen: BTreeMap<(String, Vec<i64>), usize> = BTreeMap::new();
     for batch in batches(&photos, plan(4, 300)) {
         for row in 0..4 {
-            let ids = batch.ids[row * batch.length..(row + 1) * batch.length]
-                .iter()
-                .copied()
-                .filter(|id| *id != 0);
-            *seen
-                .entry((batch.records[row].clone(), ids.collect()))
-                .or_default() += 1;
+            let ids = batch.ids[row * batch.length..(row + 1) * batch.length].iter().copied().filter(|id| *id != 0);
+            *seen.entry((batch.records[row].clone(), ids.collect())).or_default() += 1;
         }
     }
     assert_eq!(seen.len(), 12);
-    assert!(
-        seen.values().all(|n| (65..135).contains(n)),
-        "each about 100 times: {seen:?}"
-    );
+    assert!(seen.values().all(|n| (65..135).contains(n)), "each about 100 times: {seen:?}");
 }
 
 #[test]
@@ -235,27 +142,12 @@ fn bad_records_are_replaced_and_counted_once() {
         serde_json::json!({"missing_image": 1, "unreadable_image": 2, "empty_caption": 1, "malformed": 1})
     );
     let text = report.to_string();
+    assert!(text.contains("photos.json, record 4: image file") && text.contains("3.png"), "{text}");
     assert!(
-        text.contains("photos.json, record 4: image file") && text.contains("3.png"),
+        text.contains("record 61: field `caption`: expected a string or a list of strings, found a number: 17"),
         "{text}"
     );
-    assert!(
-        text.contains(
-            "record 61: field `caption`: expected a string or a list of strings, found a number: 17"
-        ),
-        "{text}"
-    );
-    assert_eq!(
-        after,
-        batches(
-            &photos,
-            Plan {
-                workers: 5,
-                ..plan(10, 30)
-            }
-        ),
-        "substitutes are drawn by position"
-    );
+    assert_eq!(after, batches(&photos, Plan { workers: 5, ..plan(10, 30) }), "substitutes are drawn by position");
 }
 
 #[test]
@@ -267,35 +159,26 @@ fn too_many_bad_records_end_a_run_before_it_begins() {
     let error = start(&photos, plan(4, 10)).err().unwrap();
     assert!(matches!(error, LoadError::TooManyBad { .. }));
     let text = error.to_string();
-    assert!(text.contains("more than a share of 0.1 (`max_bad_share`): 40 of 40 records seen, 5 of them bad; image file missing: 5"), "{text}");
+    assert!(
+        text.contains(
+            "more than a share of 0.1 (`max_bad_share`): 40 of 40 records seen, 5 of them bad; image file missing: 5"
+        ),
+        "{text}"
+    );
     assert!(text.contains("0.png"), "{text}");
     std::fs::copy(photos.image(9), photos.image(0)).unwrap();
-    assert_eq!(
-        batches(&photos, plan(4, 10)).len(),
-        10,
-        "four of forty are allowed"
-    );
+    assert_eq!(batches(&photos, plan(4, 10)).len(), 10, "four of forty are allowed");
 }
 
 #[test]
 fn too_many_bad_records_are_noticed_on_the_way_too() {
     let photos = Photos::make(60);
-    let mut loader = start(
-        &photos,
-        Plan {
-            preflight: 0,
-            prefetch: 1,
-            ..plan(4, 1000)
-        },
-    )
-    .unwrap();
+    let mut loader = start(&photos, Plan { preflight: 0, prefetch: 1, ..plan(4, 1000) }).unwrap();
     assert!(loader.next().unwrap().is_ok());
     for i in 0..60 {
         let _ = std::fs::remove_file(photos.image(i));
     }
-    let error = loader
-        .find_map(Result::err)
-        .expect("an error instead of 1000 steps");
+    let error = loader.find_map(Result::err).expect("an error instead of 1000 steps");
     assert!(matches!(error, LoadError::TooManyBad { .. }), "{error}");
     assert!(loader.next().is_none(), "nothing after an error");
 }
@@ -303,11 +186,7 @@ fn too_many_bad_records_are_noticed_on_the_way_too() {
 #[test]
 fn some_batches_are_ready_before_they_are_asked_for_and_no_more() {
     let photos = Photos::make(400);
-    let prefetching = Plan {
-        preflight: 0,
-        prefetch: 4,
-        ..plan(4, 100)
-    };
+    let prefetching = Plan { preflight: 0, prefetch: 4, ..plan(4, 100) };
     let mut loader = start(&photos, prefetching).unwrap();
     let tried = |loader: &Loader| loader.report().seen;
     let patience = std::time::Instant::now();
@@ -327,13 +206,7 @@ fn settings_are_refused_at_start() {
     let refused = |plan: Plan| start(&photos, plan).err().unwrap().to_string();
     assert!(refused(plan(1, 1)).contains("`batch` = 1"));
     assert!(refused(plan(6, 1)).contains("`batch` = 6: expected at most the 5 records"));
-    assert!(
-        refused(Plan {
-            patch_grid: 5,
-            ..plan(2, 1)
-        })
-        .contains("`patch_grid` = 5")
-    );
+    assert!(refused(Plan { patch_grid: 5, ..plan(2, 1) }).contains("`patch_grid` = 5"));
 }
 
 #[test]
@@ -341,14 +214,7 @@ fn dropping_a_loader_ends_its_threads_soon() {
     let photos = Photos::make(30);
     let begin = std::time::Instant::now();
     for taken in 0..4 {
-        let mut loader = start(
-            &photos,
-            Plan {
-                preflight: 0,
-                ..plan(8, 1_000_000)
-            },
-        )
-        .unwrap();
+        let mut loader = start(&photos, Plan { preflight: 0, ..plan(8, 1_000_000) }).unwrap();
         for _ in 0..taken {
             loader.next().unwrap().unwrap();
         }

@@ -5,8 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use simla_data::{
-    Dataset, InspectOptions, Loader, Options, PackError, PackOptions, Packed, Plan, Source,
-    inspect, pack,
+    Dataset, InspectOptions, Loader, Options, PackError, PackOptions, Packed, Plan, Source, inspect, pack,
 };
 use simla_image::Recipe;
 
@@ -16,21 +15,8 @@ fn open(path: &Path) -> Dataset {
     Dataset::open(&[Source::from(path.to_path_buf())], &Options::default()).unwrap()
 }
 
-fn packed(
-    photos: &Photos,
-    folder: &Path,
-    shard_size: usize,
-    shuffle: Option<u64>,
-) -> Result<Packed, PackError> {
-    pack(
-        &open(&photos.json),
-        folder,
-        &PackOptions {
-            shard_size,
-            shuffle,
-        },
-        |_| {},
-    )
+fn packed(photos: &Photos, folder: &Path, shard_size: usize, shuffle: Option<u64>) -> Result<Packed, PackError> {
+    pack(&open(&photos.json), folder, &PackOptions { shard_size, shuffle }, |_| {})
 }
 
 #[test]
@@ -40,38 +26,17 @@ fn shards_hold_what_the_source_holds() {
     let target = folder.path().join("new/shards");
     let packed = packed(&photos, &target, 10, None).unwrap();
     assert_eq!((packed.records, packed.shards.len()), (25, 3));
-    let names: BTreeSet<String> = std::fs::read_dir(&target)
-        .unwrap()
-        .map(|f| f.unwrap().file_name().into_string().unwrap())
-        .collect();
-    assert_eq!(
-        names,
-        ["00000.tar", "00001.tar", "00002.tar"]
-            .map(String::from)
-            .into(),
-        "nothing unfinished is left"
-    );
+    let names: BTreeSet<String> =
+        std::fs::read_dir(&target).unwrap().map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
+    assert_eq!(names, ["00000.tar", "00001.tar", "00002.tar"].map(String::from).into(), "nothing unfinished is left");
     let (before, after) = (open(&photos.json), open(&target));
     assert_eq!(after.len(), 25);
     for index in 0..25 {
         let (before, after) = (before.record(index).unwrap(), after.record(index).unwrap());
-        assert_eq!(
-            (before.image, before.captions),
-            (after.image, after.captions)
-        );
+        assert_eq!((before.image, before.captions), (after.image, after.captions));
     }
-    assert!(
-        after
-            .entry(11)
-            .unwrap()
-            .name
-            .ends_with("00001.tar, record 2 (000010001.png)")
-    );
-    let bytes: u64 = packed
-        .shards
-        .iter()
-        .map(|s| std::fs::metadata(s).unwrap().len())
-        .sum();
+    assert!(after.entry(11).unwrap().name.ends_with("00001.tar, record 2 (000010001.png)"));
+    let bytes: u64 = packed.shards.iter().map(|s| std::fs::metadata(s).unwrap().len()).sum();
     assert_eq!(packed.bytes, bytes);
 }
 
@@ -81,16 +46,10 @@ fn the_order_is_random_but_the_same_again() {
     let folder = tempfile::tempdir().unwrap();
     let captions = |name: &str, seed: Option<u64>| {
         packed(&photos, &folder.path().join(name), 8, seed).unwrap();
-        open(&folder.path().join(name))
-            .captions(|_| ())
-            .collect::<Vec<_>>()
+        open(&folder.path().join(name)).captions(|_| ()).collect::<Vec<_>>()
     };
-    let (plain, once, again, other) = (
-        captions("a", None),
-        captions("b", Some(1)),
-        captions("c", Some(1)),
-        captions("d", Some(2)),
-    );
+    let (plain, once, again, other) =
+        (captions("a", None), captions("b", Some(1)), captions("c", Some(1)), captions("d", Some(2)));
     assert_eq!(once, again);
     assert!(once != plain && once != other);
     assert_eq!(once.iter().collect::<BTreeSet<_>>(), plain.iter().collect());
@@ -119,35 +78,14 @@ fn bad_records_are_left_out_and_too_many_refused() {
     let folder = tempfile::tempdir().unwrap();
     let packed_once = packed(&photos, &folder.path().join("a"), 100, None).unwrap();
     assert_eq!((packed_once.records, packed_once.report.bad), (28, 2));
-    assert!(
-        packed_once
-            .report
-            .examples
-            .iter()
-            .any(|e| e.contains("7.png")),
-        "{:?}",
-        packed_once.report
-    );
+    assert!(packed_once.report.examples.iter().any(|e| e.contains("7.png")), "{:?}", packed_once.report);
     assert_eq!(open(&folder.path().join("a")).len(), 28);
 
-    let error = packed(&photos, &folder.path().join("a"), 100, None)
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("there is already") && error.contains("00000.tar"),
-        "{error}"
-    );
-    assert!(
-        packed(&photos, &folder.path().join("b"), 0, None)
-            .unwrap_err()
-            .to_string()
-            .contains("`shard_size` = 0")
-    );
+    let error = packed(&photos, &folder.path().join("a"), 100, None).unwrap_err().to_string();
+    assert!(error.contains("there is already") && error.contains("00000.tar"), "{error}");
+    assert!(packed(&photos, &folder.path().join("b"), 0, None).unwrap_err().to_string().contains("`shard_size` = 0"));
     (0..5).for_each(|i| std::fs::remove_file(photos.image(i)).unwrap());
-    assert!(matches!(
-        packed(&photos, &folder.path().join("c"), 100, None),
-        Err(PackError::TooManyBad { .. })
-    ));
+    assert!(matches!(packed(&photos, &folder.path().join("c"), 100, None), Err(PackError::TooManyBad { .. })));
     // What an earlier call left when it was killed.
     std::fs::create_dir(folder.path().join(".unfinished-d")).unwrap();
     std::fs::write(folder.path().join(".unfinished-d/00009.tar"), "torn").unwrap();
@@ -170,26 +108,10 @@ fn training_reads_mixed_sources() {
     let (photos, more) = (Photos::make(40), Photos::make(20));
     let folder = tempfile::tempdir().unwrap();
     packed(&photos, folder.path(), 4, Some(0)).unwrap();
-    let sources = [
-        Source::from(folder.path().to_path_buf()),
-        Source {
-            path: more.json.clone(),
-            weight: 2.0,
-        },
-    ];
+    let sources = [Source::from(folder.path().to_path_buf()), Source { path: more.json.clone(), weight: 2.0 }];
     let dataset = Arc::new(Dataset::open(&sources, &Options::default()).unwrap());
-    let plan = |workers| Plan {
-        batch: 8,
-        steps: 20,
-        workers,
-        patch_grid: 4,
-        masked_patches: 5,
-        ..Plan::default()
-    };
-    let recipe = Recipe {
-        side: 16,
-        ..Recipe::default()
-    };
+    let plan = |workers| Plan { batch: 8, steps: 20, workers, patch_grid: 4, masked_patches: 5, ..Plan::default() };
+    let recipe = Recipe { side: 16, ..Recipe::default() };
     let start = |plan| {
         let words = Arc::new(vocabulary());
         Loader::start(Arc::clone(&dataset), words, recipe.clone(), plan).unwrap()
@@ -199,21 +121,11 @@ fn training_reads_mixed_sources() {
     assert_eq!(start(plan(1)).steps_per_epoch(), 10);
     assert_eq!(all(plan(4)), batches);
     for first_step in [1, 9, 10, 13] {
-        let resumed = Plan {
-            first_step,
-            ..plan(2)
-        };
+        let resumed = Plan { first_step, ..plan(2) };
         assert_eq!(all(resumed), batches[first_step as usize..]);
     }
     // Two ranks see the halves of what one would.
-    let ranks = [0, 1].map(|rank| {
-        all(Plan {
-            batch: 4,
-            rank,
-            world: 2,
-            ..plan(2)
-        })
-    });
+    let ranks = [0, 1].map(|rank| all(Plan { batch: 4, rank, world: 2, ..plan(2) }));
     for (step, whole) in batches.iter().enumerate() {
         let shared = ranks.iter().flat_map(|rank| rank[step].records.clone());
         assert_eq!(shared.collect::<Vec<_>>(), whole.records);
@@ -221,11 +133,7 @@ fn training_reads_mixed_sources() {
     for epoch in batches.chunks(10) {
         let names: Vec<&String> = epoch.iter().flat_map(|b| &b.records).collect();
         assert_eq!(names.iter().filter(|n| n.contains(".tar")).count(), 40);
-        assert_eq!(
-            names.iter().collect::<BTreeSet<_>>().len(),
-            60,
-            "the shards once, the other twice"
-        );
+        assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), 60, "the shards once, the other twice");
     }
 }
 
@@ -235,35 +143,16 @@ fn inspection_counts() {
     std::fs::write(photos.image(7), "no picture").unwrap();
     photos.set_captions(8, serde_json::json!("..."));
     photos.set_captions(9, serde_json::json!(vec!["zebra "; 40].concat()));
-    let look = InspectOptions {
-        samples: 5,
-        ..InspectOptions::default()
-    };
+    let look = InspectOptions { samples: 5, ..InspectOptions::default() };
     let seen = inspect(&open(&photos.json), Some(&vocabulary()), &look, || ());
-    assert_eq!(
-        (seen.records, seen.captions, seen.sources[0].1),
-        (30, 28 * 3 + 1, 30)
-    );
+    assert_eq!((seen.records, seen.captions, seen.sources[0].1), (30, 28 * 3 + 1, 30));
     // "a red square number w3", "red!", "the mark at w3"; 40 zebras.
-    assert_eq!(
-        (seen.words[5], seen.words[1], seen.words[4], seen.words[31]),
-        (28, 28, 28, 1)
-    );
+    assert_eq!((seen.words[5], seen.words[1], seen.words[4], seen.words[31]), (28, 28, 28, 1));
     let pieces = seen.pieces.unwrap();
-    assert_eq!(
-        (pieces.pieces, pieces.unknown, pieces.cut),
-        (28 * 10 + 30, 30, 1)
-    );
-    assert_eq!(
-        (seen.images.decoded, seen.images.width, seen.images.height),
-        (28, [40, 43, 46], [36; 3])
-    );
+    assert_eq!((pieces.pieces, pieces.unknown, pieces.cut), (28 * 10 + 30, 30, 1));
+    assert_eq!((seen.images.decoded, seen.images.width, seen.images.height), (28, [40, 43, 46], [36; 3]));
     assert_eq!((seen.report.bad, seen.samples.len()), (2, 5));
-    assert!(
-        seen.samples
-            .iter()
-            .all(|s| s.width >= 40 && s.height == 36 && !s.captions.is_empty())
-    );
+    assert!(seen.samples.iter().all(|s| s.width >= 40 && s.height == 36 && !s.captions.is_empty()));
     assert!(
         serde_json::to_string(&inspect(&open(&photos.json), None, &look, || ()))
             .unwrap()

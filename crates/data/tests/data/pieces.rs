@@ -16,8 +16,7 @@ struct Case {
 fn pieces_are_berts() {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let vocabulary = Vocabulary::open(&fixtures.join("bert-vocab-trimmed.txt")).unwrap();
-    let cases: Vec<Case> =
-        serde_json::from_slice(&std::fs::read(fixtures.join("bert-pieces.json")).unwrap()).unwrap();
+    let cases: Vec<Case> = serde_json::from_slice(&std::fs::read(fixtures.join("bert-pieces.json")).unwrap()).unwrap();
     assert_eq!(cases.len(), 23);
     for Case { caption, pieces } in cases {
         let ids = vocabulary.encode(&caption, 25);

@@ -26,10 +26,7 @@ fn written(folder: &Path, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
 
 /// Image bytes and captions of every record.
 fn contents(dataset: &Dataset) -> Vec<(Vec<u8>, Vec<String>)> {
-    (0..dataset.len())
-        .map(|i| dataset.record(i).unwrap())
-        .map(|r| (r.image, r.captions))
-        .collect()
+    (0..dataset.len()).map(|i| dataset.record(i).unwrap()).map(|r| (r.image, r.captions)).collect()
 }
 
 #[test]
@@ -44,32 +41,16 @@ fn json_records_are_what_is_written() {
         {"image": "images/0.png", "caption": "vier"},
         {"image": "./images/0.png", "caption": "five", "image_id": null},
     ]);
-    for text in [
-        list.to_string(),
-        format!("  {list:#}\n"),
-        format!("\u{feff}{list}"),
-    ] {
+    for text in [list.to_string(), format!("  {list:#}\n"), format!("\u{feff}{list}")] {
         let dataset = open(&written(folder, "list.json", text)).unwrap();
         assert_eq!(dataset.len(), 5);
         let records: Vec<_> = (0..5).map(|i| dataset.record(i).unwrap()).collect();
-        assert_eq!(
-            records[1].captions,
-            ["two \u{1F415} \"quoted\" \\ [x] {y}", "zwei"]
-        );
+        assert_eq!(records[1].captions, ["two \u{1F415} \"quoted\" \\ [x] {y}", "zwei"]);
         assert_eq!(records[2].image, std::fs::read(&absolute).unwrap());
-        assert_eq!(
-            records[0].image_id, records[1].image_id,
-            "the same id as number and text"
-        );
-        assert_ne!(
-            records[0].image_id, records[3].image_id,
-            "an id and a path are different names"
-        );
+        assert_eq!(records[0].image_id, records[1].image_id, "the same id as number and text");
+        assert_ne!(records[0].image_id, records[3].image_id, "an id and a path are different names");
         assert_ne!(records[2].image_id, records[3].image_id);
-        assert_eq!(
-            records[3].name,
-            format!("{}, record 4", folder.join("list.json").display())
-        );
+        assert_eq!(records[3].name, format!("{}, record 4", folder.join("list.json").display()));
         assert_eq!(dataset.captions(|_| ()).collect::<Vec<_>>()[2], "zwei");
     }
 }
@@ -78,11 +59,7 @@ fn json_records_are_what_is_written() {
 fn each_caption_becomes_a_record_of_the_same_image() {
     let photos = Photos::make(3);
     photos.set_captions(1, json!(["only", " "]));
-    let pairs = Options {
-        each_caption: true,
-        max_bad_share: 0.5,
-        ..Options::default()
-    };
+    let pairs = Options { each_caption: true, max_bad_share: 0.5, ..Options::default() };
     let whole = open(&photos.json).unwrap();
     let dataset = open_with(&photos.json, &pairs).unwrap();
     let images: Vec<_> = (0..3).map(|i| whole.entry(i).unwrap().image_id).collect();
@@ -113,33 +90,13 @@ fn each_caption_becomes_a_record_of_the_same_image() {
 fn images_are_found_from_the_image_root() {
     let photos = Photos::make(1);
     let elsewhere = tempfile::tempdir().unwrap();
-    let list = written(
-        elsewhere.path(),
-        "list.json",
-        r#"[{"image": "images/0.png", "caption": "one"}]"#,
-    );
-    assert!(
-        open(&list)
-            .unwrap()
-            .record(0)
-            .unwrap_err()
-            .to_string()
-            .contains("images/0.png: No such file")
-    );
-    let root = Options {
-        image_root: Some(photos.folder.path().into()),
-        ..Options::default()
-    };
+    let list = written(elsewhere.path(), "list.json", r#"[{"image": "images/0.png", "caption": "one"}]"#);
+    assert!(open(&list).unwrap().record(0).unwrap_err().to_string().contains("images/0.png: No such file"));
+    let root = Options { image_root: Some(photos.folder.path().into()), ..Options::default() };
     assert!(open_with(&list, &root).unwrap().record(0).is_ok());
-    let none = Options {
-        image_root: Some("/no/such/folder".into()),
-        ..Options::default()
-    };
+    let none = Options { image_root: Some("/no/such/folder".into()), ..Options::default() };
     let error = open_with(&list, &none).unwrap_err().to_string();
-    assert!(
-        error.starts_with("setting `image_root` = /no/such/folder: "),
-        "{error}"
-    );
+    assert!(error.starts_with("setting `image_root` = /no/such/folder: "), "{error}");
 }
 
 #[test]
@@ -153,15 +110,9 @@ fn json_errors_name_file_record_field_and_what_was_expected() {
         ),
         ("{}".into(), "record 1: invalid type: map, expected a list"),
         ("[]".into(), "no records in it"),
-        (
-            format!("[{good}, {good}"),
-            "record 3: EOF while parsing a list",
-        ),
+        (format!("[{good}, {good}"), "record 3: EOF while parsing a list"),
         (format!("[{good} {good}]"), "record 2: expected `,` or `]`"),
-        (
-            format!("[{good}, {{\"image\": \"2"),
-            "record 2: EOF while parsing a string",
-        ),
+        (format!("[{good}, {{\"image\": \"2"), "record 2: EOF while parsing a string"),
         (format!("[{good}] x"), "trailing characters"),
         (format!("[{good},]"), "record 2: trailing comma"),
         (
@@ -172,10 +123,7 @@ fn json_errors_name_file_record_field_and_what_was_expected() {
             r#"[{"image": "1.jpg"}]"#.into(),
             "record 1: field `caption`: expected a string or a list of strings, found nothing",
         ),
-        (
-            r#"[{"image": "1.jpg", "caption": {"en": "one"}}]"#.into(),
-            "found an object: {\"en\":\"one\"}",
-        ),
+        (r#"[{"image": "1.jpg", "caption": {"en": "one"}}]"#.into(), "found an object: {\"en\":\"one\"}"),
         (
             r#"[{"image": "1.jpg", "caption": ["one", 2]}]"#.into(),
             "expected a list of nothing but strings, found a number: 2",
@@ -188,34 +136,20 @@ fn json_errors_name_file_record_field_and_what_was_expected() {
             r#"[{"image": "1.jpg", "caption": "one", "image_id": [1]}]"#.into(),
             "field `image_id`: expected a number or a string",
         ),
-        (
-            r#"["1.jpg"]"#.into(),
-            "record 1: invalid type: string \"1.jpg\", expected struct",
-        ),
-        (
-            r#"[{"image": "1.jpg", "image": "2.jpg", "caption": "one"}]"#.into(),
-            "record 1: duplicate field `image`",
-        ),
+        (r#"["1.jpg"]"#.into(), "record 1: invalid type: string \"1.jpg\", expected struct"),
+        (r#"[{"image": "1.jpg", "image": "2.jpg", "caption": "one"}]"#.into(), "record 1: duplicate field `image`"),
         ("[1, 2, 3]".into(), "3 of 3 records are malformed"),
     ] {
         let path = written(folder.path(), "list.json", text);
         let error = refused(&path);
-        assert!(
-            error.starts_with(&format!("data {}: ", path.display())) && error.contains(expected),
-            "{error}"
-        );
+        assert!(error.starts_with(&format!("data {}: ", path.display())) && error.contains(expected), "{error}");
     }
     let deep = "[".repeat(100_000);
     assert!(refused(&written(folder.path(), "deep.json", deep)).contains("record 1: "));
     let long = format!("[{good}, {{\"image\": \"{}\"}}]", "x".repeat(3 << 20));
-    assert!(
-        refused(&written(folder.path(), "long.json", long))
-            .contains("record 2: longer than 1048576 bytes")
-    );
-    let bytes = [
-        b"[{\"image\": \"\xff\", \"caption\": \"a\"}]".as_slice(),
-        b"[{\"image\": \"\\ud800\", \"caption\": \"a\"}]",
-    ];
+    assert!(refused(&written(folder.path(), "long.json", long)).contains("record 2: longer than 1048576 bytes"));
+    let bytes =
+        [b"[{\"image\": \"\xff\", \"caption\": \"a\"}]".as_slice(), b"[{\"image\": \"\\ud800\", \"caption\": \"a\"}]"];
     for text in bytes {
         assert!(refused(&written(folder.path(), "bytes.json", text)).contains("record 1: "));
     }
@@ -227,26 +161,18 @@ fn a_few_malformed_records_are_no_reason_to_stop() {
     let mut records = vec![json!({"image": "1.jpg", "caption": "one"}); 20];
     records[3] = json!({"image": "1.jpg"});
     records[4] = json!(null);
-    let path = written(
-        folder.path(),
-        "list.json",
-        serde_json::to_vec(&records).unwrap(),
-    );
+    let path = written(folder.path(), "list.json", serde_json::to_vec(&records).unwrap());
     let dataset = open(&path).unwrap();
     assert_eq!(dataset.len(), 20);
     assert!(dataset.entry(3).is_err() && dataset.entry(4).is_err() && dataset.entry(5).is_ok());
     records[5] = json!({"image": 1, "caption": "one"});
-    let path = written(
-        folder.path(),
-        "list.json",
-        serde_json::to_vec(&records).unwrap(),
-    );
+    let path = written(folder.path(), "list.json", serde_json::to_vec(&records).unwrap());
     let error = refused(&path);
-    assert!(error.contains("3 of 20 records are malformed, more than the share of 0.1 that is allowed (`max_bad_share`)"), "{error}");
     assert!(
-        error.contains("record 4: field `caption`") && error.contains("record 6: field `image`"),
+        error.contains("3 of 20 records are malformed, more than the share of 0.1 that is allowed (`max_bad_share`)"),
         "{error}"
     );
+    assert!(error.contains("record 4: field `caption`") && error.contains("record 6: field `image`"), "{error}");
 }
 
 #[test]
@@ -255,81 +181,43 @@ fn csv_and_tsv_with_chosen_columns() {
     let folder = photos.folder.path();
     let csv = "id,caption,image,image_id\n1,\"a \"\"dog\"\", two\nlines\",images/0.png,9\r\n2,katze,images/1.png,9\n\n3,x,images/2.png,8";
     let dataset = open(&written(folder, "list.csv", csv)).unwrap();
-    let records: Vec<_> = (0..dataset.len())
-        .map(|i| dataset.record(i).unwrap())
-        .collect();
+    let records: Vec<_> = (0..dataset.len()).map(|i| dataset.record(i).unwrap()).collect();
     assert_eq!(
-        records
-            .iter()
-            .map(|r| r.captions[0].as_str())
-            .collect::<Vec<_>>(),
+        records.iter().map(|r| r.captions[0].as_str()).collect::<Vec<_>>(),
         ["a \"dog\", two\nlines", "katze", "x"]
     );
-    assert_eq!(
-        (
-            records[0].image_id == records[1].image_id,
-            records[1].image_id == records[2].image_id
-        ),
-        (true, false)
-    );
+    assert_eq!((records[0].image_id == records[1].image_id, records[1].image_id == records[2].image_id), (true, false));
     assert_eq!(records[2].image, std::fs::read(photos.image(2)).unwrap());
-    assert!(
-        records[1].name.ends_with("list.csv, record 2"),
-        "{}",
-        records[1].name
-    );
+    assert!(records[1].name.ends_with("list.csv, record 2"), "{}", records[1].name);
 
     let tsv = "title\tfilepath\nein hund, der läuft\timages/2.png\n";
     let path = written(folder, "list.tsv", tsv);
     let error = refused(&path);
-    assert!(error.contains("there is no column \"image\" (setting `image_column`); the first line has: title, filepath"), "{error}");
-    let columns = Options {
-        image_column: "filepath".into(),
-        caption_column: "title".into(),
-        ..Options::default()
-    };
-    assert_eq!(
-        contents(&open_with(&path, &columns).unwrap())[0].1,
-        ["ein hund, der läuft"]
+    assert!(
+        error.contains("there is no column \"image\" (setting `image_column`); the first line has: title, filepath"),
+        "{error}"
     );
+    let columns = Options { image_column: "filepath".into(), caption_column: "title".into(), ..Options::default() };
+    assert_eq!(contents(&open_with(&path, &columns).unwrap())[0].1, ["ein hund, der läuft"]);
 }
 
 #[test]
 fn csv_errors_are_named() {
     let folder = tempfile::tempdir().unwrap();
     assert!(refused(&written(folder.path(), "a.csv", "")).contains("no column \"image\""));
-    assert!(
-        refused(&written(folder.path(), "b.csv", "image,caption\n")).contains("no records in it")
-    );
-    let short = refused(&written(
-        folder.path(),
-        "c.csv",
-        "caption,image\nonly a caption\n",
-    ));
-    assert!(
-        short.contains("c.csv, record 1: field `image`: expected a column more, found nothing"),
-        "{short}"
-    );
+    assert!(refused(&written(folder.path(), "b.csv", "image,caption\n")).contains("no records in it"));
+    let short = refused(&written(folder.path(), "c.csv", "caption,image\nonly a caption\n"));
+    assert!(short.contains("c.csv, record 1: field `image`: expected a column more, found nothing"), "{short}");
     let open_quote = "caption,image\n\"a dog,1.jpg\na cat,2.jpg\n";
     let open_quote = refused(&written(folder.path(), "quote.csv", open_quote));
     assert!(
-        open_quote.contains("record 1: field `image`")
-            && open_quote.contains("a quote that nothing closes"),
+        open_quote.contains("record 1: field `image`") && open_quote.contains("a quote that nothing closes"),
         "{open_quote}"
     );
-    let bytes = refused(&written(
-        folder.path(),
-        "d.csv",
-        b"caption,image\n\xff,1.jpg\n",
-    ));
-    assert!(
-        bytes.contains("field `caption` is not UTF-8 text"),
-        "{bytes}"
-    );
+    let bytes = refused(&written(folder.path(), "d.csv", b"caption,image\n\xff,1.jpg\n"));
+    assert!(bytes.contains("field `caption` is not UTF-8 text"), "{bytes}");
     let endless = format!("caption,image\n\"{}", "x".repeat(3 << 20));
-    assert!(
-        refused(&written(folder.path(), "e.csv", endless)).contains("longer than 1048576 bytes")
-    );
+    assert!(refused(&written(folder.path(), "e.csv", endless)).contains("longer than 1048576 bytes"));
 }
 
 #[test]
@@ -338,32 +226,17 @@ fn a_folder_of_photographs_with_captions_beside() {
     let folder = photos.folder.path().join("images");
     let error = refused(&folder);
     assert!(
-        error.contains("3 of 3 records are malformed")
-            && error.contains("0.png: no caption: expected a .txt file"),
+        error.contains("3 of 3 records are malformed") && error.contains("0.png: no caption: expected a .txt file"),
         "{error}"
     );
     std::fs::write(folder.join("0.txt"), "a red square\n").unwrap();
-    std::fs::write(
-        folder.join("1.json"),
-        r#"{"caption": ["green", "a square"]}"#,
-    )
-    .unwrap();
+    std::fs::write(folder.join("1.json"), r#"{"caption": ["green", "a square"]}"#).unwrap();
     std::fs::write(folder.join("2.txt"), "from the text").unwrap();
     std::fs::write(folder.join("2.json"), r#"{"width": 3}"#).unwrap();
     std::fs::rename(folder.join("2.png"), folder.join("2.PNG")).unwrap();
     let dataset = open(&folder).unwrap();
-    let captions: Vec<_> = contents(&dataset)
-        .into_iter()
-        .map(|(_, captions)| captions)
-        .collect();
-    assert_eq!(
-        captions,
-        [
-            vec!["a red square"],
-            vec!["green", "a square"],
-            vec!["from the text"]
-        ]
-    );
+    let captions: Vec<_> = contents(&dataset).into_iter().map(|(_, captions)| captions).collect();
+    assert_eq!(captions, [vec!["a red square"], vec!["green", "a square"], vec!["from the text"]]);
     assert!(refused(tempfile::tempdir().unwrap().path()).contains("no records in it"));
 
     // Folders in it count, hidden ones and what a Mac leaves beside a picture do not.
@@ -380,26 +253,15 @@ fn a_folder_of_photographs_with_captions_beside() {
     assert_eq!(first.captions, ["green", "a square"]);
     let inner = (0..4).map(|i| dataset.record(i).unwrap());
     let inner = inner.filter(|r| r.name.ends_with("2019/summer/0.png"));
-    assert_eq!(
-        inner.map(|r| r.captions).collect::<Vec<_>>(),
-        [["at the sea"]]
-    );
+    assert_eq!(inner.map(|r| r.captions).collect::<Vec<_>>(), [["at the sea"]]);
 }
 
 #[test]
 fn whoever_waits_for_a_large_source_is_told_how_far_it_is() {
     let folder = tempfile::tempdir().unwrap();
     let record = r#"{"image": "1.jpg", "caption": "one"}"#;
-    let json = written(
-        folder.path(),
-        "list.json",
-        format!("[{}]", [record; 5000].join(",")),
-    );
-    let csv = written(
-        folder.path(),
-        "list.csv",
-        "image,caption\n".to_owned() + &"1.jpg,one\n".repeat(5000),
-    );
+    let json = written(folder.path(), "list.json", format!("[{}]", [record; 5000].join(",")));
+    let csv = written(folder.path(), "list.csv", "image,caption\n".to_owned() + &"1.jpg,one\n".repeat(5000));
     for path in [json, csv] {
         let length = std::fs::metadata(&path).unwrap().len();
         let mut told = Vec::new();
@@ -426,35 +288,14 @@ fn wrong_paths_and_settings_are_refused() {
     assert!(refused(&written(folder, "data", "")).contains("a file without an ending"));
     assert!(refused(&folder.join("{0..3}.json")).contains("a pattern that stands for"));
     assert!(refused(&folder.join("{0..x}.tar")).contains("expected two numbers"));
-    assert!(
-        Dataset::open(&[], &Options::default())
-            .unwrap_err()
-            .to_string()
-            .contains("no files were given")
-    );
+    assert!(Dataset::open(&[], &Options::default()).unwrap_err().to_string().contains("no files were given"));
     for weight in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e9] {
-        let source = Source {
-            path: photos.json.clone(),
-            weight,
-        };
-        let error = Dataset::open(&[source], &Options::default())
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("photos.json: weight ") && error.contains("expected a number above 0"),
-            "{error}"
-        );
+        let source = Source { path: photos.json.clone(), weight };
+        let error = Dataset::open(&[source], &Options::default()).unwrap_err().to_string();
+        assert!(error.contains("photos.json: weight ") && error.contains("expected a number above 0"), "{error}");
     }
-    let share = Options {
-        max_bad_share: 1.5,
-        ..Options::default()
-    };
-    assert!(
-        open_with(&photos.json, &share)
-            .unwrap_err()
-            .to_string()
-            .contains("setting `max_bad_share` = 1.5")
-    );
+    let share = Options { max_bad_share: 1.5, ..Options::default() };
+    assert!(open_with(&photos.json, &share).unwrap_err().to_string().contains("setting `max_bad_share` = 1.5"));
 }
 
 #[test]
@@ -463,80 +304,33 @@ fn an_image_that_is_no_file_is_a_missing_image() {
     let list = json!([{"image": ".", "caption": "a folder"}, {"image": "/dev/zero", "caption": "without end"}]);
     let dataset = open(&written(folder.path(), "list.json", list.to_string())).unwrap();
     for index in 0..2 {
-        assert!(
-            dataset
-                .record(index)
-                .unwrap_err()
-                .to_string()
-                .contains("not a file")
-        );
+        assert!(dataset.record(index).unwrap_err().to_string().contains("not a file"));
     }
     let large = folder.path().join("large.jpg");
-    std::fs::File::create(&large)
-        .unwrap()
-        .set_len(1 << 40)
-        .unwrap();
-    let dataset = open(&written(
-        folder.path(),
-        "list.json",
-        r#"[{"image": "large.jpg", "caption": "a"}]"#,
-    ))
-    .unwrap();
-    assert!(
-        dataset
-            .record(0)
-            .unwrap_err()
-            .to_string()
-            .contains("1099511627776 bytes, at most")
-    );
+    std::fs::File::create(&large).unwrap().set_len(1 << 40).unwrap();
+    let dataset = open(&written(folder.path(), "list.json", r#"[{"image": "large.jpg", "caption": "a"}]"#)).unwrap();
+    assert!(dataset.record(0).unwrap_err().to_string().contains("1099511627776 bytes, at most"));
 }
 
 #[test]
 fn several_sources_follow_each_other() {
     let (a, b) = (Photos::make(3), Photos::make(4));
-    let sources = [
-        Source::from(a.json.clone()),
-        Source {
-            path: b.json.clone(),
-            weight: 2.0,
-        },
-    ];
+    let sources = [Source::from(a.json.clone()), Source { path: b.json.clone(), weight: 2.0 }];
     let dataset = Dataset::open(&sources, &Options::default()).unwrap();
     assert_eq!(dataset.len(), 7);
     let name = |i| dataset.record(i).unwrap().name;
     assert!(name(2).starts_with(a.json.to_str().unwrap()) && name(2).ends_with("record 3"));
     assert!(name(3).starts_with(b.json.to_str().unwrap()) && name(3).ends_with("record 1"));
     assert!(name(6).ends_with("record 4"));
-    assert_eq!(
-        dataset.sources().map(|(_, n)| n).collect::<Vec<_>>(),
-        [3, 4]
-    );
+    assert_eq!(dataset.sources().map(|(_, n)| n).collect::<Vec<_>>(), [3, 4]);
 }
 
 #[test]
 fn weights_are_written_after_the_path() {
     let parse = |text: &str| text.parse::<Source>().unwrap();
-    assert_eq!(
-        parse("a.json"),
-        Source {
-            path: "a.json".into(),
-            weight: 1.0
-        }
-    );
-    assert_eq!(
-        parse("s/{0..3}.tar@0.5"),
-        Source {
-            path: "s/{0..3}.tar".into(),
-            weight: 0.5
-        }
-    );
-    assert_eq!(
-        parse("me@home.json"),
-        Source {
-            path: "me@home.json".into(),
-            weight: 1.0
-        }
-    );
+    assert_eq!(parse("a.json"), Source { path: "a.json".into(), weight: 1.0 });
+    assert_eq!(parse("s/{0..3}.tar@0.5"), Source { path: "s/{0..3}.tar".into(), weight: 0.5 });
+    assert_eq!(parse("me@home.json"), Source { path: "me@home.json".into(), weight: 1.0 });
     let folder = tempfile::tempdir().unwrap();
     let path = written(folder.path(), "odd@2", "");
     assert_eq!(parse(path.to_str().unwrap()), Source { path, weight: 1.0 });

@@ -20,13 +20,7 @@ pub(super) struct Bits<'b> {
 
 impl<'b> Bits<'b> {
     pub fn new(data: &'b [u8]) -> Self {
-        Bits {
-            data,
-            at: 0,
-            held: 0,
-            count: 0,
-            made_up: 0,
-        }
+        Bits { data, at: 0, held: 0, count: 0, made_up: 0 }
     }
 
     /// Holds at least 32 bits afterwards: a code (16) and the number behind it (15).
@@ -100,16 +94,11 @@ impl<'b> Bits<'b> {
         }
         match self.data[self.at..] {
             [0xff, marker, ..] if marker == 0xd0 + expected => {
-                *self = Bits {
-                    at: self.at + 2,
-                    ..Bits::new(self.data)
-                };
+                *self = Bits { at: self.at + 2, ..Bits::new(self.data) };
                 Ok(())
             }
             [] | [_] => Err(Failure::Truncated),
-            _ => Err(Failure::Broken(
-                "a restart marker is missing or out of order",
-            )),
+            _ => Err(Failure::Broken("a restart marker is missing or out of order")),
         }
     }
 }
@@ -130,12 +119,7 @@ impl Table {
     /// From the sixteen counts and the values; `ac` for tables whose symbols hold a run of zeros.
     pub fn new(definition: &[u8], ac: bool) -> Result<Self, Failure> {
         let (counts, symbols) = definition.split_at(16);
-        let mut table = Table {
-            entries: [0; 1 << LOOK],
-            ends: [0; 17],
-            places: [0; 17],
-            values: [0; 256],
-        };
+        let mut table = Table { entries: [0; 1 << LOOK], ends: [0; 17], places: [0; 17], values: [0; 256] };
         if symbols.len() > 256 {
             return Err(Failure::Broken("a Huffman table has more than 256 codes"));
         }
@@ -178,11 +162,7 @@ impl Table {
                 value | length
             } else {
                 let raw = (rest >> (free - size)) as i32;
-                let number = if raw >> (size - 1) == 0 {
-                    raw + 1 - (1 << size)
-                } else {
-                    raw
-                };
+                let number = if raw >> (size - 1) == 0 { raw + 1 - (1 << size) } else { raw };
                 (number as u32) << 16 | (value & !(15 << 5)) | (length + size)
             };
             self.entries[(code << free | rest) as usize] = entry;
@@ -201,9 +181,7 @@ impl Table {
                 return Ok(self.values[place] | length);
             }
         }
-        Err(Failure::Broken(
-            "a code that its Huffman table does not have",
-        ))
+        Err(Failure::Broken("a code that its Huffman table does not have"))
     }
 
     /// The zeros before the next number, and the number; a number 0 after a run of 16 or `END_OF_BLOCK` zeros stands for itself.
@@ -216,11 +194,7 @@ impl Table {
         }
         bits.drop(entry & 31);
         let size = entry >> 5 & 15;
-        let number = if size == 0 {
-            entry as i32 >> 16
-        } else {
-            bits.number(size)
-        };
+        let number = if size == 0 { entry as i32 >> 16 } else { bits.number(size) };
         Ok((entry >> 9 & 127, number))
     }
 }

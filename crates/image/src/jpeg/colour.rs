@@ -6,19 +6,13 @@ use multiversion::multiversion;
 #[multiversion(targets("x86_64+avx2", "aarch64+neon"))]
 pub(super) fn widen(row: &[u8], out: &mut [u8]) {
     let last = row.len() - 1;
-    let mix =
-        |near: u8, far: u8, bias: u16| ((3 * u16::from(near) + u16::from(far) + bias) >> 2) as u8;
+    let mix = |near: u8, far: u8, bias: u16| ((3 * u16::from(near) + u16::from(far) + bias) >> 2) as u8;
     for i in [0, last] {
         out[2 * i] = mix(row[i], row[i.saturating_sub(1)], 1);
         out[2 * i + 1] = mix(row[i], row[(i + 1).min(last)], 2);
     }
     if last > 1 {
-        for (pair, three) in out[2..2 * last]
-            .as_chunks_mut::<2>()
-            .0
-            .iter_mut()
-            .zip(row.windows(3))
-        {
+        for (pair, three) in out[2..2 * last].as_chunks_mut::<2>().0.iter_mut().zip(row.windows(3)) {
             *pair = [mix(three[1], three[0], 1), mix(three[1], three[2], 2)];
         }
     }
@@ -46,17 +40,9 @@ pub(super) fn widen_between(near: &[u8], far: &[u8], sums: &mut [u16], out: &mut
     ends(0, &mut out[..2]);
     ends(last, &mut out[2 * last..2 * last + 2]);
     if last > 1 {
-        for (pair, three) in out[2..2 * last]
-            .as_chunks_mut::<2>()
-            .0
-            .iter_mut()
-            .zip(sums.windows(3))
-        {
+        for (pair, three) in out[2..2 * last].as_chunks_mut::<2>().0.iter_mut().zip(sums.windows(3)) {
             let middle = 3 * three[1];
-            *pair = [
-                ((middle + three[0] + 8) >> 4) as u8,
-                ((middle + three[2] + 7) >> 4) as u8,
-            ];
+            *pair = [((middle + three[0] + 8) >> 4) as u8, ((middle + three[2] + 7) >> 4) as u8];
         }
     }
 }
@@ -70,11 +56,7 @@ pub(super) fn to_rgb(y: &[u8], cb: &[u8], cr: &[u8], rgb: &mut [u8]) {
         let red = y + ((91_881 * cr + HALF) >> 16);
         let green = y + ((-22_554 * cb - 46_802 * cr + HALF) >> 16);
         let blue = y + ((116_130 * cb + HALF) >> 16);
-        *pixel = [
-            red.clamp(0, 255) as u8,
-            green.clamp(0, 255) as u8,
-            blue.clamp(0, 255) as u8,
-        ];
+        *pixel = [red.clamp(0, 255) as u8, green.clamp(0, 255) as u8, blue.clamp(0, 255) as u8];
     }
 }
 

@@ -47,8 +47,7 @@ impl<'b> Reader<'b> {
     }
 
     fn short(&mut self) -> Option<u16> {
-        self.take(2)
-            .map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]))
+        self.take(2).map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]))
     }
 }
 
@@ -134,10 +133,7 @@ impl<'b> Header<'b> {
             let which = segment.byte()?;
             let values: usize = segment.0.get(..16)?.iter().map(|&n| usize::from(n)).sum();
             let table = segment.take(16 + values)?;
-            *self
-                .huffman
-                .get_mut(usize::from(which >> 4))?
-                .get_mut(usize::from(which & 15))? = Some(table);
+            *self.huffman.get_mut(usize::from(which >> 4))?.get_mut(usize::from(which & 15))? = Some(table);
         }
         Some(())
     }
@@ -147,11 +143,7 @@ impl<'b> Header<'b> {
             let which = segment.byte()?;
             let mut steps = [0; 64];
             for step in &mut steps {
-                *step = if which >> 4 == 0 {
-                    u16::from(segment.byte()?)
-                } else {
-                    segment.short()?
-                };
+                *step = if which >> 4 == 0 { u16::from(segment.byte()?) } else { segment.short()? };
             }
             *self.quantisation.get_mut(usize::from(which & 15))? = Some(steps);
         }
@@ -178,25 +170,16 @@ impl<'b> Header<'b> {
         let tables = self.components.iter().all(|component| {
             let quantisation = self.quantisation.get(component.quantisation);
             quantisation.is_some_and(Option::is_some)
-                && self.huffman[0]
-                    .get(component.dc)
-                    .is_some_and(Option::is_some)
-                && self.huffman[1]
-                    .get(component.ac)
-                    .is_some_and(Option::is_some)
+                && self.huffman[0].get(component.dc).is_some_and(Option::is_some)
+                && self.huffman[1].get(component.ac).is_some_and(Option::is_some)
         });
         let layout = match self.components.as_slice() {
             [_] => true,
             [y, cb, cr] => {
                 // As libjpeg: a JFIF mark means YCbCr, else Adobe's mark decides, else the names of the components.
-                let ycbcr = jfif
-                    || adobe.map_or([y.id, cb.id, cr.id] != *b"RGB", |transform| transform == 1);
+                let ycbcr = jfif || adobe.map_or([y.id, cb.id, cr.id] != *b"RGB", |transform| transform == 1);
                 let whole = |c: &Component| (c.across, c.down) == (1, 1);
-                ycbcr
-                    && whole(cb)
-                    && whole(cr)
-                    && (1..=2).contains(&y.across)
-                    && (1..=2).contains(&y.down)
+                ycbcr && whole(cb) && whole(cr) && (1..=2).contains(&y.across) && (1..=2).contains(&y.down)
             }
             _ => false,
         };
@@ -205,8 +188,6 @@ impl<'b> Header<'b> {
 
     /// The quantisation steps of a component, in zigzag order.
     pub(super) fn steps(&self, component: &Component) -> [f32; 64] {
-        self.quantisation[component.quantisation]
-            .unwrap_or([0; 64])
-            .map(f32::from)
+        self.quantisation[component.quantisation].unwrap_or([0; 64]).map(f32::from)
     }
 }

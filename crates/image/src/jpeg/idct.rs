@@ -65,23 +65,12 @@ pub(super) fn block(
             add(&mut half, line, weights);
         }
         // Rows beyond the reduced size, if any, are not written: the slice ends before them.
-        four_rows(
-            &half,
-            across,
-            extent,
-            columns,
-            &mut out[..(rows - 1) * stride + columns],
-            stride,
-        );
+        four_rows(&half, across, extent, columns, &mut out[..(rows - 1) * stride + columns], stride);
         return;
     }
     // Even frequencies are symmetric about the middle, odd ones antisymmetric: four rows of each give all eight.
     let (mut even, mut odd) = ([f32x8::ZERO; 4], [f32x8::ZERO; 4]);
-    for (lines, weights) in lines
-        .chunks_exact(2)
-        .zip(down.chunks_exact(2))
-        .take(extent.div_ceil(2))
-    {
+    for (lines, weights) in lines.chunks_exact(2).zip(down.chunks_exact(2)).take(extent.div_ceil(2)) {
         add(&mut even, &lines[0], &weights[0]);
         add(&mut odd, &lines[1], &weights[1]);
     }
@@ -103,14 +92,7 @@ fn add(sums: &mut [f32x8; 4], line: &[f32; 8], weights: &f32x8) {
 
 /// Transforms four rows across and writes them.
 #[inline(always)]
-fn four_rows(
-    half: &[f32x8; 4],
-    across: &[f32x8; 8],
-    extent: usize,
-    columns: usize,
-    out: &mut [u8],
-    stride: usize,
-) {
+fn four_rows(half: &[f32x8; 4], across: &[f32x8; 8], extent: usize, columns: usize, out: &mut [u8], stride: usize) {
     let mut pixels = [f32x8::splat(128.0); 4];
     for (k, &weights) in across.iter().enumerate().take(extent) {
         for (sum, line) in pixels.iter_mut().zip(half) {

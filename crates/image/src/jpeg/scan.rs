@@ -89,12 +89,7 @@ pub(crate) struct Workspace {
 
 impl Default for Workspace {
     fn default() -> Self {
-        Workspace {
-            bases: Bases::new(),
-            samples: Default::default(),
-            rows: Default::default(),
-            sums: Vec::new(),
-        }
+        Workspace { bases: Bases::new(), samples: Default::default(), rows: Default::default(), sums: Vec::new() }
     }
 }
 
@@ -120,10 +115,7 @@ impl Header<'_> {
         rgb: &mut Vec<u8>,
     ) -> Result<(), Failure> {
         let size = 8 / reduction as usize;
-        let (across, down) = self
-            .components
-            .first()
-            .map_or((1, 1), |c| (c.across, c.down));
+        let (across, down) = self.components.first().map_or((1, 1), |c| (c.across, c.down));
         let unit = (across * size, down * size);
         let units = self.units(window, reduction, unit);
         let blocks: usize = self.components.iter().map(|c| c.across * c.down).sum();
@@ -136,10 +128,7 @@ impl Header<'_> {
             .zip(&mut workspace.samples)
             .map(|(component, samples)| {
                 // A reduced subsampled component has the coefficients for the luma's size: it needs no enlarging.
-                let size = (
-                    (size * down / component.down).min(8),
-                    (size * across / component.across).min(8),
-                );
+                let size = ((size * down / component.down).min(8), (size * across / component.across).min(8));
                 Plane::new(self, component, size, &units, std::mem::take(samples))
             })
             .collect();
@@ -166,13 +155,7 @@ impl Header<'_> {
         };
         let (left, right, per_row) = cover(window.left, window.width, unit.0, self.width);
         let (top, bottom, _) = cover(window.top, window.height, unit.1, self.height);
-        Units {
-            per_row,
-            left,
-            right,
-            top,
-            bottom,
-        }
+        Units { per_row, left, right, top, bottom }
     }
 
     fn tables(&self) -> Result<[Vec<Option<Box<Table>>>; 2], Failure> {
@@ -181,9 +164,7 @@ impl Header<'_> {
             let tables = self.huffman[kind].iter().enumerate();
             tables
                 .map(|(i, definition)| match definition {
-                    Some(definition) if used(i) => {
-                        Table::new(definition, kind == 1).map(|t| Some(Box::new(t)))
-                    }
+                    Some(definition) if used(i) => Table::new(definition, kind == 1).map(|t| Some(Box::new(t))),
                     _ => Ok(None),
                 })
                 .collect::<Result<Vec<_>, _>>()
@@ -202,10 +183,7 @@ impl Header<'_> {
         rgb: &mut Vec<u8>,
     ) {
         let (width, height) = (window.width as usize, window.height as usize);
-        let (left, top) = (
-            window.left as usize - origin.0,
-            window.top as usize - origin.1,
-        );
+        let (left, top) = (window.left as usize - origin.0, window.top as usize - origin.1);
         let chroma = Enlargement::of(self, reduction, origin, planes);
         rgb.resize(width * height * 3, 0);
         let [cb_row, cr_row] = &mut workspace.rows;
@@ -223,18 +201,9 @@ impl Header<'_> {
 }
 
 impl Plane {
-    fn new(
-        header: &Header,
-        component: &Component,
-        size: (usize, usize),
-        units: &Units,
-        mut samples: Vec<u8>,
-    ) -> Self {
+    fn new(header: &Header, component: &Component, size: (usize, usize), units: &Units, mut samples: Vec<u8>) -> Self {
         let stride = (units.right - units.left) * component.across * size.1;
-        samples.resize(
-            (units.bottom - units.top) * component.down * size.0 * stride,
-            0,
-        );
+        samples.resize((units.bottom - units.top) * component.down * size.0 * stride, 0);
         Plane {
             across: component.across,
             down: component.down,
@@ -252,21 +221,11 @@ impl Plane {
     }
 
     /// Row `y` at the luma's size.
-    fn enlarged<'a>(
-        &'a self,
-        y: usize,
-        how: &Enlargement,
-        out: &'a mut Vec<u8>,
-        sums: &mut Vec<u16>,
-    ) -> &'a [u8] {
+    fn enlarged<'a>(&'a self, y: usize, how: &Enlargement, out: &'a mut Vec<u8>, sums: &mut Vec<u16>) -> &'a [u8] {
         let rows = (self.samples.len() / self.stride).min(how.rows);
         let columns = self.stride.min(how.columns);
         let near = y / 2;
-        let far = if y.is_multiple_of(2) {
-            near.saturating_sub(1)
-        } else {
-            (near + 1).min(rows - 1)
-        };
+        let far = if y.is_multiple_of(2) { near.saturating_sub(1) } else { (near + 1).min(rows - 1) };
         match (how.across, how.down) {
             (false, false) => return self.row(y),
             (true, down) if how.repeated => {
@@ -308,18 +267,9 @@ struct Enlargement {
 impl Enlargement {
     fn of(header: &Header, reduction: u32, origin: (usize, usize), planes: &[Plane]) -> Self {
         let [luma, chroma, ..] = planes else {
-            return Enlargement {
-                across: false,
-                down: false,
-                columns: 0,
-                rows: 0,
-                repeated: false,
-            };
+            return Enlargement { across: false, down: false, columns: 0, rows: 0, repeated: false };
         };
-        let (width, height) = (
-            header.width.div_ceil(reduction),
-            header.height.div_ceil(reduction),
-        );
+        let (width, height) = (header.width.div_ceil(reduction), header.height.div_ceil(reduction));
         Enlargement {
             across: chroma.size.1 * chroma.across < luma.size.1 * luma.across,
             down: chroma.size.0 * chroma.down < luma.size.0 * luma.down,
@@ -353,8 +303,7 @@ fn walk(
             passed += 1;
             let wanted = row >= units.top && (units.left..units.right).contains(&column);
             for plane in &mut *planes {
-                let (Some(dc), Some(ac)) = (&tables[0][plane.tables.0], &tables[1][plane.tables.1])
-                else {
+                let (Some(dc), Some(ac)) = (&tables[0][plane.tables.0], &tables[1][plane.tables.1]) else {
                     return Err(Failure::Broken("a Huffman table is missing"));
                 };
                 for j in 0..plane.down {
@@ -374,14 +323,7 @@ fn walk(
                             }
                         } else {
                             let extent = usize::from(EXTENT[last]);
-                            idct::block(
-                                bases,
-                                &coefficients,
-                                extent,
-                                plane.size,
-                                out,
-                                plane.stride,
-                            );
+                            idct::block(bases, &coefficients, extent, plane.size, out, plane.stride);
                             coefficients = [0.0; 64];
                         }
                     }
@@ -451,12 +393,7 @@ mod tests {
     }
 
     fn whole(header: &Header, reduction: u32) -> Rect {
-        Rect {
-            left: 0,
-            top: 0,
-            width: header.width.div_ceil(reduction),
-            height: header.height.div_ceil(reduction),
-        }
+        Rect { left: 0, top: 0, width: header.width.div_ceil(reduction), height: header.height.div_ceil(reduction) }
     }
 
     #[test]
@@ -479,11 +416,7 @@ mod tests {
                     let part = decode(&header, window, reduction);
                     for (y, row) in part.chunks_exact(window.width as usize * 3).enumerate() {
                         let at = ((top as usize + y) * all.width as usize + left as usize) * 3;
-                        assert_eq!(
-                            row,
-                            &picture[at..at + row.len()],
-                            "{window:?} of {all:?} / {reduction}, row {y}"
-                        );
+                        assert_eq!(row, &picture[at..at + row.len()], "{window:?} of {all:?} / {reduction}, row {y}");
                     }
                 }
             }
@@ -500,14 +433,10 @@ mod tests {
             let reduced = decode(&header, all, reduction);
             let mut apart = 0.0;
             let (width, height) = (header.width / reduction, header.height / reduction);
-            for (y, x, c) in (0..height)
-                .flat_map(|y| (0..width).flat_map(move |x| (0..3).map(move |c| (y, x, c))))
-            {
-                let part = (0..reduction * reduction)
-                    .map(|i| (y * reduction + i / reduction, x * reduction + i % reduction));
-                let sum: f64 = part
-                    .map(|(y, x)| f64::from(picture[((y * header.width + x) * 3 + c) as usize]))
-                    .sum();
+            for (y, x, c) in (0..height).flat_map(|y| (0..width).flat_map(move |x| (0..3).map(move |c| (y, x, c)))) {
+                let part =
+                    (0..reduction * reduction).map(|i| (y * reduction + i / reduction, x * reduction + i % reduction));
+                let sum: f64 = part.map(|(y, x)| f64::from(picture[((y * header.width + x) * 3 + c) as usize])).sum();
                 let mean = sum / f64::from(reduction * reduction);
                 apart += (mean - f64::from(reduced[((y * all.width + x) * 3 + c) as usize])).abs();
             }
@@ -532,9 +461,6 @@ mod tests {
     fn zigzag_and_its_extent() {
         assert_eq!(ZIGZAG[..10], [0, 1, 8, 16, 9, 2, 3, 10, 17, 24]);
         assert_eq!(ZIGZAG[54..], [39, 46, 53, 60, 61, 54, 47, 55, 62, 63]);
-        assert_eq!(
-            (EXTENT[0], EXTENT[1], EXTENT[3], EXTENT[35], EXTENT[63]),
-            (1, 2, 3, 8, 8)
-        );
+        assert_eq!((EXTENT[0], EXTENT[1], EXTENT[3], EXTENT[35], EXTENT[63]), (1, 2, 3, 8, 8));
     }
 }

@@ -21,17 +21,10 @@ pub fn comparison(runs: &[RunFolder]) -> Result<String, PicturesError> {
     for run in runs {
         read.push((run.name(), run.metrics()?));
     }
-    let names: BTreeSet<&String> = read
-        .iter()
-        .flat_map(|(_, metrics)| metrics.last.keys())
-        .collect();
+    let names: BTreeSet<&String> = read.iter().flat_map(|(_, metrics)| metrics.last.keys()).collect();
     let names = charts::ordered(names.into_iter());
-    let number = |metrics: &Metrics, name: &String| {
-        metrics
-            .last
-            .get(name)
-            .map_or("-".into(), |number| short_number(*number))
-    };
+    let number =
+        |metrics: &Metrics, name: &String| metrics.last.get(name).map_or("-".into(), |number| short_number(*number));
     let body = html! {
         h1 { "Runs compared" }
         h2 { "Last step" }

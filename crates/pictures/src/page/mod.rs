@@ -308,8 +308,7 @@ mod tests {
         let name = serde_json::to_string(HOSTILE).unwrap();
         let lines = (1..4).map(|step| format!("{{\"step\":{step},{name}:2,\"loss\":1}}\n"));
         write("metrics.jsonl", &lines.collect::<String>());
-        let rows =
-            (1..3).map(|step| format!("{{\"step\":{step},{name}:{name},\"txt_r1\":{step}}}\n"));
+        let rows = (1..3).map(|step| format!("{{\"step\":{step},{name}:{name},\"txt_r1\":{step}}}\n"));
         write("evaluation.jsonl", &rows.collect::<String>());
         let text = || HOSTILE.to_string();
         let status = Status {
@@ -324,26 +323,13 @@ mod tests {
             ..Status::default()
         };
         status.save(folder.path()).unwrap();
-        let word = WordGuess {
-            truth: text(),
-            guess: text(),
-            probability: f32::NAN,
-        };
-        let keyword = Keyword {
-            word: text(),
-            score: 0.5,
-            in_caption: true,
-        };
+        let word = WordGuess { truth: text(), guess: text(), probability: f32::NAN };
+        let keyword = Keyword { word: text(), score: 0.5, in_caption: true };
         let set = SampleSet {
             title: text(),
             text: text(),
             step: Some(2),
-            samples: vec![Sample {
-                caption: text(),
-                masked: text(),
-                words: vec![word],
-                keywords: vec![keyword],
-            }],
+            samples: vec![Sample { caption: text(), masked: text(), words: vec![word], keywords: vec![keyword] }],
         };
         let samples = folder.path().join("samples");
         // Not a number has no place in JSON and comes back as null: the file counts as broken.
@@ -359,18 +345,12 @@ mod tests {
     fn nothing_hostile_becomes_markup() {
         let (_folder, run) = hostile_run();
         let page = report(&run).unwrap();
-        assert!(
-            page.contains("&lt;script&gt;alert(1)"),
-            "the texts are shown"
-        );
+        assert!(page.contains("&lt;script&gt;alert(1)"), "the texts are shown");
         for markup in ["<script", "<x", "src=\"http"] {
             assert!(!page.contains(markup), "{markup}");
         }
         // Each occurrence inside an attribute or a text has its quote escaped.
-        assert_eq!(
-            page.matches("onerror").count(),
-            page.matches("&quot;' onerror").count()
-        );
+        assert_eq!(page.matches("onerror").count(), page.matches("&quot;' onerror").count());
         for end in ["</style>", "</pre>"] {
             assert_eq!(page.matches(end).count(), 1, "{end}");
         }
@@ -381,21 +361,12 @@ mod tests {
     fn the_page_says_how_the_run_stands() {
         let (folder, run) = hostile_run();
         let page = report(&run).unwrap();
-        for text in [
-            "of 10",
-            "1h 2m left",
-            "1,234 records",
-            "http-equiv=\"refresh\"",
-            "<svg",
-            "data:image/png;base64,",
-            "TR@1",
-        ] {
+        for text in
+            ["of 10", "1h 2m left", "1,234 records", "http-equiv=\"refresh\"", "<svg", "data:image/png;base64,", "TR@1"]
+        {
             assert!(page.contains(text), "{text}");
         }
-        let done = Status {
-            state: State::Finished,
-            ..Status::default()
-        };
+        let done = Status { state: State::Finished, ..Status::default() };
         done.save(folder.path()).unwrap();
         let page = report(&run).unwrap();
         assert!(page.contains("finished") && !page.contains("http-equiv=\"refresh\""));
@@ -404,11 +375,7 @@ mod tests {
     #[test]
     fn pictures_that_are_none_are_named() {
         let (folder, run) = hostile_run();
-        fs::write(
-            folder.path().join("samples/odd.png"),
-            "<svg onload=alert(1)>",
-        )
-        .unwrap();
+        fs::write(folder.path().join("samples/odd.png"), "<svg onload=alert(1)>").unwrap();
         let page = report(&run).unwrap();
         assert!(page.contains("odd.png is no PNG file"));
         assert!(page.contains("width=\"2\" height=\"2\""));

@@ -18,12 +18,7 @@ const WIDE: u32 = 800;
 
 /// One picture with its words.
 pub(super) fn card(sample: &SamplePicture) -> Markup {
-    let SampleSet {
-        title,
-        text,
-        step,
-        samples,
-    } = &sample.set;
+    let SampleSet { title, text, step, samples } = &sample.set;
     let heading = match (title.is_empty(), step) {
         (false, _) => clipped(title),
         (true, Some(step)) => format!("After step {}", grouped(*step)),

@@ -67,9 +67,6 @@ mod tests {
         for nonsense in [-1.0, f64::NAN, f64::INFINITY] {
             assert_eq!(duration(nonsense), None);
         }
-        assert_eq!(
-            clipped(&"x".repeat(10_000)).chars().count(),
-            MAX_CHARACTERS + 1
-        );
+        assert_eq!(clipped(&"x".repeat(10_000)).chars().count(), MAX_CHARACTERS + 1);
     }
 }

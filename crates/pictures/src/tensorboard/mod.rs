@@ -10,8 +10,8 @@ use crate::canvas::png_bytes;
 use crate::error::PicturesError;
 use image::RgbImage;
 use messages::{
-    Content, Dimension, Event, Image, Metadata, PluginData, SessionLog, SessionStatus, Shape,
-    Summary, Tensor, Value, What,
+    Content, Dimension, Event, Image, Metadata, PluginData, SessionLog, SessionStatus, Shape, Summary, Tensor, Value,
+    What,
 };
 use prost::Message;
 use std::fs::{self, File};
@@ -99,14 +99,10 @@ impl EventWriter {
     /// When the file cannot be written.
     pub fn text(&mut self, step: u64, tag: &str, text: &str) -> Result<(), PicturesError> {
         let plugin_name = "text".into();
-        let metadata = Metadata {
-            plugin_data: Some(PluginData { plugin_name }),
-        };
+        let metadata = Metadata { plugin_data: Some(PluginData { plugin_name }) };
         let tensor = Tensor {
             dtype: STRING_TYPE,
-            shape: Some(Shape {
-                dim: vec![Dimension { size: 1 }],
-            }),
+            shape: Some(Shape { dim: vec![Dimension { size: 1 }] }),
             strings: vec![text.as_bytes().to_vec()],
         };
         self.write_value(step, tag, Some(metadata), Content::Tensor(tensor))
@@ -127,11 +123,7 @@ impl EventWriter {
         metadata: Option<Metadata>,
         content: Content,
     ) -> Result<(), PicturesError> {
-        let value = Value {
-            tag: tag.into(),
-            metadata,
-            content: Some(content),
-        };
+        let value = Value { tag: tag.into(), metadata, content: Some(content) };
         let value = vec![value];
         self.write(step, What::Summary(Summary { value }))
     }
@@ -209,19 +201,14 @@ mod tests {
         // The standard check value, and the start of any event file that TensorFlow writes: a
         // first message of 24 bytes.
         assert_eq!(crc32c::crc32c(b"123456789"), 0xe306_9283);
-        assert_eq!(
-            masked_crc(&24u64.to_le_bytes()).to_le_bytes(),
-            [0xa3, 0x7f, 0x4b, 0x22]
-        );
+        assert_eq!(masked_crc(&24u64.to_le_bytes()).to_le_bytes(), [0xa3, 0x7f, 0x4b, 0x22]);
     }
 
     #[test]
     fn what_is_written_can_be_read() {
         let folder = tempfile::tempdir().unwrap();
         let mut writer = EventWriter::create(folder.path(), None).unwrap();
-        writer
-            .scalars(3, [("loss/itc", 2.5), ("bad", f64::NAN)])
-            .unwrap();
+        writer.scalars(3, [("loss/itc", 2.5), ("bad", f64::NAN)]).unwrap();
         let picture = RgbImage::from_pixel(5, 4, image::Rgb([1, 2, 3]));
         writer.image(4, "samples", &picture).unwrap();
         writer.text(5, "note", "a dog, שלום").unwrap();
@@ -248,10 +235,7 @@ mod tests {
             panic!("{:?}", values[3]);
         };
         assert_eq!(text.strings, ["a dog, שלום".as_bytes()]);
-        assert_eq!(
-            events.iter().map(|e| e.step).collect::<Vec<_>>(),
-            [0, 3, 4, 5]
-        );
+        assert_eq!(events.iter().map(|e| e.step).collect::<Vec<_>>(), [0, 3, 4, 5]);
     }
 
     #[test]
@@ -271,9 +255,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         fs::write(&file, "").unwrap();
-        let error = EventWriter::create(&file.join("events"), None)
-            .err()
-            .unwrap();
+        let error = EventWriter::create(&file.join("events"), None).err().unwrap();
         assert!(error.to_string().contains("file/events"), "{error}");
     }
 }

@@ -29,12 +29,7 @@ pub struct Claims {
 
 type Words = &'static [(&'static str, &'static str)];
 
-const SIZES: Words = &[
-    ("small", "small"),
-    ("little", "small"),
-    ("large", "large"),
-    ("big", "large"),
-];
+const SIZES: Words = &[("small", "small"), ("little", "small"), ("large", "large"), ("big", "large")];
 const TEXTURES: Words = &[
     ("plain", "plain"),
     ("solid", "plain"),
@@ -44,14 +39,8 @@ const TEXTURES: Words = &[
     ("checkered", "checkered"),
     ("checked", "checkered"),
 ];
-const SUFFIXES: Words = &[
-    ("with stripes", "striped"),
-    ("with dots", "dotted"),
-    ("with checks", "checkered"),
-];
-const COLOURS: [&str; 10] = [
-    "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white",
-];
+const SUFFIXES: Words = &[("with stripes", "striped"), ("with dots", "dotted"), ("with checks", "checkered")];
+const COLOURS: [&str; 10] = ["red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white"];
 const SHAPES: Words = &[
     ("circle", "circle"),
     ("disc", "circle"),
@@ -127,20 +116,13 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn eat(&mut self, phrase: &str) -> bool {
         let length = phrase.split(' ').count();
-        let found = self.words[self.at..]
-            .iter()
-            .take(length)
-            .copied()
-            .eq(phrase.split(' '));
+        let found = self.words[self.at..].iter().take(length).copied().eq(phrase.split(' '));
         self.at += if found { length } else { 0 };
         found
     }
 
     fn eat_of(&mut self, words: Words) -> Option<&'static str> {
-        words
-            .iter()
-            .find(|(phrase, _)| self.eat(phrase))
-            .map(|(_, meaning)| *meaning)
+        words.iter().find(|(phrase, _)| self.eat(phrase)).map(|(_, meaning)| *meaning)
     }
 
     fn number(&mut self) -> Option<usize> {
@@ -151,23 +133,11 @@ impl Reader<'_> {
     fn adjectives(&mut self, mention: &mut Mention) {
         loop {
             if let Some(size) = self.eat_of(SIZES) {
-                assert!(
-                    mention.size.replace(size).is_none(),
-                    "two sizes: {:?}",
-                    self.words
-                );
+                assert!(mention.size.replace(size).is_none(), "two sizes: {:?}", self.words);
             } else if let Some(texture) = self.eat_of(TEXTURES) {
-                assert!(
-                    mention.texture.replace(texture).is_none(),
-                    "two textures: {:?}",
-                    self.words
-                );
+                assert!(mention.texture.replace(texture).is_none(), "two textures: {:?}", self.words);
             } else if let Some(colour) = COLOURS.into_iter().find(|colour| self.eat(colour)) {
-                assert!(
-                    mention.colour.replace(colour).is_none(),
-                    "two colours: {:?}",
-                    self.words
-                );
+                assert!(mention.colour.replace(colour).is_none(), "two colours: {:?}", self.words);
             } else {
                 return;
             }
@@ -175,35 +145,20 @@ impl Reader<'_> {
     }
 
     fn mention(&mut self) -> Mention {
-        let article = ["a", "an", "the"]
-            .into_iter()
-            .find(|article| self.eat(article));
+        let article = ["a", "an", "the"].into_iter().find(|article| self.eat(article));
         if let (Some(article), Some(word)) = (article, self.words.get(self.at)) {
-            assert!(
-                article == "the" || (article == "an") == word.starts_with('o'),
-                "{article} before {word}"
-            );
+            assert!(article == "the" || (article == "an") == word.starts_with('o'), "{article} before {word}");
         }
-        let mut mention = Mention {
-            count: self.number(),
-            ..Mention::default()
-        };
+        let mut mention = Mention { count: self.number(), ..Mention::default() };
         self.adjectives(&mut mention);
-        let noun = self
-            .words
-            .get(self.at)
-            .unwrap_or_else(|| panic!("a noun is missing: {:?}", self.words));
+        let noun = self.words.get(self.at).unwrap_or_else(|| panic!("a noun is missing: {:?}", self.words));
         let singular = match mention.count {
-            Some(_) => noun
-                .strip_suffix("ses")
-                .map(|stem| format!("{stem}s"))
-                .unwrap_or(noun.trim_end_matches('s').into()),
+            Some(_) => {
+                noun.strip_suffix("ses").map(|stem| format!("{stem}s")).unwrap_or(noun.trim_end_matches('s').into())
+            }
             None => noun.to_string(),
         };
-        mention.shape = SHAPES
-            .iter()
-            .find(|(word, _)| *word == singular)
-            .map(|(_, shape)| *shape);
+        mention.shape = SHAPES.iter().find(|(word, _)| *word == singular).map(|(_, shape)| *shape);
         assert!(
             mention.shape.is_some() || ["thing", "object"].contains(&singular.as_str()),
             "{noun:?} is no noun: {:?}",
@@ -211,11 +166,7 @@ impl Reader<'_> {
         );
         self.at += 1;
         if let Some(texture) = self.eat_of(SUFFIXES) {
-            assert!(
-                mention.texture.replace(texture).is_none(),
-                "two textures: {:?}",
-                self.words
-            );
+            assert!(mention.texture.replace(texture).is_none(), "two textures: {:?}", self.words);
         }
         mention
     }
@@ -224,32 +175,20 @@ impl Reader<'_> {
 /// Reads a caption; panics where it does not understand it.
 pub fn read(caption: &str) -> Claims {
     let plain = caption.replace([',', ':'], "");
-    let mut reader = Reader {
-        words: plain.split(' ').collect(),
-        at: 0,
-    };
+    let mut reader = Reader { words: plain.split(' ').collect(), at: 0 };
     let mut claims = Claims::default();
     let mut subject = None;
     let mut pending: Option<(&'static str, Vec<usize>)> = None;
     let mut only = false;
     while reader.at < reader.words.len() {
         if let Some(background) = reader.eat_of(BACKGROUNDS) {
-            assert!(
-                claims.background.replace(background).is_none(),
-                "two backgrounds: {caption}"
-            );
+            assert!(claims.background.replace(background).is_none(), "two backgrounds: {caption}");
         } else if let Some(place) = LOCATIONS.into_iter().find(|place| reader.eat(place)) {
             claims.location = Some(place);
-        } else if ["there is", "there are", "a picture of", "and"]
-            .iter()
-            .any(|phrase| reader.eat(phrase))
-        {
+        } else if ["there is", "there are", "a picture of", "and"].iter().any(|phrase| reader.eat(phrase)) {
         } else if reader.eat("while") {
             subject = None;
-        } else if ["only", "just", "nothing but"]
-            .iter()
-            .any(|phrase| reader.eat(phrase))
-        {
+        } else if ["only", "just", "nothing but"].iter().any(|phrase| reader.eat(phrase)) {
             only = true;
         } else if let Some(relation) = reader.eat_of(RELATIONS) {
             pending = Some((relation, Vec::new()));
@@ -265,11 +204,8 @@ pub fn read(caption: &str) -> Claims {
                 Some((relation, others)) => {
                     others.push(mention);
                     if others.len() == if *relation == "between" { 2 } else { 1 } {
-                        let subject =
-                            subject.unwrap_or_else(|| panic!("a relation of nothing: {caption}"));
-                        claims
-                            .relations
-                            .push((subject, *relation, std::mem::take(others)));
+                        let subject = subject.unwrap_or_else(|| panic!("a relation of nothing: {caption}"));
+                        claims.relations.push((subject, *relation, std::mem::take(others)));
                         pending = None;
                     }
                 }
@@ -286,28 +222,17 @@ pub fn read(caption: &str) -> Claims {
 /// "three objects"
 fn total(reader: &mut Reader) -> Option<usize> {
     (1..NUMBERS.len()).find(|&number| {
-        let nouns = if number == 1 {
-            ["object", "thing"]
-        } else {
-            ["objects", "things"]
-        };
-        nouns
-            .iter()
-            .any(|noun| reader.eat(&format!("{} {noun}", NUMBERS[number])))
+        let nouns = if number == 1 { ["object", "thing"] } else { ["objects", "things"] };
+        nouns.iter().any(|noun| reader.eat(&format!("{} {noun}", NUMBERS[number])))
     })
 }
 
 /// "one of them striped"
 fn share(reader: &mut Reader, total: Option<usize>) -> Option<(Mention, usize)> {
-    let number = (1..NUMBERS.len())
-        .find(|&number| reader.eat(&format!("{} of them", NUMBERS[number])))
-        .or_else(|| {
-            if reader.eat("all of them") {
-                total
-            } else {
-                None
-            }
-        })?;
+    let number =
+        (1..NUMBERS.len())
+            .find(|&number| reader.eat(&format!("{} of them", NUMBERS[number])))
+            .or_else(|| if reader.eat("all of them") { total } else { None })?;
     let mut mention = Mention::default();
     reader.adjectives(&mut mention);
     Some((mention, number))
@@ -316,24 +241,11 @@ fn share(reader: &mut Reader, total: Option<usize>) -> Option<(Mention, usize)> 
 /// Whether the caption is true of the scene.
 pub fn holds(claims: &Claims, scene: &Scene) -> bool {
     let objects = &scene.objects;
-    let count = |mention: &Mention| {
-        objects
-            .iter()
-            .filter(|object| describes(mention, object))
-            .count()
-    };
-    claims
-        .background
-        .is_none_or(|background| background == name(scene.background))
+    let count = |mention: &Mention| objects.iter().filter(|object| describes(mention, object)).count();
+    claims.background.is_none_or(|background| background == name(scene.background))
         && claims.total.is_none_or(|total| total == objects.len())
-        && claims
-            .shares
-            .iter()
-            .all(|(mention, number)| count(mention) == *number)
-        && claims
-            .mentions
-            .iter()
-            .all(|mention| mention.count.is_none_or(|number| count(mention) == number))
+        && claims.shares.iter().all(|(mention, number)| count(mention) == *number)
+        && claims.mentions.iter().all(|mention| mention.count.is_none_or(|number| count(mention) == number))
         && assign(claims, scene, &mut Vec::new())
 }
 
@@ -346,10 +258,7 @@ fn assign(claims: &Claims, scene: &Scene, chosen: &mut Vec<usize>) -> bool {
             let others: Vec<&Object> = others.iter().map(|&other| object(other)).collect();
             is_related(object(*subject), relation, &others, side)
         });
-        return related
-            && claims
-                .location
-                .is_none_or(|place| is_at(object(0), place, side));
+        return related && claims.location.is_none_or(|place| is_at(object(0), place, side));
     };
     (0..scene.objects.len()).any(|index| {
         let fits = !chosen.contains(&index) && describes(mention, &scene.objects[index]);
@@ -362,15 +271,9 @@ fn assign(claims: &Claims, scene: &Scene, chosen: &mut Vec<usize>) -> bool {
 
 pub fn describes(mention: &Mention, object: &Object) -> bool {
     mention.size.is_none_or(|size| size == name(object.size))
-        && mention
-            .texture
-            .is_none_or(|texture| texture == name(object.texture))
-        && mention
-            .colour
-            .is_none_or(|colour| colour == name(object.colour))
-        && mention
-            .shape
-            .is_none_or(|shape| shape == name(object.shape))
+        && mention.texture.is_none_or(|texture| texture == name(object.texture))
+        && mention.colour.is_none_or(|colour| colour == name(object.colour))
+        && mention.shape.is_none_or(|shape| shape == name(object.shape))
 }
 
 /// The name in the files.
@@ -389,8 +292,7 @@ fn is_related(a: &Object, relation: &str, others: &[&Object], side: f64) -> bool
     let along = |along: f64, across: f64| along > 0.08 && along > 0.6 * across.abs();
     let within = |a: &Object, b: &Object| {
         (0..2).all(|axis| {
-            a.bbox[axis] > b.bbox[axis]
-                && a.bbox[axis] + a.bbox[axis + 2] < b.bbox[axis] + b.bbox[axis + 2]
+            a.bbox[axis] > b.bbox[axis] && a.bbox[axis] + a.bbox[axis + 2] < b.bbox[axis] + b.bbox[axis + 2]
         })
     };
     match relation {
@@ -402,12 +304,9 @@ fn is_related(a: &Object, relation: &str, others: &[&Object], side: f64) -> bool
         "around" => within(b, a),
         "between" => {
             let c = others[1];
-            let apart = |a: &Object, b: &Object| {
-                (centre(a)[0] - centre(b)[0]).hypot(centre(a)[1] - centre(b)[1])
-            };
+            let apart = |a: &Object, b: &Object| (centre(a)[0] - centre(b)[0]).hypot(centre(a)[1] - centre(b)[1]);
             // The way from b to c is hardly longer by way of a, which is nearer to both than they are to each other.
-            apart(b, a) + apart(a, c) < 1.12 * apart(b, c)
-                && apart(b, a).max(apart(a, c)) < 0.85 * apart(b, c)
+            apart(b, a) + apart(a, c) < 1.12 * apart(b, c) && apart(b, a).max(apart(a, c)) < 0.85 * apart(b, c)
         }
         other => panic!("an unknown relation: {other}"),
     }
@@ -419,7 +318,6 @@ fn is_at(object: &Object, place: &str, side: f64) -> bool {
     let vertical = vertical && (!place.contains("bottom") || y > 0.62);
     let horizontal = !place.contains("left") || x < 0.38;
     let horizontal = horizontal && (!place.contains("right") || x > 0.62);
-    let middle =
-        !place.contains("middle") || ((0.38..0.62).contains(&x) && (0.38..0.62).contains(&y));
+    let middle = !place.contains("middle") || ((0.38..0.62).contains(&x) && (0.38..0.62).contains(&y));
     vertical && horizontal && middle
 }

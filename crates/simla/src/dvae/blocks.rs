@@ -17,11 +17,7 @@ impl Conv {
         let fan_in = (inputs * kernel * kernel) as f64;
         let weight = [outputs, inputs, kernel, kernel];
         Self {
-            weight: layout.leaf(
-                format!("{name}.w"),
-                &weight,
-                Init::Normal(fan_in.sqrt().recip()),
-            ),
+            weight: layout.leaf(format!("{name}.w"), &weight, Init::Normal(fan_in.sqrt().recip())),
             bias: layout.leaf(format!("{name}.b"), &[outputs], Init::Constant(0.0)),
             padding: kernel / 2,
         }
@@ -43,45 +39,19 @@ pub(super) struct Block {
 }
 
 impl Block {
-    pub fn new(
-        layout: &mut Layout,
-        name: &str,
-        inputs: i64,
-        outputs: i64,
-        kernels: [i64; 4],
-        gain: f64,
-    ) -> Self {
+    pub fn new(layout: &mut Layout, name: &str, inputs: i64, outputs: i64, kernels: [i64; 4], gain: f64) -> Self {
         let inner = outputs / 4;
-        let widths = [
-            (inputs, inner),
-            (inner, inner),
-            (inner, inner),
-            (inner, outputs),
-        ];
-        let id_path = (inputs != outputs)
-            .then(|| Conv::new(layout, &format!("{name}.id_path"), inputs, outputs, 1));
+        let widths = [(inputs, inner), (inner, inner), (inner, inner), (inner, outputs)];
+        let id_path = (inputs != outputs).then(|| Conv::new(layout, &format!("{name}.id_path"), inputs, outputs, 1));
         let res_path = [0, 1, 2, 3].map(|i| {
             let (inputs, outputs) = widths[i];
-            Conv::new(
-                layout,
-                &format!("{name}.res_path.conv_{}", i + 1),
-                inputs,
-                outputs,
-                kernels[i],
-            )
+            Conv::new(layout, &format!("{name}.res_path.conv_{}", i + 1), inputs, outputs, kernels[i])
         });
-        Self {
-            id_path,
-            res_path,
-            gain,
-        }
+        Self { id_path, res_path, gain }
     }
 
     pub fn forward(&self, w: &Weights, x: &Tensor) -> Tensor {
-        let residual = self
-            .res_path
-            .iter()
-            .fold(x.shallow_clone(), |x, conv| conv.forward(w, &x.relu()));
+        let residual = self.res_path.iter().fold(x.shallow_clone(), |x, conv| conv.forward(w, &x.relu()));
         let identity = match &self.id_path {
             Some(conv) => conv.forward(w, x),
             None => x.shallow_clone(),

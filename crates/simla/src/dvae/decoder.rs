@@ -20,12 +20,7 @@ pub struct Decoder {
 impl Decoder {
     /// Adds the parameters of the mirror of `config` to a layout.
     pub fn new(layout: &mut Layout, prefix: &str, config: EncoderConfig) -> Self {
-        let EncoderConfig {
-            width,
-            groups,
-            blocks_per_group,
-            vocab,
-        } = config;
+        let EncoderConfig { width, groups, blocks_per_group, vocab } = config;
         let gain = ((groups * blocks_per_group) as f64).powi(-2);
         let blocks = format!("{prefix}blocks");
         let mut channels = width << (groups - 1);
@@ -35,23 +30,12 @@ impl Decoder {
                 let outputs = width << (groups - g);
                 let block = |b| {
                     let inputs = std::mem::replace(&mut channels, outputs);
-                    Block::new(
-                        layout,
-                        &format!("{blocks}.group_{g}.block_{b}"),
-                        inputs,
-                        outputs,
-                        KERNELS,
-                        gain,
-                    )
+                    Block::new(layout, &format!("{blocks}.group_{g}.block_{b}"), inputs, outputs, KERNELS, gain)
                 };
                 (1..=blocks_per_group).map(block).collect()
             })
             .collect();
-        Self {
-            input,
-            groups,
-            output: Conv::new(layout, &format!("{blocks}.output.conv"), channels, 3, 1),
-        }
+        Self { input, groups, output: Conv::new(layout, &format!("{blocks}.output.conv"), channels, 3, 1) }
     }
 
     /// Pixels `[B, 3, factor x h, factor x w]` in f32, from (soft) codes `[B, V, h, w]`.

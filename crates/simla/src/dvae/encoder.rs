@@ -30,12 +30,7 @@ pub struct EncoderConfig {
 
 impl EncoderConfig {
     /// DALL-E's own.
-    pub const DALLE: Self = Self {
-        width: 256,
-        groups: 4,
-        blocks_per_group: 2,
-        vocab: 8192,
-    };
+    pub const DALLE: Self = Self { width: 256, groups: 4, blocks_per_group: 2, vocab: 8192 };
 
     /// Pixels along one side of a token.
     pub fn factor(&self) -> i64 {
@@ -55,12 +50,7 @@ pub struct Encoder {
 impl Encoder {
     /// Adds the encoder's parameters to a layout: `{prefix}blocks.input.w` and so on.
     pub fn new(layout: &mut Layout, prefix: &str, config: EncoderConfig) -> Self {
-        let EncoderConfig {
-            width,
-            groups,
-            blocks_per_group,
-            vocab,
-        } = config;
+        let EncoderConfig { width, groups, blocks_per_group, vocab } = config;
         let gain = ((groups * blocks_per_group) as f64).powi(-2);
         let blocks = format!("{prefix}blocks");
         let input = Conv::new(layout, &format!("{blocks}.input"), 3, width, 7);
@@ -71,25 +61,13 @@ impl Encoder {
                 (1..=blocks_per_group)
                     .map(|b| {
                         let inputs = std::mem::replace(&mut channels, outputs);
-                        Block::new(
-                            layout,
-                            &format!("{blocks}.group_{g}.block_{b}"),
-                            inputs,
-                            outputs,
-                            KERNELS,
-                            gain,
-                        )
+                        Block::new(layout, &format!("{blocks}.group_{g}.block_{b}"), inputs, outputs, KERNELS, gain)
                     })
                     .collect()
             })
             .collect();
         let output = Conv::new(layout, &format!("{blocks}.output.conv"), channels, vocab, 1);
-        Self {
-            config,
-            input,
-            groups,
-            output,
-        }
+        Self { config, input, groups, output }
     }
 
     pub fn config(&self) -> EncoderConfig {
@@ -111,9 +89,6 @@ impl Encoder {
 
     /// The token of each patch, row by row: `[B, (H / factor) * (W / factor)]`, i64.
     pub fn tokens(&self, w: &Weights, pixels: &Tensor) -> Tensor {
-        self.forward(w, pixels)
-            .to_kind(Kind::Float)
-            .argmax(1, false)
-            .flatten(1, -1)
+        self.forward(w, pixels).to_kind(Kind::Float).argmax(1, false).flatten(1, -1)
     }
 }

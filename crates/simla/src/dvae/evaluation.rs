@@ -62,10 +62,8 @@ pub fn evaluate(
     let (all, image_size) = (dataset.len() as usize, dvae.config.image_size);
     for first in (0..all).step_by(BATCH) {
         let last = (first + BATCH).min(all);
-        let views: Vec<Result<Vec<u8>, RecordError>> = (first..last)
-            .into_par_iter()
-            .map(|index| view(dataset, index as u64, image_size))
-            .collect();
+        let views: Vec<Result<Vec<u8>, RecordError>> =
+            (first..last).into_par_iter().map(|index| view(dataset, index as u64, image_size)).collect();
         let mut halves = Vec::new();
         for view in views {
             match view {
@@ -76,20 +74,16 @@ pub fn evaluate(
         let restored = guarded(|| sums.add(&halves))?;
         let wanted = kept - reconstructions.len();
         let side = sums.side;
-        reconstructions.extend(halves.into_iter().zip(restored).take(wanted).map(
-            |(original, restored)| Reconstruction {
+        reconstructions.extend(
+            halves.into_iter().zip(restored).take(wanted).map(|(original, restored)| Reconstruction {
                 side,
                 original,
                 restored,
-            },
-        ));
+            }),
+        );
         progress(last, all);
     }
-    Ok(Outcome {
-        evaluation: guarded(|| sums.finish())?,
-        reconstructions,
-        broken,
-    })
+    Ok(Outcome { evaluation: guarded(|| sums.finish())?, reconstructions, broken })
 }
 
 /// The half-size view of a whole picture, `[side / 2, side / 2, 3]`.
@@ -134,12 +128,7 @@ impl<'a> Sums<'a> {
             return Vec::new();
         }
         let (dvae, total) = (self.dvae, |x: Tensor| x.sum(Kind::Double).double_value(&[]));
-        let pixels = halved(
-            &halves.concat(),
-            halves.len(),
-            self.side,
-            dvae.weights.device(),
-        );
+        let pixels = halved(&halves.concat(), halves.len(), self.side, dvae.weights.device());
         let tokens = dvae.tokens(&pixels);
         self.images += halves.len();
         self.codes += tokens.flatten(0, -1).bincount::<Tensor>(None, dvae.vocab());

@@ -35,12 +35,7 @@ pub struct DvaeConfig {
 impl DvaeConfig {
     /// Refuses sizes that no tokenizer has, before memory is taken for them.
     fn check(&self) -> Result<(), String> {
-        let EncoderConfig {
-            width,
-            groups,
-            blocks_per_group,
-            vocab,
-        } = self.encoder;
+        let EncoderConfig { width, groups, blocks_per_group, vocab } = self.encoder;
         for (field, value, most) in [
             ("width", width, encoder::WIDEST),
             ("groups", groups, encoder::MOST_GROUPS),
@@ -54,10 +49,7 @@ impl DvaeConfig {
         }
         let step = 2 * self.encoder.factor();
         if self.image_size % step != 0 {
-            return Err(format!(
-                "image_size = {}: expected a multiple of {step}",
-                self.image_size
-            ));
+            return Err(format!("image_size = {}: expected a multiple of {step}", self.image_size));
         }
         Ok(())
     }
@@ -68,9 +60,7 @@ impl DvaeConfig {
 pub enum DvaeError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    #[error(
-        "{path}: a checkpoint of task `{task}`, expected a visual tokenizer (`simla dvae train` makes one)"
-    )]
+    #[error("{path}: a checkpoint of task `{task}`, expected a visual tokenizer (`simla dvae train` makes one)")]
     Task { path: String, task: String },
     #[error("{path}: configuration: {reason}")]
     Config { path: String, reason: String },
@@ -91,16 +81,9 @@ impl Dvae {
         tch::manual_seed(seed);
         let mut layout = Layout::default();
         let encoder = Encoder::new(&mut layout, "encoder.", config.encoder);
-        let decoder = config
-            .decoder
-            .then(|| Decoder::new(&mut layout, "decoder.", config.encoder));
+        let decoder = config.decoder.then(|| Decoder::new(&mut layout, "decoder.", config.encoder));
         let weights = Weights::new(&layout, kind, device, trainable);
-        Self {
-            config,
-            encoder,
-            decoder,
-            weights,
-        }
+        Self { config, encoder, decoder, weights }
     }
 
     /// The tokenizer in a folder, to be used, not trained.
@@ -111,19 +94,14 @@ impl Dvae {
         let checkpoint = Checkpoint::open(folder)?;
         let path = checkpoint.path.display().to_string();
         if checkpoint.state.task != TASK {
-            return Err(DvaeError::Task {
-                path,
-                task: checkpoint.state.task,
-            });
+            return Err(DvaeError::Task { path, task: checkpoint.state.task });
         }
         let config: DvaeConfig = serde_json::from_value(checkpoint.state.config.clone())
             .map_err(|e| e.to_string())
             .and_then(|config: DvaeConfig| config.check().map(|()| config))
             .map_err(|reason| DvaeError::Config { path, reason })?;
         let mut dvae = Self::new(config, kind, device, false, 0);
-        dvae.weights
-            .load(&checkpoint.model()?, str::to_owned)
-            .map_err(|e| checkpoint.blame(e))?;
+        dvae.weights.load(&checkpoint.model()?, str::to_owned).map_err(|e| checkpoint.blame(e))?;
         Ok(dvae)
     }
 
@@ -134,9 +112,7 @@ impl Dvae {
 
     /// Logits of the codes of pixels `[B, 3, H, W]` (0.8 p + 0.1): `[B, vocab, H / factor, W / factor]`, in f32.
     pub fn logits(&self, pixels: &Tensor) -> Tensor {
-        self.encoder
-            .forward(&self.weights, pixels)
-            .to_kind(Kind::Float)
+        self.encoder.forward(&self.weights, pixels).to_kind(Kind::Float)
     }
 
     /// The most likely code of each place, row by row: `[B, h w]`.
@@ -153,10 +129,7 @@ impl Dvae {
     pub fn decode_tokens(&self, tokens: &Tensor) -> Option<Tensor> {
         let (batch, places) = tokens.size2().expect("[B, h w]");
         let side = (places as f64).sqrt() as i64;
-        let codes = tokens
-            .view([batch, side, side])
-            .one_hot(self.vocab())
-            .permute([0, 3, 1, 2]);
+        let codes = tokens.view([batch, side, side]).one_hot(self.vocab()).permute([0, 3, 1, 2]);
         no_grad(|| self.decode(&codes))
     }
 

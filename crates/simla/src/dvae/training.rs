@@ -46,17 +46,8 @@ impl Training {
     /// For a run of `steps`.
     pub fn new(dvae: Dvae, steps: u64) -> Self {
         let vocab = dvae.vocab();
-        let usage = Tensor::full(
-            [vocab],
-            1.0 / vocab as f64,
-            (Kind::Float, dvae.weights.device()),
-        );
-        Self {
-            dvae,
-            steps,
-            step: 0,
-            usage,
-        }
+        let usage = Tensor::full([vocab], 1.0 / vocab as f64, (Kind::Float, dvae.weights.device()));
+        Self { dvae, steps, step: 0, usage }
     }
 
     fn temperature(&self, step: u64) -> f64 {
@@ -67,11 +58,7 @@ impl Training {
     /// Gives dead codes the weights of much used ones, slightly changed: encoder output rows, decoder input columns.
     fn restart_dead_codes(&mut self) {
         no_grad(|| {
-            let dead = self
-                .usage
-                .lt(DEAD / self.dvae.vocab() as f64)
-                .nonzero()
-                .flatten(0, 1);
+            let dead = self.usage.lt(DEAD / self.dvae.vocab() as f64).nonzero().flatten(0, 1);
             let count = dead.numel() as i64;
             if count == 0 {
                 return;
@@ -85,14 +72,11 @@ impl Training {
             ] {
                 let mut tensor = named[name].shallow_clone();
                 let model = tensor.index_select(dim, &models);
-                let noise =
-                    model.randn_like() * (model.square().mean(Kind::Float).sqrt() * RESTART_NOISE);
+                let noise = model.randn_like() * (model.square().mean(Kind::Float).sqrt() * RESTART_NOISE);
                 let _ = tensor.index_copy_(dim, &dead, &(model + noise));
             }
             // Neither dead again before it has been tried, nor a model for others.
-            let _ = self
-                .usage
-                .index_fill_(0, &dead, 2.0 * DEAD / self.dvae.vocab() as f64);
+            let _ = self.usage.index_fill_(0, &dead, 2.0 * DEAD / self.dvae.vocab() as f64);
         });
         self.dvae.weights.refresh();
     }
@@ -117,43 +101,25 @@ impl Task for Training {
         // Standard Gumbel noise by two logarithms; the clamp keeps both finite.
         let noise = -(-logits.rand_like().clamp(1e-20, 1.0 - 1e-7).log()).log();
         let codes = ((&logits + noise) / self.temperature(at.step)).softmax(1, Kind::Float);
-        let restored = self
-            .dvae
-            .decode(&codes)
-            .expect("a tokenizer in training has a decoder");
+        let restored = self.dvae.decode(&codes).expect("a tokenizer in training has a decoder");
         let variance = pixels.var(true).clamp_min(1e-4);
         let error = (restored - &pixels).square().mean(Kind::Float) / variance;
         let vocab = self.dvae.vocab() as f64;
-        let shares =
-            logits
-                .softmax(1, Kind::Float)
-                .mean_dim([0, 2, 3].as_slice(), false, Kind::Float);
+        let shares = logits.softmax(1, Kind::Float).mean_dim([0, 2, 3].as_slice(), false, Kind::Float);
         let kl = (&shares * (&shares * vocab + 1e-9).log()).sum(Kind::Float);
         let loss = &error + &kl * KL_WEIGHT;
         gradients.backward(&loss, &self.dvae.weights);
         self.step = at.step;
         no_grad(|| {
-            let counts = logits
-                .argmax(1, false)
-                .flatten(0, -1)
-                .bincount::<Tensor>(None, self.dvae.vocab());
+            let counts = logits.argmax(1, false).flatten(0, -1).bincount::<Tensor>(None, self.dvae.vocab());
             let share = counts.to_kind(Kind::Float) / (logits.numel() as f64 / vocab);
             let _ = self.usage.lerp_(&share, 1.0 - USAGE_DECAY);
             let entropy = -(&self.usage * (&self.usage + 1e-12).log()).sum(Kind::Float);
             Scores {
-                losses: vec![
-                    ("reconstruction", error.detach()),
-                    ("kl", kl.detach() * KL_WEIGHT),
-                ],
+                losses: vec![("reconstruction", error.detach()), ("kl", kl.detach() * KL_WEIGHT)],
                 others: vec![
                     ("perplexity", entropy.exp()),
-                    (
-                        "codes_used",
-                        self.usage
-                            .gt(DEAD / vocab)
-                            .to_kind(Kind::Float)
-                            .mean(Kind::Float),
-                    ),
+                    ("codes_used", self.usage.gt(DEAD / vocab).to_kind(Kind::Float).mean(Kind::Float)),
                 ],
             }
         })
@@ -173,9 +139,7 @@ impl Task for Training {
     }
 
     fn load(&mut self, tensors: &BTreeMap<String, Tensor>) -> Result<(), WeightsError> {
-        let usage = tensors
-            .get("usage")
-            .ok_or_else(|| WeightsError::Missing("usage".into()))?;
+        let usage = tensors.get("usage").ok_or_else(|| WeightsError::Missing("usage".into()))?;
         check("usage", usage, &self.usage.size())?;
         no_grad(|| self.usage.copy_(usage));
         self.dvae.weights.load(tensors, str::to_owned)
@@ -194,17 +158,8 @@ mod tests {
 
     /// Eight codes, of which the last has all the use, `step` steps into a run.
     fn with_seven_dead_codes(step: u64) -> Training {
-        let encoder = EncoderConfig {
-            width: 4,
-            groups: 2,
-            blocks_per_group: 1,
-            vocab: 8,
-        };
-        let config = DvaeConfig {
-            encoder,
-            image_size: 8,
-            decoder: true,
-        };
+        let encoder = EncoderConfig { width: 4, groups: 2, blocks_per_group: 1, vocab: 8 };
+        let config = DvaeConfig { encoder, image_size: 8, decoder: true };
         let dvae = Dvae::new(config, Kind::Float, Device::Cpu, true, 0);
         let mut training = Training::new(dvae, STEPS);
         training.step = step;
@@ -232,11 +187,7 @@ mod tests {
         for ((new, old), model) in code(&training, 3).iter().zip(&before).zip(&model) {
             let far = |other: &Tensor| (new - other).norm().double_value(&[]);
             let size = model.norm().double_value(&[]);
-            assert!(
-                far(model) > 0.0 && far(model) < 0.5 * size,
-                "{}",
-                far(model)
-            );
+            assert!(far(model) > 0.0 && far(model) < 0.5 * size, "{}", far(model));
             assert!(far(old) > far(model));
         }
         // It is given time before it may be dead again.

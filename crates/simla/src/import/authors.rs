@@ -31,18 +31,11 @@ pub fn authors(path: &Path) -> Result<Authors, ImportError> {
     let archive = open(path)?;
     let tensors = renamed(path, state_dict(&archive).tensors()?, our_name)?;
     require(path, &tensors, KIND, "visual_encoder.pos_embed")?;
-    require(
-        path,
-        &tensors,
-        KIND,
-        "text_encoder.bert.embeddings.word_embeddings.weight",
-    )?;
+    require(path, &tensors, KIND, "text_encoder.bert.embeddings.word_embeddings.weight")?;
 
     let mut weights = Tensors::new();
     for top in ["text_encoder.", "text_encoder_m."] {
-        let part = tensors
-            .iter()
-            .filter_map(|(name, tensor)| Some((name.strip_prefix(top)?.to_owned(), *tensor)));
+        let part = tensors.iter().filter_map(|(name, tensor)| Some((name.strip_prefix(top)?.to_owned(), *tensor)));
         weights.extend(bert::encoder(path, &part.collect(), top)?);
     }
     for (name, tensor) in &tensors {
@@ -87,14 +80,9 @@ impl Authors {
             vision_depth: layers(|i| format!("visual_encoder.blocks.{i}.norm1.weight")),
             vision_heads: heads.unwrap_or(vision_width / HEAD_WIDTH),
             text_width,
-            text_depth: layers(|i| {
-                format!("text_encoder.bert.encoder.layer.{i}.attention.self.query.weight")
-            }),
+            text_depth: layers(|i| format!("text_encoder.bert.encoder.layer.{i}.attention.self.query.weight")),
             text_heads: heads.unwrap_or(text_width / HEAD_WIDTH),
-            text_mlp: size(
-                "text_encoder.bert.encoder.layer.0.intermediate.dense.weight",
-                0,
-            )?,
+            text_mlp: size("text_encoder.bert.encoder.layer.0.intermediate.dense.weight", 0)?,
             vocab_size: size(words, 0)?,
             max_positions: size("text_encoder.bert.embeddings.position_embeddings.weight", 0)?,
             embed_dim: size("vision_proj.weight", 0)?,
@@ -104,14 +92,10 @@ impl Authors {
         };
         config.validate().map_err(|e| e.to_string())?;
         // A file whose shapes contradict each other would cost memory that it does not hold.
-        let (expected, found) = (
-            Simla::layout(&config).parameters(),
-            self.weights.values().map(Tensor::numel).sum::<usize>(),
-        );
+        let (expected, found) =
+            (Simla::layout(&config).parameters(), self.weights.values().map(Tensor::numel).sum::<usize>());
         if expected as usize > found {
-            return Err(format!(
-                "{found} values, but a model of its sizes has {expected} or more"
-            ));
+            return Err(format!("{found} values, but a model of its sizes has {expected} or more"));
         }
         Ok(config)
     }

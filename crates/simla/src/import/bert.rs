@@ -26,20 +26,13 @@ pub fn bert(path: &Path) -> Result<Tensors, ImportError> {
         false => name.into(),
     })?;
     require(path, &tensors, KIND, WORDS)?;
-    require(
-        path,
-        &tensors,
-        KIND,
-        "bert.encoder.layer.0.attention.self.query.weight",
-    )?;
+    require(path, &tensors, KIND, "bert.encoder.layer.0.attention.self.query.weight")?;
     encoder(path, &tensors, "text_encoder.")
 }
 
 /// Whether a name is of the encoder without its outer `bert.`.
 pub(super) fn is_bare(name: &str) -> bool {
-    ["embeddings.", "encoder.", "pooler."]
-        .iter()
-        .any(|part| name.starts_with(part))
+    ["embeddings.", "encoder.", "pooler."].iter().any(|part| name.starts_with(part))
 }
 
 const WORDS: &str = "bert.embeddings.word_embeddings.weight";
@@ -61,11 +54,7 @@ pub(super) fn encoder(
     let mut origin: BTreeMap<String, &str> = BTreeMap::new();
     for (name, tensor) in tensors {
         let Some(ours) = our_name(name, tensors) else {
-            return Err(ImportError::Unknown {
-                path: path.into(),
-                expected: KIND,
-                name: name.clone(),
-            });
+            return Err(ImportError::Unknown { path: path.into(), expected: KIND, name: name.clone() });
         };
         let Some(ours) = ours else { continue };
         let value = match (name.as_str(), tensors.get(TOKEN_TYPES)) {
@@ -75,12 +64,7 @@ pub(super) fn encoder(
         let ours = format!("{prefix}{ours}");
         if let Some(first) = origin.insert(ours.clone(), name) {
             let (first, second) = (first.into(), name.clone());
-            return Err(ImportError::Twice {
-                path: path.into(),
-                first,
-                second,
-                name: ours,
-            });
+            return Err(ImportError::Twice { path: path.into(), first, second, name: ours });
         }
         imported.insert(ours, value);
     }
@@ -102,11 +86,7 @@ fn our_name(name: &str, tensors: &BTreeMap<String, TensorRef>) -> Option<Option<
         // The same parameter as `cls.predictions.bias`, and in some files the only one of the two.
         return Some((!tensors.contains_key(BIAS)).then(|| BIAS.into()));
     }
-    let known = [
-        "bert.embeddings.",
-        "bert.encoder.layer.",
-        "cls.predictions.",
-    ];
+    let known = ["bert.embeddings.", "bert.encoder.layer.", "cls.predictions."];
     if !known.iter().any(|start| name.starts_with(start)) {
         return None;
     }
@@ -123,9 +103,7 @@ fn our_name(name: &str, tensors: &BTreeMap<String, TensorRef>) -> Option<Option<
 fn fold_token_type(path: &Path, words: Tensor, types: Tensor) -> Result<Tensor, ImportError> {
     let (of_words, of_types) = (words.size(), types.size());
     match (&of_words[..], &of_types[..]) {
-        ([_, width], [kinds, other]) if width == other && *kinds > 0 => {
-            Ok(words + types.select(0, 0))
-        }
+        ([_, width], [kinds, other]) if width == other && *kinds > 0 => Ok(words + types.select(0, 0)),
         _ => Err(ImportError::Shape {
             path: path.into(),
             name: TOKEN_TYPES.into(),

@@ -24,11 +24,7 @@ pub struct Dalle {
 pub fn dalle(path: &Path) -> Result<Dalle, ImportError> {
     let archive = open(path)?;
     let tensors = state_dict(&archive).tensors()?;
-    for name in [
-        "blocks.input.w",
-        "blocks.group_1.block_1.res_path.conv_1.w",
-        "blocks.output.conv.w",
-    ] {
+    for name in ["blocks.input.w", "blocks.group_1.block_1.res_path.conv_1.w", "blocks.output.conv.w"] {
         require(path, &tensors, KIND, name)?;
     }
     let outputs = |name: &str| {
@@ -44,8 +40,7 @@ pub fn dalle(path: &Path) -> Result<Dalle, ImportError> {
         }
     };
     let count = |most: i64, name: fn(i64) -> String| {
-        let present =
-            |i: &i64| tensors.contains_key(&format!("blocks.{}.res_path.conv_1.w", name(*i)));
+        let present = |i: &i64| tensors.contains_key(&format!("blocks.{}.res_path.conv_1.w", name(*i)));
         (1..=most).take_while(present).count() as i64
     };
     let config = EncoderConfig {
@@ -58,16 +53,9 @@ pub fn dalle(path: &Path) -> Result<Dalle, ImportError> {
     // A file that says one thing in these four shapes and another in the rest would cost memory that it does not hold.
     let mut layout = Layout::default();
     Encoder::new(&mut layout, "", config);
-    let values = tensors
-        .values()
-        .map(|tensor| tensor.shape().iter().product::<usize>() as i64)
-        .sum();
+    let values = tensors.values().map(|tensor| tensor.shape().iter().product::<usize>() as i64).sum();
     if layout.parameters() != values {
-        return Err(ImportError::Size {
-            path: path.into(),
-            expected: layout.parameters(),
-            found: values,
-        });
+        return Err(ImportError::Size { path: path.into(), expected: layout.parameters(), found: values });
     }
     let weights = tensors
         .iter()

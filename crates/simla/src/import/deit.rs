@@ -15,13 +15,7 @@ const KIND: &str = "a DeiT or ViT checkpoint";
 pub fn deit(path: &Path) -> Result<Tensors, ImportError> {
     let archive = open(path)?;
     let tensors = state_dict(&archive).tensors()?;
-    for name in [
-        "cls_token",
-        "pos_embed",
-        "patch_embed.proj.weight",
-        "blocks.0.attn.qkv.weight",
-        "norm.weight",
-    ] {
+    for name in ["cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "norm.weight"] {
         require(path, &tensors, KIND, name)?;
     }
     let mut imported = Tensors::new();
@@ -31,11 +25,7 @@ pub fn deit(path: &Path) -> Result<Tensors, ImportError> {
             "head" => continue,
             "pos_embed" | "cls_token" | "patch_embed" | "blocks" | "norm" => load(tensor)?,
             _ => {
-                return Err(ImportError::Unknown {
-                    path: path.into(),
-                    expected: KIND,
-                    name: name.clone(),
-                });
+                return Err(ImportError::Unknown { path: path.into(), expected: KIND, name: name.clone() });
             }
         };
         imported.insert(format!("visual_encoder.{name}"), value);

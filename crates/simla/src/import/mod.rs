@@ -51,33 +51,15 @@ pub enum ImportError {
         found: String,
     },
     #[error("{path}: tensor {name} does not belong to {expected}")]
-    Unknown {
-        path: PathBuf,
-        expected: &'static str,
-        name: String,
-    },
+    Unknown { path: PathBuf, expected: &'static str, name: String },
     #[error("{path}: tensor {name} has shape {found:?}, expected {expected}")]
-    Shape {
-        path: PathBuf,
-        name: String,
-        found: Vec<i64>,
-        expected: String,
-    },
+    Shape { path: PathBuf, name: String, found: Vec<i64>, expected: String },
     #[error("{path}: {found} values, but an encoder of its width and depth has {expected}")]
-    Size {
-        path: PathBuf,
-        expected: i64,
-        found: i64,
-    },
+    Size { path: PathBuf, expected: i64, found: i64 },
     #[error("{path}: the decoder of the words is not tied to the word embeddings, as SIMLA's is")]
     Untied { path: PathBuf },
     #[error("{path}: {first} and {second} would both become {name}")]
-    Twice {
-        path: PathBuf,
-        first: String,
-        second: String,
-        name: String,
-    },
+    Twice { path: PathBuf, first: String, second: String, name: String },
 }
 
 fn open(path: &Path) -> Result<Archive, ReadError> {
@@ -87,10 +69,7 @@ fn open(path: &Path) -> Result<Archive, ReadError> {
 /// The state dict of a file: `model` or `state_dict` of a training checkpoint, or the file itself.
 fn state_dict(archive: &Archive) -> Node<'_> {
     let root = archive.root();
-    ["model", "state_dict"]
-        .into_iter()
-        .find_map(|key| root.get(key))
-        .unwrap_or(root)
+    ["model", "state_dict"].into_iter().find_map(|key| root.get(key)).unwrap_or(root)
 }
 
 /// Reads a tensor's data.
@@ -114,19 +93,11 @@ fn renamed<'a>(
     for (second, tensor) in tensors {
         let name = rename(&second);
         if let Some((first, _)) = origins.get(&name) {
-            return Err(ImportError::Twice {
-                path: path.into(),
-                first: first.clone(),
-                second,
-                name,
-            });
+            return Err(ImportError::Twice { path: path.into(), first: first.clone(), second, name });
         }
         origins.insert(name, (second, tensor));
     }
-    Ok(origins
-        .into_iter()
-        .map(|(name, (_, tensor))| (name, tensor))
-        .collect())
+    Ok(origins.into_iter().map(|(name, (_, tensor))| (name, tensor)).collect())
 }
 
 /// Refuses a file that lacks a tensor by which its kind is known.
@@ -146,12 +117,7 @@ fn require(
         n if n <= SHOWN => first.join(", "),
         n => format!("{} and {} more", first.join(", "), n - SHOWN),
     };
-    Err(ImportError::Kind {
-        path: path.into(),
-        expected,
-        missing: name.into(),
-        found,
-    })
+    Err(ImportError::Kind { path: path.into(), expected, missing: name.into(), found })
 }
 
 /// Whether two tensors of a file mean the same values: the same bytes, or equal ones.
@@ -161,8 +127,5 @@ fn are_tied(a: &TensorRef, b: &TensorRef) -> Result<bool, ReadError> {
 
 /// Whether a tensor counts or indexes rather than weighs.
 fn is_index(tensor: &TensorRef) -> bool {
-    matches!(
-        tensor.dtype(),
-        DType::I64 | DType::I32 | DType::I16 | DType::I8 | DType::U8 | DType::Bool
-    )
+    matches!(tensor.dtype(), DType::I64 | DType::I32 | DType::I16 | DType::I8 | DType::U8 | DType::Bool)
 }

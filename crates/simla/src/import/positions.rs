@@ -34,10 +34,7 @@ pub fn resample_positions(pos: &Tensor, patches: i64) -> Result<Tensor, Position
         return Ok(pos.copy());
     }
     let cls = pos.narrow(1, 0, 1);
-    let grid = pos
-        .narrow(1, 1, tokens - 1)
-        .view([1, old, old, width])
-        .permute([0, 3, 1, 2]);
+    let grid = pos.narrow(1, 1, tokens - 1).view([1, old, old, width]).permute([0, 3, 1, 2]);
     let grid = grid.upsample_bicubic2d([new, new], false, None, None); // [1, D, new, new]
     let grid = grid.permute([0, 2, 3, 1]).reshape([1, patches, width]);
     Ok(Tensor::cat(&[cls, grid], 1))

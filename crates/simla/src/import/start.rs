@@ -13,9 +13,7 @@ pub enum StartError {
     Weights(#[from] WeightsError),
     #[error("tensor visual_encoder.pos_embed: {0}")]
     Positions(#[from] PositionsError),
-    #[error(
-        "tensor {0} has no place in this model, whose encoders have fewer layers or other parts"
-    )]
+    #[error("tensor {0} has no place in this model, whose encoders have fewer layers or other parts")]
     Unknown(String),
     #[error("no tensor of visual_encoder or text_encoder in it")]
     Nothing,
@@ -29,12 +27,8 @@ pub enum StartError {
 /// The first tensor that has another shape, is not finite, or belongs to an encoder and has no place in ours.
 pub fn start(simla: &mut Simla, mut weights: Tensors) -> Result<usize, StartError> {
     let mut all = simla.online.named();
-    let encoder =
-        |name: &String| name.starts_with("visual_encoder.") || name.starts_with("text_encoder.");
-    if let Some(unknown) = weights
-        .keys()
-        .find(|name| encoder(name) && !all.contains_key(*name))
-    {
+    let encoder = |name: &String| name.starts_with("visual_encoder.") || name.starts_with("text_encoder.");
+    if let Some(unknown) = weights.keys().find(|name| encoder(name) && !all.contains_key(*name)) {
         return Err(StartError::Unknown(unknown.clone()));
     }
     weights.retain(|name, _| all.contains_key(name));

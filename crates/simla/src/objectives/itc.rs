@@ -14,17 +14,8 @@ pub struct Similarities {
 
 impl Similarities {
     /// Features `[B, E]` against momentum features `[E, B + queue]`.
-    pub fn new(
-        image_feat: &Tensor,
-        text_feat: &Tensor,
-        image_all: &Tensor,
-        text_all: &Tensor,
-        temp: &Tensor,
-    ) -> Self {
-        Self {
-            i2t: image_feat.matmul(text_all) / temp,
-            t2i: text_feat.matmul(image_all) / temp,
-        }
+    pub fn new(image_feat: &Tensor, text_feat: &Tensor, image_all: &Tensor, text_all: &Tensor, temp: &Tensor) -> Self {
+        Self { i2t: image_feat.matmul(text_all) / temp, t2i: text_feat.matmul(image_all) / temp }
     }
 }
 
@@ -71,10 +62,8 @@ mod tests {
             i2t: Tensor::from_slice2(&[[2.0f32, 0.0, 1.0], [0.0, 1.0, 0.0]]),
             t2i: Tensor::from_slice2(&[[1.0f32, 0.0, 0.0], [0.0, 3.0, 0.0]]),
         };
-        let momentum = Similarities {
-            i2t: Tensor::zeros([2, 3], (Kind::Float, Device::Cpu)),
-            t2i: online.t2i.zeros_like(),
-        };
+        let momentum =
+            Similarities { i2t: Tensor::zeros([2, 3], (Kind::Float, Device::Cpu)), t2i: online.t2i.zeros_like() };
         let own = own_pair(2, 3, Device::Cpu);
         let log_sum = |x: [f64; 3]| x.map(f64::exp).iter().sum::<f64>().ln();
         let (a, b) = (log_sum([2.0, 0.0, 1.0]), log_sum([0.0, 1.0, 0.0]));
@@ -83,9 +72,7 @@ mod tests {
         assert!((scalar(&loss(&online, &momentum, &own, 0.0)) - hard).abs() < 1e-6);
         // The momentum model is undecided: its share of the target is a third each.
         let soft = ((a - 1.0) + (b - 1.0 / 3.0) + (c - 1.0 / 3.0) + (d - 1.0)) / 4.0;
-        assert!(
-            (scalar(&loss(&online, &momentum, &own, 0.4)) - (0.6 * hard + 0.4 * soft)).abs() < 1e-6
-        );
+        assert!((scalar(&loss(&online, &momentum, &own, 0.4)) - (0.6 * hard + 0.4 * soft)).abs() < 1e-6);
     }
 
     #[test]
@@ -103,17 +90,13 @@ mod tests {
 
         // A momentum model without an opinion moves each target to (1 - alpha) target + alpha / 8.
         let flat = || Tensor::zeros([3, 8], (Kind::Float, Device::Cpu));
-        let momentum = Similarities {
-            i2t: flat(),
-            t2i: flat(),
-        };
+        let momentum = Similarities { i2t: flat(), t2i: flat() };
         let online = Similarities {
             i2t: Tensor::randn([3, 8], (Kind::Float, Device::Cpu)),
             t2i: Tensor::randn([3, 8], (Kind::Float, Device::Cpu)),
         };
         let mixed = &expected * 0.6 + 0.4 / 8.0;
-        let surprise =
-            |x: &Tensor| scalar(&-(x.log_softmax(-1, Kind::Float) * &mixed).sum(Kind::Float));
+        let surprise = |x: &Tensor| scalar(&-(x.log_softmax(-1, Kind::Float) * &mixed).sum(Kind::Float));
         let by_hand = (surprise(&online.i2t) + surprise(&online.t2i)) / 6.0;
         assert!((scalar(&loss(&online, &momentum, &found, 0.4)) - by_hand).abs() < 1e-5);
     }

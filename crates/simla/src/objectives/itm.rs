@@ -9,14 +9,8 @@ pub const MATCH: i64 = 1;
 pub fn loss(logits: &Tensor) -> Tensor {
     let matched = logits.size()[0] / 3;
     let log_p = logits.log_softmax(-1, Kind::Float);
-    let right = log_p
-        .narrow(0, 0, matched)
-        .select(1, MATCH)
-        .sum(Kind::Float);
-    let wrong = log_p
-        .narrow(0, matched, 2 * matched)
-        .select(1, 1 - MATCH)
-        .sum(Kind::Float);
+    let right = log_p.narrow(0, 0, matched).select(1, MATCH).sum(Kind::Float);
+    let wrong = log_p.narrow(0, matched, 2 * matched).select(1, 1 - MATCH).sum(Kind::Float);
     -(right + wrong) / (3 * matched)
 }
 

@@ -22,31 +22,15 @@ pub struct Objectives {
 
 impl Default for Objectives {
     fn default() -> Self {
-        Self {
-            itc: true,
-            itm: true,
-            mlm: true,
-            mim: true,
-            psl: true,
-        }
+        Self { itc: true, itm: true, mlm: true, mim: true, psl: true }
     }
 }
 
 impl Objectives {
-    const NONE: Self = Self {
-        itc: false,
-        itm: false,
-        mlm: false,
-        mim: false,
-        psl: false,
-    };
+    const NONE: Self = Self { itc: false, itm: false, mlm: false, mim: false, psl: false };
 
     /// Those of fine-tuning on retrieval.
-    pub const RETRIEVAL: Self = Self {
-        itc: true,
-        itm: true,
-        ..Self::NONE
-    };
+    pub const RETRIEVAL: Self = Self { itc: true, itm: true, ..Self::NONE };
 
     pub fn any(self) -> bool {
         self != Self::NONE
@@ -74,18 +58,8 @@ impl TryFrom<Vec<String>> for Objectives {
 
 impl From<Objectives> for Vec<String> {
     fn from(o: Objectives) -> Self {
-        let named = [
-            ("itc", o.itc),
-            ("itm", o.itm),
-            ("mlm", o.mlm),
-            ("mim", o.mim),
-            ("psl", o.psl),
-        ];
-        named
-            .into_iter()
-            .filter(|(_, on)| *on)
-            .map(|(name, _)| name.to_owned())
-            .collect()
+        let named = [("itc", o.itc), ("itm", o.itm), ("mlm", o.mlm), ("mim", o.mim), ("psl", o.psl)];
+        named.into_iter().filter(|(_, on)| *on).map(|(name, _)| name.to_owned()).collect()
     }
 }
 

@@ -20,15 +20,11 @@ impl Negatives {
     pub fn noise(n: i64, rng: &mut impl Rng, device: Device) -> Self {
         let mut gumbel = || {
             // The open unit interval: neither logarithm may be infinite.
-            let noise: Vec<f32> = (0..n * n)
-                .map(|_| -(-rng.random_range(f64::MIN_POSITIVE..1.0).ln()).ln() as f32)
-                .collect();
+            let noise: Vec<f32> =
+                (0..n * n).map(|_| -(-rng.random_range(f64::MIN_POSITIVE..1.0).ln()).ln() as f32).collect();
             upload(&Tensor::from_slice(&noise).view([n, n]), device)
         };
-        Self::Drawn {
-            image: gumbel(),
-            text: gumbel(),
-        }
+        Self::Drawn { image: gumbel(), text: gumbel() }
     }
 }
 
@@ -55,9 +51,7 @@ mod tests {
     use super::*;
 
     fn drawn(similarity: &Tensor, positive: Option<&Tensor>, rng: &mut ChaCha8Rng) -> Vec<i64> {
-        let Negatives::Drawn { image, .. } =
-            Negatives::noise(similarity.size()[0], rng, Device::Cpu)
-        else {
+        let Negatives::Drawn { image, .. } = Negatives::noise(similarity.size()[0], rng, Device::Cpu) else {
             unreachable!()
         };
         Vec::try_from(sample(similarity, &image, positive)).unwrap()
@@ -83,10 +77,7 @@ mod tests {
                 // Five standard deviations of a binomial share.
                 let allowed = 5.0 * (p * (1.0 - p) / f64::from(draws)).sqrt() + 1e-9;
                 let share = f64::from(counts[column]) / f64::from(draws);
-                assert!(
-                    (share - p).abs() < allowed,
-                    "row {row} column {column}: {share} against {p}"
-                );
+                assert!((share - p).abs() < allowed, "row {row} column {column}: {share} against {p}");
             }
         }
     }
@@ -102,19 +93,13 @@ mod tests {
     fn avoids_other_positives_while_it_can() {
         let mut rng = ChaCha8Rng::seed_from_u64(3);
         // Items 0 and 1 share an image; 2 stands alone. In the second case all three share one.
-        let similarity =
-            Tensor::from_slice2(&[[0.0f32, 50.0, 0.0], [50.0, 0.0, 0.0], [0.0, 0.0, 0.0]]);
+        let similarity = Tensor::from_slice2(&[[0.0f32, 50.0, 0.0], [50.0, 0.0, 0.0], [0.0, 0.0, 0.0]]);
         let same = Tensor::from_slice2(&[[1i64, 1, 0], [1, 1, 0], [0, 0, 1]]);
         let all = Tensor::ones([3, 3], (Kind::Int64, Device::Cpu));
         for _ in 0..50 {
             assert_eq!(drawn(&similarity, Some(&same), &mut rng)[..2], [2, 2]);
             let forced = drawn(&similarity, Some(&all), &mut rng);
-            assert!(
-                forced
-                    .iter()
-                    .enumerate()
-                    .all(|(row, &column)| row as i64 != column)
-            );
+            assert!(forced.iter().enumerate().all(|(row, &column)| row as i64 != column));
         }
     }
 }

@@ -7,44 +7,27 @@ use tch::{Kind, Tensor};
 ///
 /// `attention` `[B, H, L]` is the [CLS] row of the last layer's self-attention, `special` `[B, L]` is true at special tokens and
 /// padding, `ids` `[B, L]`. Returns 0/1 over the vocabulary, `[B, vocab]`.
-pub fn keyword_targets(
-    attention: &Tensor,
-    special: &Tensor,
-    ids: &Tensor,
-    k: i64,
-    vocab: i64,
-) -> Tensor {
+pub fn keyword_targets(attention: &Tensor, special: &Tensor, ids: &Tensor, k: i64, vocab: i64) -> Tensor {
     let (batch, heads, length) = attention.size3().expect("[B, H, L]");
     let k = k.min(length);
     let row = attention.masked_fill(&special.unsqueeze(1), -1.0);
-    let votes = row
-        .zeros_like()
-        .scatter_value(2, &row.topk(k, -1, true, true).1, 1.0)
-        .sum_dim_intlist([1].as_slice(), false, Kind::Float);
+    let votes = row.zeros_like().scatter_value(2, &row.topk(k, -1, true, true).1, 1.0).sum_dim_intlist(
+        [1].as_slice(),
+        false,
+        Kind::Float,
+    );
     // Attention sums to at most the number of heads: a vote always outweighs it.
-    let attended = row
-        .clamp_min(0.0)
-        .sum_dim_intlist([1].as_slice(), false, Kind::Float)
-        / (heads + 1);
-    let (score, positions) = (votes + attended)
-        .masked_fill(special, -1.0)
-        .topk(k, -1, true, true);
+    let attended = row.clamp_min(0.0).sum_dim_intlist([1].as_slice(), false, Kind::Float) / (heads + 1);
+    let (score, positions) = (votes + attended).masked_fill(special, -1.0).topk(k, -1, true, true);
     // A caption with fewer words than k: the surplus points at special tokens, which add nothing.
     let chosen = score.ge(0.0).to_kind(Kind::Float);
     let target = Tensor::zeros([batch, vocab], (Kind::Float, attention.device()));
-    target
-        .scatter_add(1, &ids.gather(1, &positions, false), &chosen)
-        .clamp_max(1.0)
+    target.scatter_add(1, &ids.gather(1, &positions, false), &chosen).clamp_max(1.0)
 }
 
 /// Binary cross-entropy with logits over the vocabulary, `(1 - alpha)` with the hard targets and `alpha` with the momentum
 /// model's `recommended` probabilities (all `[B, vocab]`). Linear in the target, hence one pass over the mixed one.
-pub fn loss(
-    logits: &Tensor,
-    keywords: &Tensor,
-    recommended: Option<&Tensor>,
-    alpha: f64,
-) -> Tensor {
+pub fn loss(logits: &Tensor, keywords: &Tensor, recommended: Option<&Tensor>, alpha: f64) -> Tensor {
     let target = match recommended {
         Some(recommended) if alpha > 0.0 => keywords * (1.0 - alpha) + recommended * alpha,
         _ => keywords.shallow_clone(),
@@ -66,13 +49,7 @@ mod tests {
         let rows: Vec<f32> = attention.concat();
         let attention = Tensor::from_slice(&rows).view([1, attention.len() as i64, length]);
         let special = Tensor::from_slice(special).view([1, length]);
-        let target = keyword_targets(
-            &attention,
-            &special,
-            &Tensor::from_slice(ids).view([1, length]),
-            k,
-            VOCAB,
-        );
+        let target = keyword_targets(&attention, &special, &Tensor::from_slice(ids).view([1, length]), k, VOCAB);
         assert!(target.le(1.0).all().int64_value(&[]) == 1);
         Vec::try_from(target.get(0).nonzero().flatten(0, 1)).unwrap()
     }
@@ -82,10 +59,7 @@ mod tests {
         let special = [true, false, false, false, false, true];
         let ids = [1, 10, 11, 12, 13, 2];
         // Every head has two votes. Word 11 gets two, 10 and 13 one each; 13 has more attention in sum, 12 has none.
-        let heads: [&[f32]; 2] = [
-            &[0.9, 0.20, 0.3, 0.0, 0.10, 0.0],
-            &[0.0, 0.05, 0.3, 0.0, 0.60, 0.9],
-        ];
+        let heads: [&[f32]; 2] = [&[0.9, 0.20, 0.3, 0.0, 0.10, 0.0], &[0.0, 0.05, 0.3, 0.0, 0.60, 0.9]];
         assert_eq!(chosen(&heads, &special, &ids, 2), [11, 13]);
         // One vote a head: 11 and 13 have one each, and 13 has more attention.
         assert_eq!(chosen(&heads, &special, &ids, 1), [13]);
@@ -103,16 +77,8 @@ mod tests {
     fn special_tokens_and_padding_are_never_chosen() {
         let ids = [1, 10, 2, 0, 0];
         let special = [true, false, true, true, true];
-        assert_eq!(
-            chosen(&[&[0.5, 0.01, 0.4, 0.05, 0.04]], &special, &ids, 4),
-            [10],
-            "a caption shorter than k"
-        );
-        assert_eq!(
-            chosen(&[&[0.5, 0.3, 0.2, 0.0, 0.0]], &[true; 5], &ids, 2),
-            [0i64; 0],
-            "no word at all"
-        );
+        assert_eq!(chosen(&[&[0.5, 0.01, 0.4, 0.05, 0.04]], &special, &ids, 4), [10], "a caption shorter than k");
+        assert_eq!(chosen(&[&[0.5, 0.3, 0.2, 0.0, 0.0]], &[true; 5], &ids, 2), [0i64; 0], "no word at all");
     }
 
     #[test]

@@ -10,9 +10,7 @@ use tch::{Kind, Tensor};
 /// If `alpha` is positive and there is no teacher.
 pub fn loss(logits: &Tensor, labels: &Tensor, teacher: Option<&Tensor>, alpha: f64) -> Tensor {
     let log_p = logits.log_softmax(-1, Kind::Float);
-    let hard = -log_p
-        .gather(1, &labels.unsqueeze(-1), false)
-        .mean(Kind::Float);
+    let hard = -log_p.gather(1, &labels.unsqueeze(-1), false).mean(Kind::Float);
     if alpha == 0.0 {
         return hard;
     }

@@ -18,12 +18,7 @@ pub struct Bounds {
 
 impl From<[f64; 4]> for Bounds {
     fn from([x, y, width, height]: [f64; 4]) -> Self {
-        Self {
-            x,
-            y,
-            width,
-            height,
-        }
+        Self { x, y, width, height }
     }
 }
 
@@ -44,12 +39,7 @@ impl Bounds {
 
     /// In a picture whose sides are multiplied by these.
     pub fn scaled(self, across: f64, down: f64) -> Self {
-        Self {
-            x: self.x * across,
-            y: self.y * down,
-            width: self.width * across,
-            height: self.height * down,
-        }
+        Self { x: self.x * across, y: self.y * down, width: self.width * across, height: self.height * down }
     }
 
     /// Whether the point lies inside: the left and top edges do, the right and bottom ones do not.
@@ -63,8 +53,7 @@ impl Bounds {
             let end = (start + length).min(other_start + other_length);
             (end - start.max(other_start)).max(0.0)
         };
-        overlap(self.x, self.width, other.x, other.width)
-            * overlap(self.y, self.height, other.y, other.height)
+        overlap(self.x, self.width, other.x, other.width) * overlap(self.y, self.height, other.y, other.height)
     }
 
     /// Intersection over union, from 0 to 1; boxes that only touch have 0.
@@ -106,12 +95,7 @@ impl Heat {
                 sums[(y + 1) * stride + x + 1] = sums[y * stride + x + 1] + row;
             }
         }
-        Self {
-            width,
-            height,
-            values,
-            sums,
-        }
+        Self { width, height, values, sums }
     }
 
     /// A map of one value a patch, upsampled bicubically to `width` x `height` pixels, as torch's `interpolate` does.
@@ -168,14 +152,9 @@ pub fn best_window(map: &[f32], grid: usize, width: f64, height: f64) -> Option<
     let heat = Heat::spread(map, grid, side, side);
     let mut best: Option<(f64, Bounds)> = None;
     for (top, left) in (0..side).flat_map(|y| (0..side).map(move |x| (y, x))) {
-        for (bottom, right) in (top + 1..=side).flat_map(|y| (left + 1..=side).map(move |x| (y, x)))
-        {
-            let window = Bounds {
-                x: left as f64,
-                y: top as f64,
-                width: (right - left) as f64,
-                height: (bottom - top) as f64,
-            };
+        for (bottom, right) in (top + 1..=side).flat_map(|y| (left + 1..=side).map(move |x| (y, x))) {
+            let window =
+                Bounds { x: left as f64, y: top as f64, width: (right - left) as f64, height: (bottom - top) as f64 };
             let score = heat.score(window);
             if score > best.map_or(0.0, |(score, _)| score) {
                 best = Some((score, window));
@@ -247,13 +226,7 @@ mod tests {
         values[6] = 1.0;
         let heat = Heat::new(4, 4, values);
         // 3 / 1, 4 / sqrt 2 = 2.83, 4 / 4, nothing.
-        let all = [
-            [1.0, 1.0, 1.0, 1.0],
-            [1.0, 1.0, 2.0, 1.0],
-            [0.0, 0.0, 4.0, 4.0],
-            [0.0, 3.0, 4.0, 1.0],
-        ]
-        .map(bounds);
+        let all = [[1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 2.0, 1.0], [0.0, 0.0, 4.0, 4.0], [0.0, 3.0, 4.0, 1.0]].map(bounds);
         assert_eq!(heat.best_of(&all), Some(0));
         assert_eq!(heat.best_of(&all[1..]), Some(0));
         assert_eq!(heat.best_of(&all[2..]), Some(0));
@@ -265,9 +238,7 @@ mod tests {
     fn upsampling_is_torchs_bicubic() {
         // torch.nn.functional.interpolate(torch.eye(2)[None, None], (4, 4), mode="bicubic")[0, 0, :2]
         let heat = Heat::spread(&[1.0, 0.0, 0.0, 1.0], 2, 4, 4);
-        let expected = [
-            1.233185, 0.831116, 0.168884, -0.233185, 0.831116, 0.649536, 0.350464, 0.168884,
-        ];
+        let expected = [1.233185, 0.831116, 0.168884, -0.233185, 0.831116, 0.649536, 0.350464, 0.168884];
         for (found, expected) in heat.values.iter().zip(expected) {
             assert!((found - expected).abs() < 1e-5, "{:?}", heat.values);
         }

@@ -45,9 +45,7 @@ impl PhraseMaps {
         }
         let mean = |at: &[usize]| {
             let sum = |patch: usize| at.iter().map(|&i| self.tokens[i][patch]).sum::<f32>();
-            (0..self.phrase.len())
-                .map(|patch| sum(patch) / at.len() as f32)
-                .collect()
+            (0..self.phrase.len()).map(|patch| sum(patch) / at.len() as f32).collect()
         };
         words
             .iter()
@@ -66,9 +64,7 @@ pub fn default_layer(text_depth: i64) -> usize {
 
 /// Attention x positive gradient, mean over heads: `[B, H, L, 1 + P]` twice to `[B, L, P]`; the image's [CLS] is left out.
 pub fn relevance(attention: &Tensor, gradient: &Tensor) -> Tensor {
-    (attention * gradient.clamp_min(0.0))
-        .mean_dim([1].as_slice(), false, Kind::Float)
-        .slice(2, 1, None, 1)
+    (attention * gradient.clamp_min(0.0)).mean_dim([1].as_slice(), false, Kind::Float).slice(2, 1, None, 1)
 }
 
 /// Grad-CAM of the matching score on the cross-attention of `layer`, for `phrases` (token ids with [CLS] and [SEP]) in one image given
@@ -121,11 +117,7 @@ pub fn of_concepts(model: &Simla, image: &Tensor, words: &[i64]) -> Result<Vec<M
         let (towers, w) = (&model.towers, &model.online);
         let opened = no_grad(|| towers.vision.open(w, image));
         let count = words.len() as i64;
-        let map = opened
-            .map
-            .detach()
-            .repeat([count, 1, 1, 1])
-            .set_requires_grad(true);
+        let map = opened.map.detach().repeat([count, 1, 1, 1]).set_requires_grad(true);
         let cls = towers.vision.close(w, &opened, &map);
         let logits = towers.concept_logits(w, &towers.image_feat(w, &cls));
         let ids = Tensor::from_slice(words).to(w.device());
@@ -144,24 +136,14 @@ struct Matching<'a> {
 }
 
 impl<'a> Matching<'a> {
-    fn open(
-        model: &'a Simla,
-        image_embeds: &Tensor,
-        phrases: &[impl AsRef<[i64]>],
-        layer: usize,
-    ) -> Self {
+    fn open(model: &'a Simla, image_embeds: &Tensor, phrases: &[impl AsRef<[i64]>], layer: usize) -> Self {
         let (towers, w) = (&model.towers, &model.online);
         let context = towers.image_context(w, image_embeds);
         let (ids, mask) = pad(phrases, model.config.special.pad, w.device());
         let bias = key_bias(&mask, w.kind());
         let words = towers.text.embed_words(w, &ids, 0.0);
         let opened = towers.text.open(w, &words, Some(&bias), &context, layer);
-        Self {
-            model,
-            context,
-            bias,
-            opened,
-        }
+        Self { model, context, bias, opened }
     }
 
     /// ITM logits with `map` as the layer's attention: `[B, 2]`.
@@ -247,22 +229,14 @@ mod tests {
         let largest = expected.iter().copied().fold(0.0, f32::max);
         assert!(largest > 0.0, "nothing to compare");
         for (found, expected) in found.iter().zip(expected) {
-            assert!(
-                (found - expected).abs() < 1e-4 * largest,
-                "{found} against {expected}"
-            );
+            assert!((found - expected).abs() < 1e-4 * largest, "{found} against {expected}");
         }
     }
 
     #[test]
     fn maps_of_a_phrase_are_those_of_finite_differences() {
         let model = model();
-        let image = no_grad(|| {
-            model
-                .towers
-                .vision
-                .forward(&model.online, &image(&model), None)
-        });
+        let image = no_grad(|| model.towers.vision.forward(&model.online, &image(&model), None));
         for layer in 0..3 {
             let phrase = [1i64, 7, 9, 2];
             // A longer phrase beside it: padding must change nothing.
@@ -314,10 +288,7 @@ mod tests {
                 no_grad(|| {
                     let feat = towers.image_feat(w, &towers.vision.close(w, &opened, map));
                     let feat = feat.to_kind(Kind::Double);
-                    towers
-                        .concept_head
-                        .forward(w, &feat)
-                        .double_value(&[0, word])
+                    towers.concept_head.forward(w, &feat).double_value(&[0, word])
                 })
             };
             let expected = by_differences(&opened.map.to_kind(Kind::Double), logit);
@@ -325,10 +296,7 @@ mod tests {
             assert!(largest > 0.0, "nothing to compare");
             // The feature is normalised in f32: differences are coarse.
             for (found, expected) in found.iter().zip(&expected) {
-                assert!(
-                    (found - expected).abs() < 0.01 * largest,
-                    "{found} {expected}"
-                );
+                assert!((found - expected).abs() < 0.01 * largest, "{found} {expected}");
             }
         }
     }
@@ -347,29 +315,16 @@ mod tests {
     fn a_words_map_is_the_mean_of_its_pieces() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("vocab.txt");
-        std::fs::write(
-            &path,
-            "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nred\nball\n##s\n",
-        )
-        .unwrap();
+        std::fs::write(&path, "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nred\nball\n##s\n").unwrap();
         let vocabulary = Vocabulary::open(&path).unwrap();
         let maps = PhraseMaps {
             logit: 0.0,
             probability: 0.5,
             phrase: vec![0.0; 2],
-            tokens: vec![
-                vec![9.0, 9.0],
-                vec![1.0, 2.0],
-                vec![3.0, 0.0],
-                vec![5.0, 4.0],
-                vec![9.0, 9.0],
-            ],
+            tokens: vec![vec![9.0, 9.0], vec![1.0, 2.0], vec![3.0, 0.0], vec![5.0, 4.0], vec![9.0, 9.0]],
         };
         let words = maps.words(&vocabulary, &[2, 5, 6, 7, 3]);
-        let expected = [
-            ("red".to_owned(), vec![1.0, 2.0]),
-            ("balls".to_owned(), vec![4.0, 2.0]),
-        ];
+        let expected = [("red".to_owned(), vec![1.0, 2.0]), ("balls".to_owned(), vec![4.0, 2.0])];
         assert_eq!(words, expected);
     }
 

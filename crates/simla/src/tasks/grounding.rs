@@ -97,9 +97,8 @@ pub struct Shares {
 impl Shares {
     /// None without answers.
     pub fn of(answers: &[Answer]) -> Option<Self> {
-        let share = |right: &dyn Fn(&Answer) -> f64| {
-            100.0 * answers.iter().map(right).sum::<f64>() / answers.len() as f64
-        };
+        let share =
+            |right: &dyn Fn(&Answer) -> f64| 100.0 * answers.iter().map(right).sum::<f64>() / answers.len() as f64;
         (!answers.is_empty()).then(|| Self {
             phrases: answers.len(),
             model: share(&|a| f64::from(a.model)),
@@ -153,16 +152,10 @@ impl Grounding {
 
 /// The windows' answers. The guesses are told the mean true size, as shares of the picture's sides; the model is not.
 fn windows(answers: &[Answers]) -> Vec<Answer> {
-    let mean =
-        |side: fn(&Answers) -> f64| answers.iter().map(side).sum::<f64>() / answers.len() as f64;
+    let mean = |side: fn(&Answers) -> f64| answers.iter().map(side).sum::<f64>() / answers.len() as f64;
     let (across, down) = (mean(|a| a.truth.width), mean(|a| a.truth.height));
     // At these shares of the room that is left around it.
-    let guess = |x: f64, y: f64| Bounds {
-        x: x * (1.0 - across),
-        y: y * (1.0 - down),
-        width: across,
-        height: down,
-    };
+    let guess = |x: f64, y: f64| Bounds { x: x * (1.0 - across), y: y * (1.0 - down), width: across, height: down };
     const PLACES: usize = 16;
     let place = |i: usize| (i as f64 + 0.5) / PLACES as f64;
     let everywhere = || (0..PLACES * PLACES).map(|i| guess(place(i % PLACES), place(i / PLACES)));
@@ -171,8 +164,7 @@ fn windows(answers: &[Answers]) -> Vec<Answer> {
         .map(|a| Answer {
             model: a.window_right,
             centre: f64::from(guess(0.5, 0.5).finds(a.truth)),
-            random: everywhere().filter(|b| b.finds(a.truth)).count() as f64
-                / (PLACES * PLACES) as f64,
+            random: everywhere().filter(|b| b.finds(a.truth)).count() as f64 / (PLACES * PLACES) as f64,
         })
         .collect()
 }
@@ -194,26 +186,14 @@ mod tests {
 
     #[test]
     fn a_point_a_window_and_a_choice_by_hand() {
-        let (left, right) = (
-            bounds([0.0, 10.0, 10.0, 10.0]),
-            bounds([20.0, 5.0, 20.0, 20.0]),
-        );
+        let (left, right) = (bounds([0.0, 10.0, 10.0, 10.0]), bounds([20.0, 5.0, 20.0, 20.0]));
         let others = [left, right];
-        let question = |truth| Question {
-            truth,
-            width: 40,
-            height: 40,
-            others: &others,
-            proposals: Some(&[]),
-        };
+        let question = |truth| Question { truth, width: 40, height: 40, others: &others, proposals: Some(&[]) };
         // Heat in the left object.
         let map = hot(1, 0);
         let found = answer(&map, 4, question(left));
         assert!(found.point.model && found.choice.unwrap().model);
-        assert_eq!(
-            (found.point.centre, found.point.random),
-            (0.0, 100.0 / 1600.0)
-        );
+        assert_eq!((found.point.centre, found.point.random), (0.0, 100.0 / 1600.0));
         // The right object's centre, (30, 15), is nearer to the middle than the left one's, (5, 15).
         let choice = found.choice.unwrap();
         assert_eq!((choice.centre, choice.random), (0.0, 0.5));
@@ -231,13 +211,7 @@ mod tests {
     #[test]
     fn a_box_beyond_the_border_counts_where_the_picture_is() {
         let truth = bounds([30.0, 0.0, 20.0, 40.0]);
-        let question = Question {
-            truth,
-            width: 40,
-            height: 40,
-            others: &[truth],
-            proposals: None,
-        };
+        let question = Question { truth, width: 40, height: 40, others: &[truth], proposals: None };
         let found = answer(&hot(0, 3), 4, question);
         assert!((found.point.random - 0.25).abs() < 1e-9);
         assert_eq!((found.choice, found.proposal), (None, None));
@@ -245,29 +219,14 @@ mod tests {
 
     #[test]
     fn shares_are_percents_and_the_margin_is_over_the_better_guess() {
-        let answers = [
-            (true, 1.0, 0.25),
-            (true, 0.0, 0.25),
-            (false, 0.0, 0.5),
-            (true, 1.0, 0.0),
-        ];
-        let answers = answers.map(|(model, centre, random)| Answer {
-            model,
-            centre,
-            random,
-        });
+        let answers = [(true, 1.0, 0.25), (true, 0.0, 0.25), (false, 0.0, 0.5), (true, 1.0, 0.0)];
+        let answers = answers.map(|(model, centre, random)| Answer { model, centre, random });
         let shares = Shares::of(&answers).unwrap();
-        assert_eq!(
-            (shares.model, shares.centre, shares.random),
-            (75.0, 50.0, 25.0)
-        );
+        assert_eq!((shares.model, shares.centre, shares.random), (75.0, 50.0, 25.0));
         assert_eq!(shares.margin(), 25.0);
         // Of four phrases the standard error is 22 points, of 400 it is 2.
         assert!(!shares.beats_guesses());
-        let many = Shares {
-            phrases: 400,
-            ..shares
-        };
+        let many = Shares { phrases: 400, ..shares };
         assert!(many.beats_guesses());
         assert_eq!(Shares::of(&[]), None);
     }
@@ -275,13 +234,7 @@ mod tests {
     #[test]
     fn guessed_windows_have_the_mean_true_size() {
         let truth = bounds([10.0, 10.0, 20.0, 20.0]);
-        let question = Question {
-            truth,
-            width: 40,
-            height: 40,
-            others: &[truth],
-            proposals: None,
-        };
+        let question = Question { truth, width: 40, height: 40, others: &[truth], proposals: None };
         let found = Grounding::of(&[answer(&hot(1, 1), 4, question)]).unwrap();
         assert_eq!(found.window.centre, 100.0, "the middle is right");
         assert!((5.0..60.0).contains(&found.window.random), "{found:?}");

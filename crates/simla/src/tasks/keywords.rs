@@ -35,14 +35,8 @@ pub fn concepts(
             let feat = towers.image_feat(w, image_embeds);
             let scores = towers.concept_logits(w, &feat).sigmoid();
             let (scores, ids) = ranked_words(&scores, vocabulary, count as i64);
-            let guess = |(id, probability): (i64, f32)| Guess {
-                word: vocabulary.word(id).to_owned(),
-                probability,
-            };
-            ids.into_iter()
-                .zip(scores)
-                .map(|(ids, scores)| ids.into_iter().zip(scores).map(guess).collect())
-                .collect()
+            let guess = |(id, probability): (i64, f32)| Guess { word: vocabulary.word(id).to_owned(), probability };
+            ids.into_iter().zip(scores).map(|(ids, scores)| ids.into_iter().zip(scores).map(guess).collect()).collect()
         })
     })
 }
@@ -53,9 +47,7 @@ pub fn compared(concepts: Vec<Guess>, captions: &[String]) -> Vec<Keyword> {
     concepts
         .into_iter()
         .map(|Guess { word, probability }| Keyword {
-            in_caption: said
-                .iter()
-                .any(|text| text.split(' ').any(|said| said == word)),
+            in_caption: said.iter().any(|text| text.split(' ').any(|said| said == word)),
             word,
             score: probability,
         })
@@ -64,9 +56,8 @@ pub fn compared(concepts: Vec<Guess>, captions: &[String]) -> Vec<Keyword> {
 
 /// Share of the recommended words that a caption of their picture says, in percent.
 pub fn said_share<'a>(keywords: impl Iterator<Item = &'a Keyword>) -> f64 {
-    let (said, all) = keywords.fold((0u32, 0u32), |(said, all), keyword| {
-        (said + u32::from(keyword.in_caption), all + 1)
-    });
+    let (said, all) =
+        keywords.fold((0u32, 0u32), |(said, all), keyword| (said + u32::from(keyword.in_caption), all + 1));
     100.0 * f64::from(said) / f64::from(all.max(1))
 }
 
@@ -76,15 +67,9 @@ mod tests {
 
     #[test]
     fn a_word_is_said_where_it_stands_whole_in_a_caption() {
-        let guess = |word: &str| Guess {
-            word: word.into(),
-            probability: 0.5,
-        };
+        let guess = |word: &str| Guess { word: word.into(), probability: 0.5 };
         let captions = ["A Red, circle!".to_owned(), "squares".to_owned()];
-        let found = compared(
-            ["red", "circle", "square", "a"].map(guess).into(),
-            &captions,
-        );
+        let found = compared(["red", "circle", "square", "a"].map(guess).into(), &captions);
         let said: Vec<bool> = found.iter().map(|keyword| keyword.in_caption).collect();
         assert_eq!(said, [true, true, false, true]);
         assert_eq!(said_share(found.iter()), 75.0);

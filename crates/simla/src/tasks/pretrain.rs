@@ -43,21 +43,13 @@ pub enum OpenError {
     #[error("{path}: vocabulary: {reason}")]
     Vocabulary { path: String, reason: String },
     #[error("{path}: tensor visual_encoder.pos_embed: {source}")]
-    Positions {
-        path: String,
-        source: PositionsError,
-    },
+    Positions { path: String, source: PositionsError },
 }
 
 /// The special tokens of a vocabulary, as the model knows them.
 pub fn special_ids(vocabulary: &Vocabulary) -> SpecialIds {
     let special = vocabulary.special();
-    SpecialIds {
-        pad: special.pad,
-        cls: special.cls,
-        sep: special.sep,
-        mask: special.mask,
-    }
+    SpecialIds { pad: special.pad, cls: special.cls, sep: special.sep, mask: special.mask }
 }
 
 /// A trained model on disk: all of it but its tensors.
@@ -77,42 +69,18 @@ impl Saved {
         let checkpoint = Checkpoint::open(path)?;
         let shown = checkpoint.path.display().to_string();
         if [crate::dvae::TASK, crate::import::TASK].contains(&checkpoint.state.task.as_str()) {
-            return Err(OpenError::Task {
-                path: shown,
-                task: checkpoint.state.task,
-            });
+            return Err(OpenError::Task { path: shown, task: checkpoint.state.task });
         }
-        let config: ModelConfig =
-            serde_json::from_value(checkpoint.state.config.clone()).map_err(|e| {
-                OpenError::Config {
-                    path: shown.clone(),
-                    reason: e.to_string(),
-                }
-            })?;
+        let config: ModelConfig = serde_json::from_value(checkpoint.state.config.clone())
+            .map_err(|e| OpenError::Config { path: shown.clone(), reason: e.to_string() })?;
         config.validate()?;
-        let vocabulary =
-            Vocabulary::open(&checkpoint.extra(VOCABULARY)).map_err(|e| OpenError::Vocabulary {
-                path: shown.clone(),
-                reason: e.to_string(),
-            })?;
-        if vocabulary.len() as i64 != config.vocab_size
-            || special_ids(&vocabulary) != config.special
-        {
-            let reason = format!(
-                "{} pieces, the model has {}",
-                vocabulary.len(),
-                config.vocab_size
-            );
-            return Err(OpenError::Vocabulary {
-                path: shown,
-                reason,
-            });
+        let vocabulary = Vocabulary::open(&checkpoint.extra(VOCABULARY))
+            .map_err(|e| OpenError::Vocabulary { path: shown.clone(), reason: e.to_string() })?;
+        if vocabulary.len() as i64 != config.vocab_size || special_ids(&vocabulary) != config.special {
+            let reason = format!("{} pieces, the model has {}", vocabulary.len(), config.vocab_size);
+            return Err(OpenError::Vocabulary { path: shown, reason });
         }
-        Ok(Self {
-            config,
-            vocabulary,
-            checkpoint,
-        })
+        Ok(Self { config, vocabulary, checkpoint })
     }
 
     /// Puts it into `simla`: what that has of online and momentum model and, where it is of the same size, the queue. For another size of
@@ -122,16 +90,10 @@ impl Saved {
     /// The first tensor that is missing, of another shape or not finite.
     pub fn load(&self, simla: &mut Simla) -> Result<(), OpenError> {
         let wanted = simla.named();
-        let mut tensors = self
-            .checkpoint
-            .model_where(|name| wanted.contains_key(name))?;
+        let mut tensors = self.checkpoint.model_where(|name| wanted.contains_key(name))?;
         if simla.config.patches() != self.config.patches() {
-            fit_positions(&mut tensors, simla.config.patches()).map_err(|source| {
-                OpenError::Positions {
-                    path: self.checkpoint.path.display().to_string(),
-                    source,
-                }
-            })?;
+            fit_positions(&mut tensors, simla.config.patches())
+                .map_err(|source| OpenError::Positions { path: self.checkpoint.path.display().to_string(), source })?;
         }
         if simla.config.queue_size != self.config.queue_size {
             tensors.extend(simla.queues.named());
@@ -158,11 +120,7 @@ impl Model {
         let saved = Saved::open(path)?;
         let mut simla = Simla::for_use(saved.config.clone(), kind, device);
         saved.load(&mut simla)?;
-        Ok(Self {
-            simla,
-            vocabulary: saved.vocabulary,
-            checkpoint: saved.checkpoint,
-        })
+        Ok(Self { simla, vocabulary: saved.vocabulary, checkpoint: saved.checkpoint })
     }
 }
 
@@ -183,36 +141,14 @@ pub struct Pretraining {
 }
 
 impl Pretraining {
-    pub fn new(
-        simla: Simla,
-        dvae: Option<Dvae>,
-        objectives: Objectives,
-        alpha: f64,
-        vocabulary: Vec<u8>,
-    ) -> Self {
-        Self {
-            simla,
-            dvae,
-            by_image: false,
-            objectives,
-            alpha,
-            vocabulary,
-            features: Vec::new(),
-        }
+    pub fn new(simla: Simla, dvae: Option<Dvae>, objectives: Objectives, alpha: f64, vocabulary: Vec<u8>) -> Self {
+        Self { simla, dvae, by_image: false, objectives, alpha, vocabulary, features: Vec::new() }
     }
 
     /// Fine-tuning on retrieval: `objectives` are of [`Objectives::RETRIEVAL`].
-    pub fn fine_tuning(
-        mut simla: Simla,
-        objectives: Objectives,
-        alpha: f64,
-        vocabulary: Vec<u8>,
-    ) -> Self {
+    pub fn fine_tuning(mut simla: Simla, objectives: Objectives, alpha: f64, vocabulary: Vec<u8>) -> Self {
         simla.queues.remember_images();
-        Self {
-            by_image: true,
-            ..Self::new(simla, None, objectives, alpha, vocabulary)
-        }
+        Self { by_image: true, ..Self::new(simla, None, objectives, alpha, vocabulary) }
     }
 }
 
@@ -242,9 +178,7 @@ impl Task for Pretraining {
         });
         const NEGATIVES: u64 = 1;
         let inputs = Inputs {
-            image_ids: self
-                .by_image
-                .then(|| upload(&Tensor::from_slice(&batch.image_ids), device)),
+            image_ids: self.by_image.then(|| upload(&Tensor::from_slice(&batch.image_ids), device)),
             ..Inputs::new(
                 batch,
                 tokens.as_ref().map(|(tokens, _)| tokens),
@@ -260,12 +194,8 @@ impl Task for Pretraining {
         }
         others.push(("temperature", self.simla.temp().detach()));
         others.push(("alpha", upload(&Tensor::from(alpha), device)));
-        self.features
-            .push((seen.image_feat_m, seen.text_feat_m, image_ids));
-        Scores {
-            losses: losses.named(),
-            others,
-        }
+        self.features.push((seen.image_feat_m, seen.text_feat_m, image_ids));
+        Scores { losses: losses.named(), others }
     }
 
     fn end_step(&mut self, applied: bool) {
@@ -289,17 +219,8 @@ impl Task for Pretraining {
 }
 
 /// ITM accuracy and in-batch retrieval: shares of right answers. Right is the pair itself, or one of its image where `image_ids` say.
-fn observations(
-    seen: &Alignment,
-    batch: i64,
-    image_ids: Option<&Tensor>,
-) -> Vec<(&'static str, Tensor)> {
-    let right = |answers: Tensor, truth: &Tensor| {
-        answers
-            .eq_tensor(truth)
-            .to_kind(Kind::Float)
-            .mean(Kind::Float)
-    };
+fn observations(seen: &Alignment, batch: i64, image_ids: Option<&Tensor>) -> Vec<(&'static str, Tensor)> {
+    let right = |answers: Tensor, truth: &Tensor| answers.eq_tensor(truth).to_kind(Kind::Float).mean(Kind::Float);
     let pairs = Tensor::arange(batch, (Kind::Int64, seen.image_feat.device()));
     let own = image_ids.unwrap_or(&pairs);
     let first = |similarity: &Tensor| {
@@ -311,10 +232,8 @@ fn observations(
         ("batch_img_r1", right(first(&seen.similarities.t2i), own)),
     ];
     if let Some(logits) = &seen.itm_logits {
-        let matched = Tensor::arange(3 * batch, (Kind::Int64, logits.device()))
-            .lt(batch)
-            .to_kind(Kind::Int64)
-            * itm::MATCH;
+        let matched =
+            Tensor::arange(3 * batch, (Kind::Int64, logits.device())).lt(batch).to_kind(Kind::Int64) * itm::MATCH;
         observed.push(("itm_accuracy", right(logits.argmax(1, false), &matched)));
     }
     observed
@@ -322,9 +241,7 @@ fn observations(
 
 /// Share of the codes that occur in `tokens`.
 fn codes_used(tokens: &Tensor, vocab: i64) -> Tensor {
-    Tensor::zeros([vocab], (Kind::Float, tokens.device()))
-        .index_fill(0, &tokens.flatten(0, -1), 1.0)
-        .mean(Kind::Float)
+    Tensor::zeros([vocab], (Kind::Float, tokens.device())).index_fill(0, &tokens.flatten(0, -1), 1.0).mean(Kind::Float)
 }
 
 #[cfg(test)]
@@ -352,28 +269,15 @@ mod tests {
     }
 
     fn task() -> Pretraining {
-        let encoder = EncoderConfig {
-            width: 4,
-            groups: 3,
-            blocks_per_group: 1,
-            vocab: 8,
-        };
-        let dvae = DvaeConfig {
-            encoder,
-            image_size: 16,
-            decoder: false,
-        };
+        let encoder = EncoderConfig { width: 4, groups: 3, blocks_per_group: 1, vocab: 8 };
+        let dvae = DvaeConfig { encoder, image_size: 16, decoder: false };
         let dvae = Dvae::new(dvae, Kind::Float, Device::Cpu, false, 1);
         Pretraining::new(simla(), Some(dvae), Objectives::default(), 0.4, vec![])
     }
 
     /// Two pairs; `shade` makes batches differ.
     fn batch(shade: u8) -> Batch {
-        let pixels = |side: usize| {
-            (0..2 * side * side * 3)
-                .map(|i| (i as u8).wrapping_mul(shade))
-                .collect()
-        };
+        let pixels = |side: usize| (0..2 * side * side * 3).map(|i| (i as u8).wrapping_mul(shade)).collect();
         let word = i64::from(shade % 8) + 5;
         Batch {
             step: 0,
@@ -420,42 +324,28 @@ mod tests {
         simla.queues.remember_images();
         let logits = |image_ids: Option<Tensor>, negatives: Option<Negatives>, seed: u64| {
             let b = Inputs::new(&batch, None, seed, Device::Cpu);
-            let b = Inputs {
-                image_ids,
-                negatives: negatives.unwrap_or(b.negatives),
-                ..b
-            };
+            let b = Inputs { image_ids, negatives: negatives.unwrap_or(b.negatives), ..b };
             let (_, seen) = no_grad(|| simla.align(&b, 0.4, Objectives::RETRIEVAL));
             // Of pairs 0 and 1, with a wrong text and with a wrong image.
             let groups = seen.itm_logits.unwrap().view([3, 3, 2]);
             groups.narrow(0, 1, 2).narrow(1, 0, 2)
         };
         let other = || Tensor::from_slice(&[2i64, 2, 0]);
-        let given = Negatives::Given {
-            image: other(),
-            text: other(),
-        };
+        let given = Negatives::Given { image: other(), text: other() };
         let expected = logits(None, Some(given), 0);
         let as_expected = |image_ids: Option<[i64; 3]>, seed: u64| {
             let image_ids = image_ids.map(|ids| Tensor::from_slice(&ids));
             logits(image_ids, None, seed).allclose(&expected, 1e-5, 1e-6, false)
         };
         assert!((0..10).all(|seed| as_expected(Some([40, 40, 70]), seed)));
-        assert!(
-            !(0..10).all(|seed| as_expected(None, seed)),
-            "without images, 0 and 1 are negatives of each other"
-        );
+        assert!(!(0..10).all(|seed| as_expected(None, seed)), "without images, 0 and 1 are negatives of each other");
     }
 
     #[test]
     fn fine_tuning_queues_the_images_of_its_pairs_and_pre_training_does_not() {
         let mut task = Pretraining::fine_tuning(simla(), Objectives::RETRIEVAL, 0.4, vec![]);
         let mut gradients = Gradients::new(task.weights());
-        let at = At {
-            step: 3,
-            steps_per_epoch: 4,
-            seed: 5,
-        };
+        let at = At { step: 3, steps_per_epoch: 4, seed: 5 };
         let mut losses = |task: &mut Pretraining, batch: &Batch| {
             task.begin_step();
             let scores = task.backward(batch, at, &mut gradients);
@@ -475,13 +365,7 @@ mod tests {
         let [of_the_queue, of_another] = [40, 41].map(|id| {
             task.load(&state).unwrap();
             let image_ids = vec![id; 2];
-            losses(
-                &mut task,
-                &Batch {
-                    image_ids,
-                    ..batch(50)
-                },
-            )
+            losses(&mut task, &Batch { image_ids, ..batch(50) })
         });
         assert_ne!(of_the_queue, of_another);
     }
@@ -490,11 +374,7 @@ mod tests {
     fn queues_and_momentum_model_move_once_a_step_with_all_its_batches() {
         let mut task = task();
         let mut gradients = Gradients::new(task.weights());
-        let at = At {
-            step: 3,
-            steps_per_epoch: 4,
-            seed: 5,
-        };
+        let at = At { step: 3, steps_per_epoch: 4, seed: 5 };
         let copy = |task: &Pretraining, name: &str| task.tensors()[name].copy();
         let names = ["image_queue", "text_queue", "queue_ptr"];
         let mut step = |task: &mut Pretraining, applied: bool| {
@@ -510,33 +390,19 @@ mod tests {
                 assert!(copy(task, name).equal(before), "{name} within a step");
             }
             assert!(copy(task, "vision_proj_m.weight").equal(&teacher));
-            let features: Vec<Tensor> = task
-                .features
-                .iter()
-                .map(|(image, ..)| image.copy())
-                .collect();
+            let features: Vec<Tensor> = task.features.iter().map(|(image, ..)| image.copy()).collect();
             task.end_step(applied);
             (before, features)
         };
         let (_, features) = step(&mut task, true);
-        assert_eq!(
-            copy(&task, "queue_ptr").int64_value(&[0]),
-            4,
-            "two batches of two"
-        );
+        assert_eq!(copy(&task, "queue_ptr").int64_value(&[0]), 4, "two batches of two");
         let pushed = copy(&task, "image_queue").narrow(1, 0, 4).transpose(0, 1);
         assert!(pushed.equal(&Tensor::cat(&features, 0)), "in their order");
 
         let (before, _) = step(&mut task, false);
         for (name, before) in names.iter().zip(&before) {
-            assert!(
-                copy(&task, name).equal(before),
-                "{name} after a skipped step"
-            );
+            assert!(copy(&task, name).equal(before), "{name} after a skipped step");
         }
-        assert!(
-            task.features.is_empty(),
-            "a skipped step leaves nothing for the next"
-        );
+        assert!(task.features.is_empty(), "a skipped step leaves nothing for the next");
     }
 }

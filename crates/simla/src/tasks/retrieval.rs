@@ -37,18 +37,8 @@ pub struct Gallery {
 
 impl Gallery {
     /// Reads the captions of a data set, and finds the records that cannot be used. `one_more` is called for every record.
-    pub fn read(
-        dataset: &Dataset,
-        vocabulary: &Vocabulary,
-        max_tokens: usize,
-        one_more: impl Fn() + Sync,
-    ) -> Self {
-        let mut gallery = Self {
-            images: vec![],
-            captions: vec![],
-            image_of: vec![],
-            broken: vec![],
-        };
+    pub fn read(dataset: &Dataset, vocabulary: &Vocabulary, max_tokens: usize, one_more: impl Fn() + Sync) -> Self {
+        let mut gallery = Self { images: vec![], captions: vec![], image_of: vec![], broken: vec![] };
         // Images are decoded here once more than needed, so that a broken one is known before anything is ranked.
         let usable = |i: u64| {
             one_more();
@@ -65,9 +55,7 @@ impl Gallery {
                     let position = gallery.images.len();
                     gallery.images.push(i);
                     for caption in captions {
-                        gallery
-                            .captions
-                            .push(vocabulary.encode(&caption, max_tokens));
+                        gallery.captions.push(vocabulary.encode(&caption, max_tokens));
                         gallery.image_of.push(position);
                     }
                 }
@@ -95,8 +83,7 @@ impl Recalls {
     /// From the rank (0 is first) of the best right answer of every query.
     pub fn new(image_queries: &[usize], text_queries: &[usize]) -> Self {
         let share = |ranks: &[usize], within: usize| {
-            100.0 * ranks.iter().filter(|&&rank| rank < within).count() as f64
-                / ranks.len().max(1) as f64
+            100.0 * ranks.iter().filter(|&&rank| rank < within).count() as f64 / ranks.len().max(1) as f64
         };
         Self {
             txt_r1: share(image_queries, 1),
@@ -143,13 +130,7 @@ pub fn evaluate(
     guarded(|| no_grad(|| rank(model, dataset, gallery, top_k, progress)))
 }
 
-fn rank(
-    model: &Simla,
-    dataset: &Dataset,
-    gallery: &Gallery,
-    top_k: usize,
-    progress: Progress,
-) -> Retrieval {
+fn rank(model: &Simla, dataset: &Dataset, gallery: &Gallery, top_k: usize, progress: Progress) -> Retrieval {
     let (images, captions) = (gallery.images.len(), gallery.captions.len());
     let all = captions + images * if top_k > 0 { 2 } else { 1 };
     let mut done = 0;
@@ -182,10 +163,7 @@ fn rank(
                 image_embeds(model, dataset, &gallery.images[first..last])
             }
         };
-        let captions: Vec<&[i64]> = texts
-            .iter()
-            .map(|&text| gallery.captions[text as usize].as_slice())
-            .collect();
+        let captions: Vec<&[i64]> = texts.iter().map(|&text| gallery.captions[text as usize].as_slice()).collect();
         let own = embeds.narrow(0, (image % BATCH) as i64, 1);
         let scores = match_scores(model, &own, &captions);
         embedded = Some((chunk, embeds));
@@ -218,13 +196,7 @@ fn judge(
     let text_lists = ranked(text_feat, image_feat, top_k, |t| &image_of[t..=t]);
     let ranks = |lists: &[List]| lists.iter().map(|list| list.rank).collect::<Vec<_>>();
     let itc = Recalls::new(&ranks(&image_lists), &ranks(&text_lists));
-    let mut found = Retrieval {
-        images,
-        captions,
-        top_k,
-        itc,
-        itm: None,
-    };
+    let mut found = Retrieval { images, captions, top_k, itc, itm: None };
     if top_k == 0 {
         return found;
     }
@@ -270,12 +242,7 @@ struct List {
     top: Vec<u32>,
 }
 
-fn ranked<'a>(
-    queries: &Tensor,
-    candidates: &Tensor,
-    top_k: usize,
-    right: impl Fn(usize) -> &'a [u32],
-) -> Vec<List> {
+fn ranked<'a>(queries: &Tensor, candidates: &Tensor, top_k: usize, right: impl Fn(usize) -> &'a [u32]) -> Vec<List> {
     let candidates = candidates.transpose(0, 1);
     let k = (top_k as i64).min(candidates.size()[1]);
     let mut lists = Vec::with_capacity(queries.size()[0] as usize);
@@ -286,10 +253,7 @@ fn ranked<'a>(
             let similarities: Vec<f32> = Vec::try_from(similarities.get(row)).expect("floats");
             let top: Vec<i64> = Vec::try_from(top.get(row)).expect("integers");
             let rank = rank_of(&similarities, right(lists.len()));
-            lists.push(List {
-                rank,
-                top: top.into_iter().map(|i| i as u32).collect(),
-            });
+            lists.push(List { rank, top: top.into_iter().map(|i| i as u32).collect() });
         }
     }
     lists
@@ -298,48 +262,26 @@ fn ranked<'a>(
 /// Wrong candidates that come before the best of the `right` ones (at least one); a tie counts against it, so that equal scores for
 /// all win nothing.
 fn rank_of(scores: &[f32], right: &[u32]) -> usize {
-    let best = right
-        .iter()
-        .map(|&r| scores[r as usize])
-        .fold(f32::NEG_INFINITY, f32::max);
-    (0..)
-        .zip(scores)
-        .filter(|(i, score)| **score >= best && !right.contains(i))
-        .count()
+    let best = right.iter().map(|&r| scores[r as usize]).fold(f32::NEG_INFINITY, f32::max);
+    (0..).zip(scores).filter(|(i, score)| **score >= best && !right.contains(i)).count()
 }
 
 /// Rank of the best right answer among `top` by `score`; none where no right answer is among them.
 fn reranked(top: &[u32], score: impl Fn(u32) -> f32, right: &[u32]) -> Option<usize> {
-    let best = top
-        .iter()
-        .filter(|i| right.contains(i))
-        .map(|&i| score(i))
-        .max_by(f32::total_cmp)?;
-    Some(
-        top.iter()
-            .filter(|&&i| !right.contains(&i) && score(i) >= best)
-            .count(),
-    )
+    let best = top.iter().filter(|i| right.contains(i)).map(|&i| score(i)).max_by(f32::total_cmp)?;
+    Some(top.iter().filter(|&&i| !right.contains(&i) && score(i) >= best).count())
 }
 
 /// E_v of the whole pictures at these positions of the data set: `[n, 1 + P, D]`.
 fn image_embeds(model: &Simla, dataset: &Dataset, positions: &[u64]) -> Tensor {
     let side = model.config.image_size as usize;
     let mut pixels = vec![0; positions.len() * side * side * 3];
-    pixels
-        .par_chunks_mut(side * side * 3)
-        .zip(positions)
-        .for_each(|(view, &position)| {
-            // They were readable when the gallery was made; one that no longer is stays black and ranks where it may.
-            if let Ok(record) = dataset.record(position) {
-                let _ = simla_image::evaluation_view(
-                    &record.image,
-                    side as u32,
-                    &Limits::default(),
-                    view,
-                );
-            }
-        });
+    pixels.par_chunks_mut(side * side * 3).zip(positions).for_each(|(view, &position)| {
+        // They were readable when the gallery was made; one that no longer is stays black and ranks where it may.
+        if let Ok(record) = dataset.record(position) {
+            let _ = simla_image::evaluation_view(&record.image, side as u32, &Limits::default(), view);
+        }
+    });
     embed_pixels(model, &pixels, positions.len())
 }
 
@@ -347,38 +289,21 @@ fn image_embeds(model: &Simla, dataset: &Dataset, positions: &[u64]) -> Tensor {
 pub fn embed_pixels(model: &Simla, pixels: &[u8], n: usize) -> Tensor {
     let w = &model.online;
     let image = normalized(pixels, n, model.config.image_size as usize, w.device());
-    model
-        .towers
-        .vision
-        .forward(w, &image.to_kind(w.kind()), None)
+    model.towers.vision.forward(w, &image.to_kind(w.kind()), None)
 }
 
 /// Captions of any lengths as ids and mask, `[n, L]` each.
 pub fn pad(captions: &[impl AsRef<[i64]>], pad_id: i64, device: tch::Device) -> (Tensor, Tensor) {
-    let length = captions
-        .iter()
-        .map(|caption| caption.as_ref().len())
-        .max()
-        .unwrap_or(0);
+    let length = captions.iter().map(|caption| caption.as_ref().len()).max().unwrap_or(0);
     let (mut ids, mut mask) = (Vec::new(), Vec::new());
     for caption in captions {
         let caption = caption.as_ref();
         let padding = length - caption.len();
-        ids.extend(
-            caption
-                .iter()
-                .copied()
-                .chain(std::iter::repeat_n(pad_id, padding)),
-        );
-        mask.extend(
-            std::iter::repeat_n(1i64, caption.len()).chain(std::iter::repeat_n(0, padding)),
-        );
+        ids.extend(caption.iter().copied().chain(std::iter::repeat_n(pad_id, padding)));
+        mask.extend(std::iter::repeat_n(1i64, caption.len()).chain(std::iter::repeat_n(0, padding)));
     }
     let shape = [captions.len() as i64, length as i64];
-    (
-        upload(&Tensor::from_slice(&ids).view(shape), device),
-        upload(&Tensor::from_slice(&mask).view(shape), device),
-    )
+    (upload(&Tensor::from_slice(&ids).view(shape), device), upload(&Tensor::from_slice(&mask).view(shape), device))
 }
 
 /// Contrastive features of captions: `[n, E]`.
@@ -386,10 +311,7 @@ pub fn text_features(model: &Simla, captions: &[impl AsRef<[i64]>]) -> Tensor {
     let (towers, w) = (&model.towers, &model.online);
     let (ids, mask) = pad(captions, model.config.special.pad, w.device());
     let words = towers.text.embed_words(w, &ids, 0.0);
-    towers.text_feat(
-        w,
-        &towers.text_embeds(w, &words, &key_bias(&mask, w.kind()), Rows::Cls, 0.0),
-    )
+    towers.text_feat(w, &towers.text_embeds(w, &words, &key_bias(&mask, w.kind()), Rows::Cls, 0.0))
 }
 
 /// Log-odds that captions belong to images `[1, 1 + P, D]` or `[n, 1 + P, D]`: all n to the one, whose keys and values are projected
@@ -415,16 +337,11 @@ pub fn match_scores(model: &Simla, image_embeds: &Tensor, captions: &[&[i64]]) -
         let bias = key_bias(&mask, w.kind());
         let words = towers.text.embed_words(w, &ids, 0.0);
         let reading = Some(Reading::own(context));
-        let hidden = towers
-            .text
-            .encode(w, &words, Rows::Cls, Some(&bias), reading, 0.0);
+        let hidden = towers.text.encode(w, &words, Rows::Cls, Some(&bias), reading, 0.0);
         let logits = model.itm_head.forward(w, &hidden.select(1, 0));
         let logits = logits.to_kind(Kind::Float);
         let odds = logits.select(1, itm::MATCH) - logits.select(1, 1 - itm::MATCH);
-        for (&i, odds) in chunk
-            .iter()
-            .zip(Vec::<f32>::try_from(odds).expect("floats"))
-        {
+        for (&i, odds) in chunk.iter().zip(Vec::<f32>::try_from(odds).expect("floats")) {
             scores[i] = odds;
         }
     }
@@ -451,27 +368,17 @@ mod tests {
         let scores = [0.0, 3.0, 2.0, 5.0, 2.0];
         let score = |i: u32| scores[i as usize];
         assert_eq!(reranked(&[3, 1, 2], score, &[1, 2]), Some(1));
-        assert_eq!(
-            reranked(&[2, 4], score, &[2]),
-            Some(1),
-            "a tie counts against it"
-        );
+        assert_eq!(reranked(&[2, 4], score, &[2]), Some(1), "a tie counts against it");
         assert_eq!(reranked(&[1, 4, 2], score, &[1]), Some(0));
-        assert_eq!(
-            reranked(&[1, 4], score, &[0]),
-            None,
-            "not among the candidates"
-        );
+        assert_eq!(reranked(&[1, 4], score, &[0]), None, "not among the candidates");
     }
 
     /// Three images and five captions on a plane, by their angles in degrees: captions 0 and 1 are of image 0, 2 and 3 of image 1, 4
     /// of image 2.
     fn judged(top_k: usize, score: impl Fn(usize, u32) -> f32) -> (Retrieval, Vec<Vec<u32>>) {
         let features = |degrees: &[f32]| {
-            let points: Vec<f32> = degrees
-                .iter()
-                .flat_map(|angle| [angle.to_radians().cos(), angle.to_radians().sin()])
-                .collect();
+            let points: Vec<f32> =
+                degrees.iter().flat_map(|angle| [angle.to_radians().cos(), angle.to_radians().sin()]).collect();
             Tensor::from_slice(&points).view([-1, 2])
         };
         let (images, texts) = ([0.0, 40.0, 100.0], [10.0, 70.0, 30.0, 45.0, 12.0]);
@@ -481,13 +388,7 @@ mod tests {
             texts.iter().map(|&text| score(image, text)).collect()
         };
         let image_of = [0, 0, 1, 1, 2];
-        let found = judge(
-            &features(&images),
-            &features(&texts),
-            &image_of,
-            top_k,
-            scores,
-        );
+        let found = judge(&features(&images), &features(&texts), &image_of, top_k, scores);
         (found, asked)
     }
 
@@ -496,14 +397,8 @@ mod tests {
         let third = 100.0 / 3.0;
         // By angle: images 0 and 1 meet a caption of theirs first (0 and 3), image 2 meets captions 1, 3, 2 before its own.
         // Captions 0, 2 and 3 meet their image first, 1 and 4 meet theirs last.
-        let itc = Recalls {
-            txt_r1: 2.0 * third,
-            txt_r5: 100.0,
-            txt_r10: 100.0,
-            img_r1: 60.0,
-            img_r5: 100.0,
-            img_r10: 100.0,
-        };
+        let itc =
+            Recalls { txt_r1: 2.0 * third, txt_r5: 100.0, txt_r10: 100.0, img_r1: 60.0, img_r5: 100.0, img_r10: 100.0 };
         let close = |found: Recalls, expected: Recalls| {
             let pairs = [
                 (found.txt_r1, expected.txt_r1),
@@ -525,13 +420,7 @@ mod tests {
         assert_eq!(asked, [vec![0, 2, 3, 4], vec![0, 1, 2, 3, 4], vec![1, 3]]);
         // A perfect judge cannot bring back what is not among the two best: caption 4 for image 2, image 0 for caption 1, image 2 for
         // caption 4.
-        close(
-            found.itm.unwrap(),
-            Recalls {
-                img_r1: 60.0,
-                ..itc
-            },
-        );
+        close(found.itm.unwrap(), Recalls { img_r1: 60.0, ..itc });
         // With k = 3 the images come back, with k = 5 the caption does.
         let (found, _) = judged(3, |i, t| f32::from(u8::from(right(i, t))));
         let all = found.itm.unwrap();
@@ -545,23 +434,14 @@ mod tests {
         // And one that is always wrong puts the right ones last.
         let (found, _) = judged(5, |i, t| -f32::from(u8::from(right(i, t))));
         let worst = found.itm.unwrap();
-        assert_eq!(
-            (worst.txt_r1, worst.txt_r5, worst.img_r5),
-            (0.0, 100.0, 100.0)
-        );
+        assert_eq!((worst.txt_r1, worst.txt_r5, worst.img_r5), (0.0, 100.0, 100.0));
     }
 
     #[test]
     fn recalls_are_shares_of_queries() {
         let recalls = Recalls::new(&[0, 4, 9, 10], &[0, 0, 1, 5]);
-        assert_eq!(
-            (recalls.txt_r1, recalls.txt_r5, recalls.txt_r10),
-            (25.0, 50.0, 75.0)
-        );
-        assert_eq!(
-            (recalls.img_r1, recalls.img_r5, recalls.img_r10),
-            (50.0, 75.0, 100.0)
-        );
+        assert_eq!((recalls.txt_r1, recalls.txt_r5, recalls.txt_r10), (25.0, 50.0, 75.0));
+        assert_eq!((recalls.img_r1, recalls.img_r5, recalls.img_r10), (50.0, 75.0, 100.0));
         assert!((recalls.mean() - 375.0 / 6.0).abs() < 1e-9);
     }
 }

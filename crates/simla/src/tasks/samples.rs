@@ -58,24 +58,11 @@ pub fn samples(
     samples
 }
 
-fn look(
-    model: &Simla,
-    dvae: Option<&Dvae>,
-    vocabulary: &Vocabulary,
-    batch: &Batch,
-    keywords: i64,
-) -> Vec<Sample> {
+fn look(model: &Simla, dvae: Option<&Dvae>, vocabulary: &Vocabulary, batch: &Batch, keywords: i64) -> Vec<Sample> {
     let device = model.online.device();
     let tokens = dvae.map(|dvae| dvae.tokens(&tokenizer_pixels(batch, device)));
     let b = Inputs::new(batch, tokens.as_ref(), 0, device);
-    let (_, seen) = model.align(
-        &b,
-        0.0,
-        Objectives {
-            itm: false,
-            ..Objectives::default()
-        },
-    );
+    let (_, seen) = model.align(&b, 0.0, Objectives { itm: false, ..Objectives::default() });
     let logits = seen.mlm_logits.expect("MLM takes part");
     let (probability, guess) = logits.softmax(-1, Kind::Float).max_dim(-1, false);
     let (probability, guess) = (floats(&probability), integers(&guess));
@@ -92,17 +79,12 @@ fn look(
     (0..batch.size)
         .map(|i| {
             let row = |values: &[i64]| values[i * batch.length..][..batch.length].to_vec();
-            let truths: Vec<i64> = row(&batch.mlm_labels)
-                .into_iter()
-                .filter(|&label| label >= 0)
-                .collect();
+            let truths: Vec<i64> = row(&batch.mlm_labels).into_iter().filter(|&label| label >= 0).collect();
             let words = truths
                 .into_iter()
                 .map(|truth| {
-                    let guessed = Guess {
-                        word: vocabulary.word(guess[next]).to_owned(),
-                        probability: probability[next],
-                    };
+                    let guessed =
+                        Guess { word: vocabulary.word(guess[next]).to_owned(), probability: probability[next] };
                     next += 1;
                     (vocabulary.word(truth).to_owned(), guessed)
                 })
@@ -110,27 +92,18 @@ fn look(
             let hidden: Vec<i64> = row(&batch.ids)
                 .iter()
                 .zip(row(&batch.mlm_labels))
-                .map(|(&id, label)| {
-                    if label >= 0 {
-                        model.config.special.mask
-                    } else {
-                        id
-                    }
-                })
+                .map(|(&id, label)| if label >= 0 { model.config.special.mask } else { id })
                 .collect();
-            let concept = |(&id, &probability): (&i64, &f32)| Guess {
-                word: vocabulary.word(id).to_owned(),
-                probability,
-            };
+            let concept =
+                |(&id, &probability): (&i64, &f32)| Guess { word: vocabulary.word(id).to_owned(), probability };
             Sample {
                 caption: vocabulary.decode(&row(&batch.ids)),
                 masked: with_gaps(vocabulary, &hidden, model.config.special.mask),
                 words,
                 keywords: ids[i].iter().zip(&scores[i]).map(concept).collect(),
-                decoded: decoded.as_ref().map(|(original, filled)| Decoded {
-                    original: original[i].clone(),
-                    filled: filled[i].clone(),
-                }),
+                decoded: decoded
+                    .as_ref()
+                    .map(|(original, filled)| Decoded { original: original[i].clone(), filled: filled[i].clone() }),
             }
         })
         .collect()
@@ -150,48 +123,28 @@ fn with_gaps(vocabulary: &Vocabulary, ids: &[i64], mask: i64) -> String {
 }
 
 /// The best `k` whole words of each row of `scores` `[B, vocab]`: scores and ids.
-pub fn ranked_words(
-    scores: &Tensor,
-    vocabulary: &Vocabulary,
-    k: i64,
-) -> (Vec<Vec<f32>>, Vec<Vec<i64>>) {
-    let whole: Vec<i64> = vocabulary
-        .words()
-        .iter()
-        .copied()
-        .filter(|&id| !vocabulary.word(id).starts_with("##"))
-        .collect();
+pub fn ranked_words(scores: &Tensor, vocabulary: &Vocabulary, k: i64) -> (Vec<Vec<f32>>, Vec<Vec<i64>>) {
+    let whole: Vec<i64> =
+        vocabulary.words().iter().copied().filter(|&id| !vocabulary.word(id).starts_with("##")).collect();
     let whole = Tensor::from_slice(&whole).to(scores.device());
-    let (best, at) =
-        scores
-            .index_select(1, &whole)
-            .topk(k.min(whole.numel() as i64), 1, true, true);
+    let (best, at) = scores.index_select(1, &whole).topk(k.min(whole.numel() as i64), 1, true, true);
     let ids = whole.index_select(0, &at.flatten(0, 1)).view_as(&at);
     let rows = best.size()[0];
-    (
-        (0..rows).map(|i| floats(&best.get(i))).collect(),
-        (0..rows).map(|i| integers(&ids.get(i))).collect(),
-    )
+    ((0..rows).map(|i| floats(&best.get(i))).collect(), (0..rows).map(|i| integers(&ids.get(i))).collect())
 }
 
 /// Tokens `[B, P]` as RGB bytes of each picture.
 fn pixels(dvae: &Dvae, tokens: &Tensor) -> Option<Vec<Vec<u8>>> {
     let bytes = to_bytes(&dvae.decode_tokens(tokens)?);
     Some(
-        (0..bytes.size()[0])
-            .map(|i| Vec::try_from(bytes.get(i).contiguous().flatten(0, -1)).expect("bytes"))
-            .collect(),
+        (0..bytes.size()[0]).map(|i| Vec::try_from(bytes.get(i).contiguous().flatten(0, -1)).expect("bytes")).collect(),
     )
 }
 
 /// Pixels as the tokenizer knows them, `[B, 3, H, W]` in 0.1 to 0.9, as bytes `[B, H, W, 3]`.
 pub fn to_bytes(pixels: &Tensor) -> Tensor {
     let p = (pixels - 0.1) * (255.0 / 0.8);
-    p.round()
-        .clamp(0.0, 255.0)
-        .to_kind(Kind::Uint8)
-        .permute([0, 2, 3, 1])
-        .to(tch::Device::Cpu)
+    p.round().clamp(0.0, 255.0).to_kind(Kind::Uint8).permute([0, 2, 3, 1]).to(tch::Device::Cpu)
 }
 
 fn floats(x: &Tensor) -> Vec<f32> {

@@ -32,11 +32,7 @@ pub enum PhraseError {
 ///
 /// # Errors
 /// If there is no word in it, or none that the vocabulary knows.
-pub fn phrase(
-    vocabulary: &Vocabulary,
-    text: &str,
-    max_tokens: usize,
-) -> Result<Vec<i64>, PhraseError> {
+pub fn phrase(vocabulary: &Vocabulary, text: &str, max_tokens: usize) -> Result<Vec<i64>, PhraseError> {
     let ids = vocabulary.encode(text, max_tokens);
     let words = &ids[1..ids.len() - 1];
     if words.is_empty() {
@@ -70,17 +66,10 @@ pub fn see(model: &Simla, entries: &[Entry]) -> Result<Vec<Result<Seen, RecordEr
     let side = model.config.image_size as usize;
     let mut all = Vec::with_capacity(entries.len());
     for chunk in entries.chunks(BATCH) {
-        let views: Vec<Result<Vec<u8>, RecordError>> = chunk
-            .par_iter()
-            .map(|entry| whole_view(entry, side))
-            .collect();
+        let views: Vec<Result<Vec<u8>, RecordError>> = chunk.par_iter().map(|entry| whole_view(entry, side)).collect();
         let pixels: Vec<&[u8]> = views.iter().flatten().map(Vec::as_slice).collect();
         let mut seen = guarded(|| no_grad(|| see_pixels(model, &pixels)))?.into_iter();
-        all.extend(
-            views
-                .into_iter()
-                .map(|view| view.map(|_| seen.next().expect("one for each readable picture"))),
-        );
+        all.extend(views.into_iter().map(|view| view.map(|_| seen.next().expect("one for each readable picture"))));
     }
     Ok(all)
 }
@@ -98,10 +87,7 @@ fn see_pixels(model: &Simla, views: &[&[u8]]) -> Vec<Seen> {
             let own = half.get(i).contiguous();
             let mut patches = vec![0; size];
             own.copy_data_u8(&mut patches, own.numel());
-            Seen {
-                feature: Vec::try_from(features.get(i)).expect("floats"),
-                patches,
-            }
+            Seen { feature: Vec::try_from(features.get(i)).expect("floats"), patches }
         })
         .collect()
 }
@@ -110,10 +96,7 @@ fn see_pixels(model: &Simla, views: &[&[u8]]) -> Vec<Seen> {
 ///
 /// # Errors
 /// What libtorch could not do.
-pub fn caption_features(
-    model: &Simla,
-    captions: &[impl AsRef<[i64]>],
-) -> Result<Vec<Vec<f32>>, TorchError> {
+pub fn caption_features(model: &Simla, captions: &[impl AsRef<[i64]>]) -> Result<Vec<Vec<f32>>, TorchError> {
     let mut all = Vec::with_capacity(captions.len());
     for chunk in captions.chunks(BATCH) {
         let features = guarded(|| no_grad(|| text_features(model, chunk)))?;
@@ -127,29 +110,18 @@ pub fn caption_features(
 ///
 /// # Errors
 /// What libtorch could not do.
-pub fn match_probabilities(
-    model: &Simla,
-    patches: &[&[u8]],
-    captions: &[&[i64]],
-) -> Result<Vec<f32>, TorchError> {
+pub fn match_probabilities(model: &Simla, patches: &[&[u8]], captions: &[&[i64]]) -> Result<Vec<f32>, TorchError> {
     if captions.is_empty() {
         return Ok(vec![]);
     }
     let (config, w) = (&model.config, &model.online);
-    let shape = [
-        patches.len() as i64,
-        1 + config.patches(),
-        config.vision_width,
-    ];
+    let shape = [patches.len() as i64, 1 + config.patches(), config.vision_width];
     let odds = guarded(|| {
         let embeds = Tensor::from_data_size(&patches.concat(), &shape, Kind::Half);
         let embeds = embeds.to_device(w.device()).to_kind(w.kind());
         no_grad(|| match_scores(model, &embeds, captions))
     })?;
-    Ok(odds
-        .into_iter()
-        .map(|odds| 1.0 / (1.0 + (-odds).exp()))
-        .collect())
+    Ok(odds.into_iter().map(|odds| 1.0 / (1.0 + (-odds).exp())).collect())
 }
 
 #[cfg(test)]

@@ -59,9 +59,7 @@ struct Digest {
 pub enum CheckpointError {
     #[error("{path}: {source}{}", advice(.source))]
     Io { path: PathBuf, source: io::Error },
-    #[error(
-        "{0}: no checkpoint in here (expected a run's folder, or a checkpoint with state.json)"
-    )]
+    #[error("{0}: no checkpoint in here (expected a run's folder, or a checkpoint with state.json)")]
     None(PathBuf),
     #[error("{path}: incomplete checkpoint: {reason}{}", previous(.path))]
     Incomplete { path: PathBuf, reason: String },
@@ -72,20 +70,12 @@ pub enum CheckpointError {
 }
 
 fn previous(path: &Path) -> String {
-    let older = path
-        .parent()
-        .and_then(|folder| finished(folder).ok())
-        .unwrap_or_default();
+    let older = path.parent().and_then(|folder| finished(folder).ok()).unwrap_or_default();
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    match older
-        .into_iter()
-        .rev()
-        .find(|other| other.as_str() < &*name)
-    {
-        Some(other) => format!(
-            "; the one before it is {} (--allow-older goes back to it)",
-            path.with_file_name(other).display()
-        ),
+    match older.into_iter().rev().find(|other| other.as_str() < &*name) {
+        Some(other) => {
+            format!("; the one before it is {} (--allow-older goes back to it)", path.with_file_name(other).display())
+        }
         None => String::new(),
     }
 }
@@ -120,10 +110,7 @@ impl Checkpoints {
     /// If the folder cannot be made, or what an interrupted run left there cannot be removed.
     pub fn open(run: &Path, keep: usize) -> Result<Self, CheckpointError> {
         let folder = run.join("checkpoints");
-        let io = |source| CheckpointError::Io {
-            path: folder.clone(),
-            source,
-        };
+        let io = |source| CheckpointError::Io { path: folder.clone(), source };
         fs::create_dir_all(&folder).map_err(io)?;
         for name in names(&folder).map_err(io)? {
             if name.starts_with(UNFINISHED) {
@@ -139,10 +126,7 @@ impl Checkpoints {
     /// What the system said; the checkpoints before are whole then.
     pub fn save(&self, contents: Contents, best: bool) -> Result<PathBuf, CheckpointError> {
         let name = format!("step-{:08}", contents.step);
-        let (aside, place) = (
-            self.folder.join(format!("{UNFINISHED}{name}")),
-            self.folder.join(&name),
-        );
+        let (aside, place) = (self.folder.join(format!("{UNFINISHED}{name}")), self.folder.join(&name));
         let io = |path: &Path| {
             let path = path.to_owned();
             move |source| CheckpointError::Io { path, source }
@@ -196,9 +180,8 @@ impl Checkpoints {
     /// an older checkpoint.
     fn sweep(&self, latest: &str) -> io::Result<()> {
         let best = pointed(&self.folder, BEST);
-        let (kept, overtaken): (Vec<_>, Vec<_>) = finished(&self.folder)?
-            .into_iter()
-            .partition(|name| name.as_str() <= latest);
+        let (kept, overtaken): (Vec<_>, Vec<_>) =
+            finished(&self.folder)?.into_iter().partition(|name| name.as_str() <= latest);
         let old = &kept[..kept.len().saturating_sub(self.keep)];
         let old = old.iter().filter(|name| best.as_ref() != Some(name));
         for name in old.chain(&overtaken) {
@@ -223,8 +206,7 @@ impl Checkpoint {
     /// If there is none, or it is incomplete: with what is missing, and the one before it.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
         let folder = path.join("checkpoints");
-        let latest =
-            pointed(&folder, LATEST).or_else(|| finished(&folder).unwrap_or_default().pop());
+        let latest = pointed(&folder, LATEST).or_else(|| finished(&folder).unwrap_or_default().pop());
         let path = match latest {
             Some(name) => folder.join(name),
             None if path.join(STATE).exists() => path.to_owned(),
@@ -239,40 +221,19 @@ impl Checkpoint {
     /// If there is none.
     pub fn newest(run: &Path, usable: impl FnMut(&Self) -> bool) -> Result<Self, CheckpointError> {
         let folder = run.join("checkpoints");
-        let names = finished(&folder).map_err(|source| CheckpointError::Io {
-            path: folder.clone(),
-            source,
-        })?;
-        let whole = |name: &String| {
-            Self::read(folder.join(name))
-                .and_then(|found| found.verify().map(|()| found))
-                .ok()
-        };
-        names
-            .iter()
-            .rev()
-            .filter_map(whole)
-            .find(usable)
-            .ok_or_else(|| CheckpointError::None(run.into()))
+        let names = finished(&folder).map_err(|source| CheckpointError::Io { path: folder.clone(), source })?;
+        let whole = |name: &String| Self::read(folder.join(name)).and_then(|found| found.verify().map(|()| found)).ok();
+        names.iter().rev().filter_map(whole).find(usable).ok_or_else(|| CheckpointError::None(run.into()))
     }
 
     fn read(path: PathBuf) -> Result<Self, CheckpointError> {
-        let incomplete = |reason: String| CheckpointError::Incomplete {
-            path: path.clone(),
-            reason,
-        };
+        let incomplete = |reason: String| CheckpointError::Incomplete { path: path.clone(), reason };
         let bytes = fs::read(path.join(STATE)).map_err(|e| incomplete(format!("{STATE}: {e}")))?;
-        let state: State =
-            serde_json::from_slice(&bytes).map_err(|e| incomplete(format!("{STATE}: {e}")))?;
+        let state: State = serde_json::from_slice(&bytes).map_err(|e| incomplete(format!("{STATE}: {e}")))?;
         for (name, expected) in &state.files {
-            let found = fs::metadata(path.join(name))
-                .map_err(|e| incomplete(format!("{name}: {e}")))?
-                .len();
+            let found = fs::metadata(path.join(name)).map_err(|e| incomplete(format!("{name}: {e}")))?.len();
             if found != expected.bytes {
-                return Err(incomplete(format!(
-                    "{name} has {found} bytes, expected {}",
-                    expected.bytes
-                )));
+                return Err(incomplete(format!("{name} has {found} bytes, expected {}", expected.bytes)));
             }
         }
         Ok(Self { path, state })
@@ -285,17 +246,10 @@ impl Checkpoint {
     pub fn verify(&self) -> Result<(), CheckpointError> {
         for (name, expected) in &self.state.files {
             let path = self.path.join(name);
-            let found = digest(&path).map_err(|source| CheckpointError::Io {
-                path: path.clone(),
-                source,
-            })?;
+            let found = digest(&path).map_err(|source| CheckpointError::Io { path: path.clone(), source })?;
             if found != *expected {
-                let reason =
-                    format!("{name} has changed since it was written (its checksum differs)");
-                return Err(CheckpointError::Incomplete {
-                    path: self.path.clone(),
-                    reason,
-                });
+                let reason = format!("{name} has changed since it was written (its checksum differs)");
+                return Err(CheckpointError::Incomplete { path: self.path.clone(), reason });
             }
         }
         Ok(())
@@ -318,10 +272,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// As [`Checkpoint::model`].
-    pub fn model_where(
-        &self,
-        wanted: impl Fn(&str) -> bool,
-    ) -> Result<BTreeMap<String, Tensor>, CheckpointError> {
+    pub fn model_where(&self, wanted: impl Fn(&str) -> bool) -> Result<BTreeMap<String, Tensor>, CheckpointError> {
         Ok(tensors::read(&self.path.join(MODEL), wanted)?)
     }
 
@@ -340,17 +291,12 @@ impl Checkpoint {
 
     /// Names this checkpoint in what is wrong with its tensors.
     pub fn blame(&self, source: WeightsError) -> CheckpointError {
-        CheckpointError::Weights {
-            path: self.path.clone(),
-            source,
-        }
+        CheckpointError::Weights { path: self.path.clone(), source }
     }
 }
 
 fn names(folder: &Path) -> io::Result<Vec<String>> {
-    fs::read_dir(folder)?
-        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
-        .collect()
+    fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
 }
 
 /// Names of the checkpoints in a folder, oldest first.
@@ -370,10 +316,7 @@ fn pointed(folder: &Path, pointer: &str) -> Option<String> {
 fn digest(path: &Path) -> io::Result<Digest> {
     let mut hasher = blake3::Hasher::new();
     hasher.update_mmap(path)?;
-    Ok(Digest {
-        bytes: fs::metadata(path)?.len(),
-        blake3: hasher.finalize().to_hex().to_string(),
-    })
+    Ok(Digest { bytes: fs::metadata(path)?.len(), blake3: hasher.finalize().to_hex().to_string() })
 }
 
 #[cfg(test)]
@@ -383,12 +326,8 @@ mod tests {
     use super::*;
 
     fn contents(step: u64) -> Contents {
-        let tensors = |value: f64| {
-            BTreeMap::from([(
-                "a".to_owned(),
-                Tensor::full([3], value, (Kind::Float, Device::Cpu)),
-            )])
-        };
+        let tensors =
+            |value: f64| BTreeMap::from([("a".to_owned(), Tensor::full([3], value, (Kind::Float, Device::Cpu)))]);
         Contents {
             step,
             epoch: 0.5,
@@ -417,10 +356,7 @@ mod tests {
         let latest = Checkpoint::open(run.path()).unwrap();
         assert_eq!(latest.state.step, 5);
         assert_eq!(latest.model().unwrap()["a"].double_value(&[1]), 5.0);
-        assert_eq!(
-            fs::read_to_string(latest.extra("words.txt")).unwrap(),
-            "a b"
-        );
+        assert_eq!(fs::read_to_string(latest.extra("words.txt")).unwrap(), "a b");
         latest.verify().unwrap();
     }
 
@@ -436,15 +372,8 @@ mod tests {
         let mut flipped = whole.clone();
         *flipped.last_mut().unwrap() ^= 1;
         fs::write(&model, &flipped).unwrap();
-        let error = Checkpoint::open(run.path())
-            .unwrap()
-            .verify()
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains(MODEL) && error.contains("checksum") && error.contains("step-00000001"),
-            "{error}"
-        );
+        let error = Checkpoint::open(run.path()).unwrap().verify().unwrap_err().to_string();
+        assert!(error.contains(MODEL) && error.contains("checksum") && error.contains("step-00000001"), "{error}");
 
         fs::write(&model, &whole[..whole.len() - 1]).unwrap();
         let error = Checkpoint::open(run.path()).unwrap_err().to_string();
@@ -454,12 +383,7 @@ mod tests {
         assert!(Checkpoint::newest(run.path(), |_| false).is_err());
 
         fs::remove_file(newest.join(STATE)).unwrap();
-        assert!(
-            Checkpoint::open(run.path())
-                .unwrap_err()
-                .to_string()
-                .contains(STATE)
-        );
+        assert!(Checkpoint::open(run.path()).unwrap_err().to_string().contains(STATE));
     }
 
     #[test]
@@ -488,16 +412,10 @@ mod tests {
     #[test]
     fn what_an_interrupted_save_left_is_swept_away() {
         let run = tempfile::tempdir().unwrap();
-        let left = run
-            .path()
-            .join("checkpoints")
-            .join(format!("{UNFINISHED}step-00000009"));
+        let left = run.path().join("checkpoints").join(format!("{UNFINISHED}step-00000009"));
         fs::create_dir_all(&left).unwrap();
         Checkpoints::open(run.path(), 1).unwrap();
         assert!(!left.exists());
-        assert!(matches!(
-            Checkpoint::open(run.path()),
-            Err(CheckpointError::None(_))
-        ));
+        assert!(matches!(Checkpoint::open(run.path()), Err(CheckpointError::None(_))));
     }
 }

@@ -45,14 +45,9 @@ fn null_is_nan<'de, D: serde::Deserializer<'de>>(value: D) -> Result<f64, D::Err
     Ok(Option::deserialize(value)?.unwrap_or(f64::NAN))
 }
 
-fn nulls_are_nan<'de, D: serde::Deserializer<'de>>(
-    values: D,
-) -> Result<BTreeMap<String, f64>, D::Error> {
+fn nulls_are_nan<'de, D: serde::Deserializer<'de>>(values: D) -> Result<BTreeMap<String, f64>, D::Error> {
     let values = BTreeMap::<String, Option<f64>>::deserialize(values)?;
-    Ok(values
-        .into_iter()
-        .map(|(name, value)| (name, value.unwrap_or(f64::NAN)))
-        .collect())
+    Ok(values.into_iter().map(|(name, value)| (name, value.unwrap_or(f64::NAN))).collect())
 }
 
 /// Why the log could not be written or read.
@@ -76,25 +71,11 @@ impl Metrics {
     /// # Errors
     /// The path and what the system said.
     pub fn open(path: &Path, step: u64) -> Result<Self, MetricsError> {
-        let io = |source| MetricsError {
-            path: path.into(),
-            source,
-        };
-        let kept = if path.exists() {
-            length_of(path, step).map_err(io)?
-        } else {
-            0
-        };
-        let file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(path)
-            .map_err(io)?;
+        let io = |source| MetricsError { path: path.into(), source };
+        let kept = if path.exists() { length_of(path, step).map_err(io)? } else { 0 };
+        let file = OpenOptions::new().create(true).append(true).open(path).map_err(io)?;
         file.set_len(kept).map_err(io)?;
-        Ok(Self {
-            path: path.into(),
-            file,
-        })
+        Ok(Self { path: path.into(), file })
     }
 
     /// Appends a line: `record` has a field `step`.
@@ -104,10 +85,7 @@ impl Metrics {
     pub fn write(&mut self, record: &impl Serialize) -> Result<(), MetricsError> {
         let mut line = serde_json::to_vec(record).expect("a record is JSON");
         line.push(b'\n');
-        self.file.write_all(&line).map_err(|source| MetricsError {
-            path: self.path.clone(),
-            source,
-        })
+        self.file.write_all(&line).map_err(|source| MetricsError { path: self.path.clone(), source })
     }
 
     /// Makes sure that all lines are on the disk.
@@ -115,10 +93,7 @@ impl Metrics {
     /// # Errors
     /// The path and what the system said.
     pub fn sync(&self) -> Result<(), MetricsError> {
-        self.file.sync_all().map_err(|source| MetricsError {
-            path: self.path.clone(),
-            source,
-        })
+        self.file.sync_all().map_err(|source| MetricsError { path: self.path.clone(), source })
     }
 }
 
@@ -165,9 +140,7 @@ mod tests {
 
     fn steps(path: &Path) -> Vec<u64> {
         let text = fs::read_to_string(path).unwrap();
-        text.lines()
-            .map(|line| serde_json::from_str::<StepRecord>(line).unwrap().step)
-            .collect()
+        text.lines().map(|line| serde_json::from_str::<StepRecord>(line).unwrap().step).collect()
     }
 
     #[test]
@@ -177,12 +150,7 @@ mod tests {
         let mut log = Metrics::open(&path, 0).unwrap();
         (1..=5).for_each(|step| log.write(&record(step)).unwrap());
         // Killed in the middle of a line, three steps after the checkpoint.
-        fs::OpenOptions::new()
-            .append(true)
-            .open(&path)
-            .unwrap()
-            .write_all(b"{\"step\":6,\"lo")
-            .unwrap();
+        fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"step\":6,\"lo").unwrap();
         let mut log = Metrics::open(&path, 2).unwrap();
         (3..=4).for_each(|step| log.write(&record(step)).unwrap());
         assert_eq!(steps(&path), [1, 2, 3, 4]);

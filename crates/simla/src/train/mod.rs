@@ -165,11 +165,8 @@ impl Trainer {
         let (mut step, mut best) = (0, None);
         if let Some(checkpoint) = resume {
             checkpoint.verify()?;
-            task.load(&checkpoint.model()?)
-                .map_err(|e| checkpoint.blame(e))?;
-            optimizer
-                .load(task.weights(), &checkpoint.optimizer()?)
-                .map_err(|e| checkpoint.blame(e))?;
+            task.load(&checkpoint.model()?).map_err(|e| checkpoint.blame(e))?;
+            optimizer.load(task.weights(), &checkpoint.optimizer()?).map_err(|e| checkpoint.blame(e))?;
             (step, best) = (checkpoint.state.step, checkpoint.state.best);
         }
         Ok(Self {
@@ -212,32 +209,23 @@ impl Trainer {
             } else {
                 bad_in_a_row = 0;
             }
-            let score = observer
-                .stepped(task, &mut record)
-                .map_err(TrainError::Observer)?;
+            let score = observer.stepped(task, &mut record).map_err(TrainError::Observer)?;
             if let Some(score) = score.filter(|score| self.best.is_none_or(|best| *score > best)) {
                 self.best = Some(score);
                 is_best = true;
             }
             self.metrics.write(&record)?;
             if bad_in_a_row >= self.plan.max_bad_steps {
-                return Err(TrainError::BadSteps {
-                    count: bad_in_a_row,
-                    step: self.step,
-                });
+                return Err(TrainError::BadSteps { count: bad_in_a_row, step: self.step });
             }
             let stopping = stop.load(Ordering::Relaxed);
             let ending = stopping || self.step == self.plan.steps;
             let due = is_best
-                || self.plan.save_every_steps > 0
-                    && self.step.is_multiple_of(self.plan.save_every_steps)
+                || self.plan.save_every_steps > 0 && self.step.is_multiple_of(self.plan.save_every_steps)
                 || !self.plan.save_every.is_zero() && saved_at.elapsed() >= self.plan.save_every;
             // While steps go wrong nothing is saved: what is on disk is from before. A step that went well may still have left
             // weights that no checkpoint should hold.
-            if (due && bad_in_a_row == 0 || ending)
-                && self.step > saved_step
-                && task.weights().is_finite()
-            {
+            if (due && bad_in_a_row == 0 || ending) && self.step > saved_step && task.weights().is_finite() {
                 self.metrics.sync()?;
                 let path = self.checkpoints.save(self.contents(task), is_best)?;
                 observer.saved(self.step, &path);
@@ -248,10 +236,7 @@ impl Trainer {
             }
         }
         if self.step > saved_step {
-            return Err(TrainError::BadSteps {
-                count: bad_in_a_row,
-                step: self.step,
-            });
+            return Err(TrainError::BadSteps { count: bad_in_a_row, step: self.step });
         }
         Ok(Ending::Finished)
     }
@@ -273,27 +258,14 @@ impl Trainer {
             let batch = batches.next().ok_or(TrainError::DataEnded(self.step))??;
             waited += asked.elapsed();
             let seed = step_seed(self.plan.seed, self.step, micro);
-            let at = At {
-                step: self.step,
-                steps_per_epoch: self.plan.steps_per_epoch,
-                seed,
-            };
+            let at = At { step: self.step, steps_per_epoch: self.plan.steps_per_epoch, seed };
             let scores = guarded(|| {
                 tch::manual_seed(seed as i64);
                 task.backward(&batch, at, &mut self.gradients)
             })?;
-            let losses = scores
-                .losses
-                .into_iter()
-                .map(|(name, value)| (name, value, true));
-            for (i, score) in losses
-                .chain(
-                    scores
-                        .others
-                        .into_iter()
-                        .map(|(name, value)| (name, value, false)),
-                )
-                .enumerate()
+            let losses = scores.losses.into_iter().map(|(name, value)| (name, value, true));
+            for (i, score) in
+                losses.chain(scores.others.into_iter().map(|(name, value)| (name, value, false))).enumerate()
             {
                 match sums.get_mut(i) {
                     Some(sum) => sum.1 = &sum.1 + score.1,
@@ -308,22 +280,14 @@ impl Trainer {
         let mean = 1.0 / self.plan.accumulate as f64;
         // The one moment of a step at which the host waits for the device.
         let (grad_norm, values) = guarded(|| {
-            let mut all: Vec<Tensor> = sums
-                .iter()
-                .map(|(_, value, _)| value.to_kind(Kind::Double))
-                .collect();
+            let mut all: Vec<Tensor> = sums.iter().map(|(_, value, _)| value.to_kind(Kind::Double)).collect();
             all.push(norm(&mut self.gradients).to_kind(Kind::Double));
             let mut values: Vec<f64> = Vec::try_from(Tensor::stack(&all, 0)).expect("scalars");
             let norm = values.pop().expect("the norm") * mean;
             values.iter_mut().for_each(|value| *value *= mean);
             (norm, values)
         })?;
-        let loss: f64 = sums
-            .iter()
-            .zip(&values)
-            .filter(|((_, _, is_loss), _)| *is_loss)
-            .map(|(_, value)| value)
-            .sum();
+        let loss: f64 = sums.iter().zip(&values).filter(|((_, _, is_loss), _)| *is_loss).map(|(_, value)| value).sum();
         let skipped = match (loss.is_finite(), grad_norm.is_finite()) {
             (true, true) => None,
             (false, _) => Some(format!("loss is {loss}")),
@@ -333,13 +297,8 @@ impl Trainer {
         guarded(|| {
             if applied {
                 let clip = self.plan.clip_norm;
-                let scale = if clip > 0.0 && grad_norm > clip {
-                    mean * clip / grad_norm
-                } else {
-                    mean
-                };
-                self.optimizer
-                    .step(task.weights(), &mut self.gradients, lr, scale);
+                let scale = if clip > 0.0 && grad_norm > clip { mean * clip / grad_norm } else { mean };
+                self.optimizer.step(task.weights(), &mut self.gradients, lr, scale);
             }
             task.end_step(applied);
         })?;
@@ -349,11 +308,7 @@ impl Trainer {
             step,
             epoch: step as f64 / self.plan.steps_per_epoch.max(1) as f64,
             loss,
-            scores: sums
-                .iter()
-                .map(|(name, ..)| (*name).to_owned())
-                .zip(values)
-                .collect(),
+            scores: sums.iter().map(|(name, ..)| (*name).to_owned()).zip(values).collect(),
             lr,
             grad_norm,
             pairs_per_s: pairs as f64 / seconds,

@@ -39,13 +39,9 @@ pub(crate) fn parse(file: &File, limits: &Limits) -> Result<Contents, Fault> {
     file.seek(SeekFrom::Start(0))?;
     match begin[..] {
         [b'P', b'K', 3, 4, ..] => torch_zip::parse(file, length, limits),
-        [0x80, 2, ..] if torch_stream::is_magic(&begin) => {
-            torch_stream::parse(file, length, limits)
-        }
+        [0x80, 2, ..] if torch_stream::is_magic(&begin) => torch_stream::parse(file, length, limits),
         [_, _, _, _, _, _, _, 0, b'{', ..] => safetensors::parse(file, length, limits),
-        _ => Err(Fault::UnknownFormat {
-            found: describe(&begin),
-        }),
+        _ => Err(Fault::UnknownFormat { found: describe(&begin) }),
     }
 }
 
@@ -53,9 +49,7 @@ pub(crate) fn parse(file: &File, limits: &Limits) -> Result<Contents, Fault> {
 fn describe(begin: &[u8]) -> String {
     let what = match begin {
         [] => "an empty file",
-        _ if begin.starts_with(b"version https://") => {
-            "a Git LFS pointer (the file itself has still to be fetched)"
-        }
+        _ if begin.starts_with(b"version https://") => "a Git LFS pointer (the file itself has still to be fetched)",
         [b'<', ..] => "a web page, by its first character",
         [0x80, 2..=5, ..] => "a pickle that torch.save did not write",
         [0x1f, 0x8b, ..] => "a gzip file (unpack it first)",

@@ -22,26 +22,17 @@ struct Entry {
 
 pub(super) fn parse(mut file: &File, length: u64, limits: &Limits) -> Result<Contents, Fault> {
     let entries = directory(file, length, limits)?;
-    let mut roots = entries
-        .keys()
-        .filter_map(|name| name.strip_suffix("/data.pkl"))
-        .filter(|root| !root.contains('/'));
+    let mut roots = entries.keys().filter_map(|name| name.strip_suffix("/data.pkl")).filter(|root| !root.contains('/'));
     let root = match (roots.next(), roots.next()) {
         (Some(root), None) => root,
         (None, _) => {
-            return Err(Fault::entry(
-                "data.pkl",
-                "missing: torch.save did not write this archive",
-            ));
+            return Err(Fault::entry("data.pkl", "missing: torch.save did not write this archive"));
         }
         _ => return Err(Fault::entry("data.pkl", "there are several")),
     };
     let entry = |name: &str| entries.get(&format!("{root}/{name}"));
     if entry("constants.pkl").is_some() {
-        return Err(Fault::entry(
-            "constants.pkl",
-            "a TorchScript program, expected weights written by torch.save",
-        ));
+        return Err(Fault::entry("constants.pkl", "a TorchScript program, expected weights written by torch.save"));
     }
     let big_endian = match entry("byteorder") {
         None => false,
@@ -49,10 +40,7 @@ pub(super) fn parse(mut file: &File, length: u64, limits: &Limits) -> Result<Con
             b"little" => false,
             b"big" => true,
             other => {
-                return Err(Fault::entry(
-                    "byteorder",
-                    format!("it says {}", other.escape_ascii()),
-                ));
+                return Err(Fault::entry("byteorder", format!("it says {}", other.escape_ascii())));
             }
         },
     };
@@ -60,17 +48,12 @@ pub(super) fn parse(mut file: &File, length: u64, limits: &Limits) -> Result<Con
     let pickle = entry("data.pkl").ok_or_else(|| Fault::entry("data.pkl", "missing"))?;
     let pickle = read(file, pickle, "data.pkl", limits.pickle_bytes)?;
     let mut graph = Graph::new(limits.pickle_values);
-    let value = pickle::read(
-        &mut Input::new(&pickle[..], limits.pickle_bytes),
-        &mut graph,
-        limits,
-    )?;
+    let value = pickle::read(&mut Input::new(&pickle[..], limits.pickle_bytes), &mut graph, limits)?;
 
     let mut places = Vec::new();
     for storage in graph.storages() {
         let name = format!("data/{}", storage.key);
-        let entry = entry(&name)
-            .ok_or_else(|| Fault::entry(&name, "missing, although a tensor lies there"))?;
+        let entry = entry(&name).ok_or_else(|| Fault::entry(&name, "missing, although a tensor lies there"))?;
         if storage.bytes()? != entry.length {
             return Err(Fault::entry(
                 &name,
@@ -80,34 +63,19 @@ pub(super) fn parse(mut file: &File, length: u64, limits: &Limits) -> Result<Con
                 ),
             ));
         }
-        places.push(Place {
-            offset: entry.offset,
-            crc32: Some(entry.crc32),
-        });
+        places.push(Place { offset: entry.offset, crc32: Some(entry.crc32) });
     }
     file.seek(SeekFrom::Start(0))?;
-    Ok(Contents {
-        graph,
-        root: value,
-        places,
-        big_endian,
-    })
+    Ok(Contents { graph, root: value, places, big_endian })
 }
 
 /// All entries by name. Refuses whatever makes an archive mean different things to different readers.
 fn directory(file: &File, length: u64, limits: &Limits) -> Result<HashMap<String, Entry>, Fault> {
     let damaged = |error: zip::result::ZipError| Fault::Zip(error.to_string());
-    let reader = Metered {
-        inner: BufReader::new(file),
-        left: limits.zip_directory_bytes,
-    };
+    let reader = Metered { inner: BufReader::new(file), left: limits.zip_directory_bytes };
     let mut archive = ZipArchive::new(reader).map_err(damaged)?;
     if archive.len() as u64 > limits.zip_entries {
-        return Err(Fault::limit(
-            "the number of zip entries",
-            archive.len() as u64,
-            limits.zip_entries,
-        ));
+        return Err(Fault::limit("the number of zip entries", archive.len() as u64, limits.zip_entries));
     }
     if archive.has_duplicate_names() {
         return Err(Fault::Zip("two entries have the same name".into()));
@@ -115,12 +83,8 @@ fn directory(file: &File, length: u64, limits: &Limits) -> Result<HashMap<String
     let mut entries = HashMap::with_capacity(archive.len());
     for index in 0..archive.len() {
         let entry = archive.by_index_raw(index).map_err(damaged)?;
-        let name = std::str::from_utf8(entry.name_raw()).map_err(|_| {
-            Fault::entry(
-                entry.name_raw().escape_ascii().to_string(),
-                "the name is not UTF-8",
-            )
-        })?;
+        let name = std::str::from_utf8(entry.name_raw())
+            .map_err(|_| Fault::entry(entry.name_raw().escape_ascii().to_string(), "the name is not UTF-8"))?;
         if !is_plain(name) {
             return Err(Fault::entry(name, "a name that could lead out of a folder"));
         }
@@ -128,35 +92,14 @@ fn directory(file: &File, length: u64, limits: &Limits) -> Result<HashMap<String
             return Err(Fault::entry(name, "encrypted"));
         }
         // Uncompressed entries cannot be bombs: what they hold is in the file. PyTorch writes no others.
-        if entry.compression() != CompressionMethod::Stored
-            || entry.compressed_size() != entry.size()
-        {
-            return Err(Fault::entry(
-                name,
-                "compressed, which torch.save never does; save it again with torch.save",
-            ));
+        if entry.compression() != CompressionMethod::Stored || entry.compressed_size() != entry.size() {
+            return Err(Fault::entry(name, "compressed, which torch.save never does; save it again with torch.save"));
         }
-        let offset = entry
-            .data_start()
-            .ok_or_else(|| Fault::entry(name, "its data cannot be found"))?;
-        if offset
-            .checked_add(entry.size())
-            .is_none_or(|end| end > length)
-        {
-            return Err(Fault::truncated(
-                format!("zip entry {name:?}"),
-                entry.size(),
-                length.saturating_sub(offset),
-            ));
+        let offset = entry.data_start().ok_or_else(|| Fault::entry(name, "its data cannot be found"))?;
+        if offset.checked_add(entry.size()).is_none_or(|end| end > length) {
+            return Err(Fault::truncated(format!("zip entry {name:?}"), entry.size(), length.saturating_sub(offset)));
         }
-        entries.insert(
-            name.to_owned(),
-            Entry {
-                offset,
-                length: entry.size(),
-                crc32: entry.crc32(),
-            },
-        );
+        entries.insert(name.to_owned(), Entry { offset, length: entry.size(), crc32: entry.crc32() });
     }
     if archive.has_overlapping_entries().map_err(damaged)? {
         return Err(Fault::Zip("two entries share bytes".into()));
@@ -173,11 +116,7 @@ fn is_plain(name: &str) -> bool {
 /// The bytes of a small entry.
 fn read(mut file: &File, entry: &Entry, name: &str, limit: u64) -> Result<Vec<u8>, Fault> {
     if entry.length > limit {
-        return Err(Fault::limit(
-            format!("the length of {name}"),
-            entry.length,
-            limit,
-        ));
+        return Err(Fault::limit(format!("the length of {name}"), entry.length, limit));
     }
     file.seek(SeekFrom::Start(entry.offset))?;
     let mut bytes = Vec::new();
@@ -199,13 +138,9 @@ struct Metered<R> {
 
 impl<R: Read> Read for Metered<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let longest = buffer
-            .len()
-            .min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let longest = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
         if longest == 0 && !buffer.is_empty() {
-            return Err(io::Error::other(
-                "the directory of the archive is too long for a checkpoint",
-            ));
+            return Err(io::Error::other("the directory of the archive is too long for a checkpoint"));
         }
         let read = self.inner.read(&mut buffer[..longest])?;
         self.left -= read as u64;

@@ -10,10 +10,7 @@ use crate::tensor::DType;
 /// so that the caller can charge for them.
 pub(super) fn call(graph: &mut Graph, callable: Id, arguments: Id) -> Result<(Id, u64), String> {
     let Value::Tuple(arguments) = graph.get(arguments) else {
-        return Err(format!(
-            "the arguments of a call are {}, not a tuple",
-            graph.get(arguments).kind()
-        ));
+        return Err(format!("the arguments of a call are {}, not a tuple", graph.get(arguments).kind()));
     };
     let arguments: Vec<Id> = arguments.to_vec();
     let copied = arguments.len() as u64;
@@ -22,26 +19,18 @@ pub(super) fn call(graph: &mut Graph, callable: Id, arguments: Id) -> Result<(Id
         return Ok((opaque(graph)?, copied));
     };
     let value = match (&**module, &**name) {
-        ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => {
-            match tensor(graph, &arguments)? {
-                Some(header) => add(graph, Value::Tensor(Box::new(header)))?,
-                None => opaque(graph)?,
-            }
-        }
-        ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => match arguments
-            .first()
-        {
+        ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => match tensor(graph, &arguments)? {
+            Some(header) => add(graph, Value::Tensor(Box::new(header)))?,
+            None => opaque(graph)?,
+        },
+        ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => match arguments.first() {
             Some(&data) if matches!(graph.get(data), Value::Tensor(_) | Value::Object(_)) => data,
             Some(&data) => return Err(format!("a parameter of {}", graph.get(data).kind())),
             None => return Err("a parameter of nothing".into()),
         },
         // A subclass of Tensor: (function that rebuilds the tensor, its type, that function's arguments, state).
         ("torch._tensor", "_rebuild_from_type_v2") => match arguments[..] {
-            [function, _, inner, _]
-                if graph
-                    .class(function)
-                    .is_some_and(|c| &*c.module == "torch._utils") =>
-            {
+            [function, _, inner, _] if graph.class(function).is_some_and(|c| &*c.module == "torch._utils") => {
                 return call(graph, function, inner);
             }
             _ => opaque(graph)?,
@@ -60,12 +49,7 @@ pub(super) fn call(graph: &mut Graph, callable: Id, arguments: Id) -> Result<(Id
 
 /// An instance of a class that is not run.
 pub(super) fn opaque(class: Id) -> Value {
-    Value::Object(Box::new(Object {
-        class,
-        state: None,
-        entries: Vec::new(),
-        elements: Vec::new(),
-    }))
+    Value::Object(Box::new(Object { class, state: None, entries: Vec::new(), elements: Vec::new() }))
 }
 
 /// What a persistent id stands for: a storage `("storage", class, key, location, elements[, view])`, or a module's
@@ -80,17 +64,12 @@ pub(super) fn persistent(graph: &mut Graph, id: Id) -> Result<Id, Fault> {
     match (parts.first().and_then(|&tag| graph.text(tag)), &parts[..]) {
         (Some("module"), [_, class, ..]) => Ok(*class),
         (Some("storage"), [_, class, key, _, elements, view @ ..]) if view.len() <= 1 => {
-            let key = graph
-                .text(*key)
-                .ok_or_else(|| wrong("the storage's key is not a string"))?;
+            let key = graph.text(*key).ok_or_else(|| wrong("the storage's key is not a string"))?;
             let class_name = match graph.get(*class) {
                 Value::Class(class) if &*class.module == "torch" => &*class.name,
                 Value::Class(_) => "",
                 other => {
-                    return Err(wrong(&format!(
-                        "the storage's type is {}, not a class",
-                        other.kind()
-                    )));
+                    return Err(wrong(&format!("the storage's type is {}, not a class", other.kind())));
                 }
             };
             let Some(dtype) = DType::from_storage_class(class_name) else {
@@ -99,26 +78,15 @@ pub(super) fn persistent(graph: &mut Graph, id: Id) -> Result<Id, Fault> {
             let elements = graph
                 .int(*elements)
                 .and_then(|n| u64::try_from(n).ok())
-                .ok_or_else(|| {
-                    wrong("the storage's number of elements is not an integer from 0")
-                })?;
-            let storage = Storage {
-                key: key.into(),
-                dtype,
-                elements,
-            };
+                .ok_or_else(|| wrong("the storage's number of elements is not an integer from 0"))?;
+            let storage = Storage { key: key.into(), dtype, elements };
             let storage = graph.declare(storage)?;
             let (offset, elements) = match view.first().map(|&view| (view, graph.get(view))) {
                 None | Some((_, Value::None)) => (0, elements),
-                Some((view, _)) => part_of_storage(graph, view, elements).ok_or_else(|| {
-                    wrong("the view of the storage is not (key, offset, size) inside it")
-                })?,
+                Some((view, _)) => part_of_storage(graph, view, elements)
+                    .ok_or_else(|| wrong("the view of the storage is not (key, offset, size) inside it"))?,
             };
-            graph.add(Value::Storage(StorageView {
-                storage,
-                offset,
-                elements,
-            }))
+            graph.add(Value::Storage(StorageView { storage, offset, elements }))
         }
         _ => Err(wrong("neither a storage nor a module")),
     }
@@ -148,15 +116,11 @@ fn tensor(graph: &Graph, arguments: &[Id]) -> Result<Option<TensorHeader>, Strin
         .int(offset)
         .and_then(|offset| u64::try_from(offset).ok())
         .ok_or("a tensor's offset is not an integer from 0")?;
-    let shape = sizes(graph, size).ok_or_else(|| {
-        format!("a tensor's shape is not a tuple of at most {DIMENSIONS} integers from 0")
-    })?;
-    let strides = sizes(graph, stride).ok_or_else(|| {
-        format!("a tensor's strides are not a tuple of at most {DIMENSIONS} integers from 0")
-    })?;
-    TensorHeader::new(graph, view, offset, shape, strides)
-        .map(Some)
-        .map_err(|fault| fault.to_string())
+    let shape = sizes(graph, size)
+        .ok_or_else(|| format!("a tensor's shape is not a tuple of at most {DIMENSIONS} integers from 0"))?;
+    let strides = sizes(graph, stride)
+        .ok_or_else(|| format!("a tensor's strides are not a tuple of at most {DIMENSIONS} integers from 0"))?;
+    TensorHeader::new(graph, view, offset, shape, strides).map(Some).map_err(|fault| fault.to_string())
 }
 
 /// The entries of `dict(pairs)`; none when called without arguments.
@@ -164,9 +128,7 @@ fn pairs(graph: &Graph, arguments: &[Id]) -> Result<Vec<(Id, Id)>, String> {
     let Some(&list) = arguments.first() else {
         return Ok(Vec::new());
     };
-    let list = graph
-        .sequence(list)
-        .ok_or("a dict of something other than pairs")?;
+    let list = graph.sequence(list).ok_or("a dict of something other than pairs")?;
     list.iter()
         .map(|&pair| match graph.sequence(pair) {
             Some(&[key, value]) => Ok((key, value)),

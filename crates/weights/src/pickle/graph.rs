@@ -106,12 +106,9 @@ pub(crate) struct Storage {
 impl Storage {
     /// Size in bytes.
     pub fn bytes(&self) -> Result<u64, Fault> {
-        self.elements.checked_mul(self.dtype.size()).ok_or_else(|| {
-            Fault::tensor(
-                &*self.key,
-                format!("its storage declares {} elements", self.elements),
-            )
-        })
+        self.elements
+            .checked_mul(self.dtype.size())
+            .ok_or_else(|| Fault::tensor(&*self.key, format!("its storage declares {} elements", self.elements)))
     }
 }
 
@@ -126,22 +123,13 @@ pub(crate) struct Graph {
 impl Graph {
     /// A graph of at most `limit` values.
     pub fn new(limit: u64) -> Self {
-        Self {
-            values: Vec::new(),
-            storages: Vec::new(),
-            by_key: HashMap::new(),
-            limit,
-        }
+        Self { values: Vec::new(), storages: Vec::new(), by_key: HashMap::new(), limit }
     }
 
     pub fn add(&mut self, value: Value) -> Result<Id, Fault> {
         let count = self.values.len() as u64;
         if count >= self.limit.min(u64::from(u32::MAX)) {
-            return Err(Fault::limit(
-                "the number of values in the pickle",
-                count + 1,
-                self.limit,
-            ));
+            return Err(Fault::limit("the number of values in the pickle", count + 1, self.limit));
         }
         self.values.push(value);
         Ok(Id(count as u32))

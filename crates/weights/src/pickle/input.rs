@@ -15,12 +15,7 @@ pub(crate) struct Input<R> {
 impl<R: BufRead> Input<R> {
     /// Reads from `inner`; each pickle may take `limit` bytes.
     pub fn new(inner: R, limit: u64) -> Self {
-        Self {
-            inner,
-            at: 0,
-            start: 0,
-            limit,
-        }
+        Self { inner, at: 0, start: 0, limit }
     }
 
     /// Bytes read since the beginning.
@@ -35,10 +30,7 @@ impl<R: BufRead> Input<R> {
 
     /// An error about the byte that was read last.
     pub fn fault(&self, problem: impl Into<String>) -> Fault {
-        Fault::Pickle {
-            at: self.at.saturating_sub(1),
-            problem: problem.into(),
-        }
+        Fault::Pickle { at: self.at.saturating_sub(1), problem: problem.into() }
     }
 
     /// The next `N` bytes.
@@ -73,49 +65,32 @@ impl<R: BufRead> Input<R> {
     /// The next `length` bytes as text.
     pub fn text(&mut self, what: &str, length: u64) -> Result<Box<str>, Fault> {
         let bytes = self.bytes(what, length)?;
-        let text =
-            String::from_utf8(bytes).map_err(|_| self.fault(format!("{what} is not UTF-8")))?;
+        let text = String::from_utf8(bytes).map_err(|_| self.fault(format!("{what} is not UTF-8")))?;
         Ok(text.into_boxed_str())
     }
 
     /// Text up to the next line feed, at most `longest` bytes.
     pub fn line(&mut self, what: &str, longest: u64) -> Result<Box<str>, Fault> {
         let mut line = Vec::new();
-        self.inner
-            .by_ref()
-            .take(longest + 1)
-            .read_until(b'\n', &mut line)?;
+        self.inner.by_ref().take(longest + 1).read_until(b'\n', &mut line)?;
         self.charge(what, line.len() as u64)?;
         match line.pop() {
             Some(b'\n') => {}
             _ if line.len() as u64 == longest => {
-                return Err(Fault::limit(
-                    format!("the length of {what}"),
-                    longest + 1,
-                    longest,
-                ));
+                return Err(Fault::limit(format!("the length of {what}"), longest + 1, longest));
             }
             _ => {
-                return Err(Fault::truncated(
-                    what,
-                    line.len() as u64 + 1,
-                    line.len() as u64,
-                ));
+                return Err(Fault::truncated(what, line.len() as u64 + 1, line.len() as u64));
             }
         }
-        let text =
-            String::from_utf8(line).map_err(|_| self.fault(format!("{what} is not UTF-8")))?;
+        let text = String::from_utf8(line).map_err(|_| self.fault(format!("{what} is not UTF-8")))?;
         Ok(text.into_boxed_str())
     }
 
     fn charge(&mut self, what: &str, length: u64) -> Result<(), Fault> {
         let end = (self.at - self.start).saturating_add(length);
         if end > self.limit {
-            return Err(Fault::limit(
-                format!("the pickle's length with {what}"),
-                end,
-                self.limit,
-            ));
+            return Err(Fault::limit(format!("the pickle's length with {what}"), end, self.limit));
         }
         self.at += length;
         Ok(())

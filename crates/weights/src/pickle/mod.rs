@@ -18,22 +18,9 @@ use graph::{Class, Graph, Id, Value};
 use input::Input;
 
 /// Reads one pickle up to its STOP and returns the value that it describes, added to `graph`.
-pub(crate) fn read<R: BufRead>(
-    input: &mut Input<R>,
-    graph: &mut Graph,
-    limits: &Limits,
-) -> Result<Id, Fault> {
+pub(crate) fn read<R: BufRead>(input: &mut Input<R>, graph: &mut Graph, limits: &Limits) -> Result<Id, Fault> {
     input.begin_pickle();
-    Machine {
-        input,
-        graph,
-        stack: Vec::new(),
-        marks: Vec::new(),
-        memo: HashMap::new(),
-        steps: 0,
-        limits,
-    }
-    .run()
+    Machine { input, graph, stack: Vec::new(), marks: Vec::new(), memo: HashMap::new(), steps: 0, limits }.run()
 }
 
 struct Machine<'a, R> {
@@ -55,10 +42,7 @@ impl<R: BufRead> Machine<'_, R> {
             if opcode == b'.' {
                 return match self.stack[..] {
                     [value] if self.marks.is_empty() => Ok(value),
-                    _ => Err(self.input.fault(format!(
-                        "it stops with {} values instead of one",
-                        self.stack.len()
-                    ))),
+                    _ => Err(self.input.fault(format!("it stops with {} values instead of one", self.stack.len()))),
                 };
             }
             self.step(opcode)?;
@@ -69,9 +53,7 @@ impl<R: BufRead> Machine<'_, R> {
         match opcode {
             0x80 => match self.input.byte()? {
                 2..=5 => Ok(()),
-                version => Err(self
-                    .input
-                    .fault(format!("protocol {version}, expected 2 to 5"))),
+                version => Err(self.input.fault(format!("protocol {version}, expected 2 to 5"))),
             },
             0x95 => self.input.array::<8>().map(drop), // FRAME: a hint for buffering
             b'(' => {
@@ -107,8 +89,8 @@ impl<R: BufRead> Machine<'_, R> {
             }
             0x8b => {
                 let length = i32::from_le_bytes(self.input.array()?);
-                let length = u64::try_from(length)
-                    .map_err(|_| self.input.fault(format!("an integer of {length} bytes")))?;
+                let length =
+                    u64::try_from(length).map_err(|_| self.input.fault(format!("an integer of {length} bytes")))?;
                 self.long(length)
             }
             b'G' => {
@@ -197,25 +179,15 @@ impl<R: BufRead> Machine<'_, R> {
             }
             0x93 => {
                 let (name, module) = (self.pop()?, self.pop()?);
-                let (Some(module), Some(name)) = (self.graph.text(module), self.graph.text(name))
-                else {
-                    return Err(self
-                        .input
-                        .fault("a class whose module or name is not a string"));
+                let (Some(module), Some(name)) = (self.graph.text(module), self.graph.text(name)) else {
+                    return Err(self.input.fault("a class whose module or name is not a string"));
                 };
                 let longest = module.len().max(name.len()) as u64;
                 if longest > CLASS_NAME_BYTES {
-                    return Err(Fault::limit(
-                        "the length of a class name",
-                        longest,
-                        CLASS_NAME_BYTES,
-                    ));
+                    return Err(Fault::limit("the length of a class name", longest, CLASS_NAME_BYTES));
                 }
                 let copied = (module.len() + name.len()) as u64;
-                let class = Class {
-                    module: module.into(),
-                    name: name.into(),
-                };
+                let class = Class { module: module.into(), name: name.into() };
                 self.charge(copied)?;
                 self.push(Value::Class(Box::new(class)))
             }
@@ -234,9 +206,9 @@ impl<R: BufRead> Machine<'_, R> {
                 self.stack.push(value);
                 Ok(())
             }
-            other => Err(self.input.fault(format!(
-                "instruction 0x{other:02x}, which no checkpoint needs (or the file is damaged)"
-            ))),
+            other => Err(self
+                .input
+                .fault(format!("instruction 0x{other:02x}, which no checkpoint needs (or the file is damaged)"))),
         }
     }
 
@@ -244,11 +216,7 @@ impl<R: BufRead> Machine<'_, R> {
         self.steps += steps;
         match self.steps <= self.limits.pickle_steps {
             true => Ok(()),
-            false => Err(Fault::limit(
-                "the number of instructions",
-                self.steps,
-                self.limits.pickle_steps,
-            )),
+            false => Err(Fault::limit("the number of instructions", self.steps, self.limits.pickle_steps)),
         }
     }
 
@@ -265,9 +233,7 @@ impl<R: BufRead> Machine<'_, R> {
     fn top(&self) -> Result<Id, Fault> {
         match self.stack.last() {
             Some(&top) if self.stack.len() > self.floor() => Ok(top),
-            _ => Err(self
-                .input
-                .fault("an instruction that needs a value where there is none")),
+            _ => Err(self.input.fault("an instruction that needs a value where there is none")),
         }
     }
 
@@ -280,9 +246,7 @@ impl<R: BufRead> Machine<'_, R> {
     fn pop_mark(&mut self) -> Result<Vec<Id>, Fault> {
         match self.marks.pop() {
             Some(height) => Ok(self.stack.split_off(height)),
-            None => Err(self
-                .input
-                .fault("an instruction that needs a mark where there is none")),
+            None => Err(self.input.fault("an instruction that needs a mark where there is none")),
         }
     }
 
@@ -292,9 +256,7 @@ impl<R: BufRead> Machine<'_, R> {
                 self.stack.push(id);
                 Ok(())
             }
-            None => Err(self
-                .input
-                .fault(format!("value {index} is used before it is stored"))),
+            None => Err(self.input.fault(format!("value {index} is used before it is stored"))),
         }
     }
 
@@ -306,21 +268,13 @@ impl<R: BufRead> Machine<'_, R> {
 
     fn long(&mut self, length: u64) -> Result<(), Fault> {
         if length > INTEGER_BYTES {
-            return Err(Fault::limit(
-                "the length of an integer",
-                length,
-                INTEGER_BYTES,
-            ));
+            return Err(Fault::limit("the length of an integer", length, INTEGER_BYTES));
         }
         let bytes = self.input.bytes("an integer", length)?;
         if bytes.len() > 8 {
             return self.push(Value::Long);
         }
-        let sign = if bytes.last().is_some_and(|b| b & 0x80 != 0) {
-            0xff
-        } else {
-            0
-        };
+        let sign = if bytes.last().is_some_and(|b| b & 0x80 != 0) { 0xff } else { 0 };
         let mut word = [sign; 8];
         word[..bytes.len()].copy_from_slice(&bytes);
         self.push(Value::Int(i64::from_le_bytes(word)))
@@ -338,10 +292,7 @@ impl<R: BufRead> Machine<'_, R> {
         self.push(Value::Bytes)
     }
 
-    fn bytes_or_text(
-        &mut self,
-        length: fn(&mut Input<R>) -> Result<u64, Fault>,
-    ) -> Result<(), Fault> {
+    fn bytes_or_text(&mut self, length: fn(&mut Input<R>) -> Result<u64, Fault>) -> Result<(), Fault> {
         let length = length(self.input)?;
         let bytes = self.input.bytes("a string", length)?;
         self.push(match String::from_utf8(bytes) {
@@ -392,8 +343,8 @@ impl<R: BufRead> Machine<'_, R> {
     }
 
     fn call(&mut self, callable: Id, arguments: Id) -> Result<(), Fault> {
-        let (value, copied) = build::call(self.graph, callable, arguments)
-            .map_err(|problem| self.input.fault(problem))?;
+        let (value, copied) =
+            build::call(self.graph, callable, arguments).map_err(|problem| self.input.fault(problem))?;
         self.charge(copied)?;
         self.stack.push(value);
         Ok(())

@@ -30,17 +30,7 @@ impl TensorHeader {
             strides[i - 1] = shape[i].saturating_mul(strides[i]);
         }
         let elements = graph.storages()[storage].elements;
-        Self::new(
-            graph,
-            StorageView {
-                storage,
-                offset: 0,
-                elements,
-            },
-            0,
-            shape,
-            strides,
-        )
+        Self::new(graph, StorageView { storage, offset: 0, elements }, 0, shape, strides)
     }
 
     /// Checks that every index stays in `view`. Offset and strides count elements.
@@ -54,43 +44,26 @@ impl TensorHeader {
         let storage = &graph.storages()[view.storage];
         let wrong = |problem: String| Fault::tensor(format!("storage {}", storage.key), problem);
         if shape.len() != strides.len() {
-            return Err(wrong(format!(
-                "a tensor of {} sizes and {} strides",
-                shape.len(),
-                strides.len()
-            )));
+            return Err(wrong(format!("a tensor of {} sizes and {} strides", shape.len(), strides.len())));
         }
-        let overflow = || {
-            wrong(format!(
-                "a tensor of shape {shape:?} and strides {strides:?} has no valid size"
-            ))
-        };
+        let overflow = || wrong(format!("a tensor of shape {shape:?} and strides {strides:?} has no valid size"));
         // Bytes in 63 bits even where a size of 0 hides the others: whoever gets the shape computes with it.
         let most = shape
             .iter()
             .try_fold(storage.dtype.size(), |n, &size| n.checked_mul(size.max(1)))
             .filter(|&bytes| i64::try_from(bytes).is_ok())
             .ok_or_else(overflow)?;
-        let elements = if shape.contains(&0) {
-            0
-        } else {
-            most / storage.dtype.size()
-        };
+        let elements = if shape.contains(&0) { 0 } else { most / storage.dtype.size() };
         let span = if elements == 0 {
             0
         } else {
             shape
                 .iter()
                 .zip(&strides)
-                .try_fold(1_u64, |n, (&size, &stride)| {
-                    (size - 1).checked_mul(stride)?.checked_add(n)
-                })
+                .try_fold(1_u64, |n, (&size, &stride)| (size - 1).checked_mul(stride)?.checked_add(n))
                 .ok_or_else(overflow)?
         };
-        if offset
-            .checked_add(span)
-            .is_none_or(|end| end > view.elements)
-        {
+        if offset.checked_add(span).is_none_or(|end| end > view.elements) {
             return Err(wrong(format!(
                 "a tensor of shape {shape:?} and strides {strides:?} from element {offset} does not fit in {} elements",
                 view.elements
@@ -111,16 +84,11 @@ impl TensorHeader {
     pub fn is_contiguous(&self) -> bool {
         let mut expected = 1;
         self.elements == 0
-            || self
-                .shape
-                .iter()
-                .zip(&self.strides)
-                .rev()
-                .all(|(&size, &stride)| {
-                    let in_order = size == 1 || stride == expected;
-                    expected *= size;
-                    in_order
-                })
+            || self.shape.iter().zip(&self.strides).rev().all(|(&size, &stride)| {
+                let in_order = size == 1 || stride == expected;
+                expected *= size;
+                in_order
+            })
     }
 }
 

@@ -18,12 +18,7 @@ const FILES: [&str; 6] = [
 ];
 
 fn fixture(name: &str) -> Vec<u8> {
-    std::fs::read(
-        Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("tests/fixtures")
-            .join(name),
-    )
-    .unwrap()
+    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)).unwrap()
 }
 
 #[test]
@@ -68,10 +63,7 @@ fn random_bits_turned() {
 fn random_bits_turned_in_the_pickle() {
     // With the right checksum, so that the damage gets as far as the machine.
     let mut random = ChaCha8Rng::seed_from_u64(7);
-    let honest = pickle(&[&dict(&[
-        (text("a"), two_floats()),
-        (text("b"), two_floats()),
-    ])]);
+    let honest = pickle(&[&dict(&[(text("a"), two_floats()), (text("b"), two_floats())])]);
     for _ in 0..4000 {
         let mut damaged = honest.clone();
         for _ in 0..random.random_range(1..4) {
@@ -87,8 +79,7 @@ fn random_bits_turned_in_the_pickle() {
 #[test]
 fn random_instructions() {
     let mut random = ChaCha8Rng::seed_from_u64(8);
-    const INSTRUCTIONS: &[u8] =
-        b"(012NJKMGXU]ae)t}dsuhqcRbQ\x80\x81\x85\x86\x87\x88\x8a\x8c\x8f\x90\x91\x93\x94\x95";
+    const INSTRUCTIONS: &[u8] = b"(012NJKMGXU]ae)t}dsuhqcRbQ\x80\x81\x85\x86\x87\x88\x8a\x8c\x8f\x90\x91\x93\x94\x95";
     for _ in 0..4000 {
         let program: Vec<u8> = (0..random.random_range(1..60))
             .map(|_| match random.random_range(0..4) {
@@ -106,10 +97,7 @@ fn random_instructions() {
 fn files_that_are_something_else() {
     for (bytes, found) in [
         (&b""[..], "an empty file"),
-        (
-            b"version https://git-lfs.github.com/spec/v1",
-            "Git LFS pointer",
-        ),
+        (b"version https://git-lfs.github.com/spec/v1", "Git LFS pointer"),
         (b"<!DOCTYPE html>", "a web page"),
         (b"\x80\x02}.", "torch.save did not write"),
         (b"\x1f\x8b\x08", "gzip"),
@@ -120,10 +108,6 @@ fn files_that_are_something_else() {
     }
     let folder = tempfile::tempdir().unwrap();
     assert!(simla_weights::read(folder.path(), &Default::default()).is_err());
-    let missing =
-        simla_weights::read(&folder.path().join("none.pth"), &Default::default()).unwrap_err();
-    assert!(
-        missing.to_string().contains("none.pth: cannot read it"),
-        "{missing}"
-    );
+    let missing = simla_weights::read(&folder.path().join("none.pth"), &Default::default()).unwrap_err();
+    assert!(missing.to_string().contains("none.pth: cannot read it"), "{missing}");
 }

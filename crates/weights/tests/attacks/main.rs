@@ -80,10 +80,7 @@ fn use_all(archive: &Archive) -> Result<usize, ReadError> {
 fn load(tensor: &TensorRef) -> Result<(), ReadError> {
     let loaded = tensor.load()?;
     let elements: usize = loaded.shape.iter().product();
-    assert_eq!(
-        loaded.bytes.len() as u64,
-        elements as u64 * loaded.dtype.size()
-    );
+    assert_eq!(loaded.bytes.len() as u64, elements as u64 * loaded.dtype.size());
     assert_eq!(loaded.to_f32().len(), elements);
     assert!(loaded.to_i64().is_none_or(|ints| ints.len() == elements));
     Ok(())
@@ -94,13 +91,7 @@ fn visit(node: Node, depth: usize, budget: &mut usize) {
         return;
     }
     *budget -= 1;
-    let _ = (
-        node.kind(),
-        node.class(),
-        node.as_str(),
-        node.as_bool(),
-        node.as_f64(),
-    );
+    let _ = (node.kind(), node.class(), node.as_str(), node.as_bool(), node.as_f64());
     if let Some(tensor) = node.as_tensor() {
         let _ = tensor.load();
     }

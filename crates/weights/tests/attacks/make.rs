@@ -14,12 +14,7 @@ pub fn pickle(instructions: &[&[u8]]) -> Vec<u8> {
 }
 
 pub fn text(text: &str) -> Vec<u8> {
-    [
-        b"X",
-        &(text.len() as u32).to_le_bytes()[..],
-        text.as_bytes(),
-    ]
-    .concat()
+    [b"X", &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat()
 }
 
 pub fn int(value: i64) -> Vec<u8> {
@@ -44,49 +39,25 @@ pub fn call(function: Vec<u8>, arguments: Vec<u8>) -> Vec<u8> {
 
 /// A dict of the entries.
 pub fn dict(entries: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
-    let entries: Vec<u8> = entries
-        .iter()
-        .flat_map(|(key, value)| [&key[..], value].concat())
-        .collect();
+    let entries: Vec<u8> = entries.iter().flat_map(|(key, value)| [&key[..], value].concat()).collect();
     [b"}(", &entries[..], b"u"].concat()
 }
 
 pub fn storage(class_name: &str, key: &str, elements: i64) -> Vec<u8> {
-    let id = [
-        text("storage"),
-        class("torch", class_name),
-        text(key),
-        text("cpu"),
-        int(elements),
-    ];
+    let id = [text("storage"), class("torch", class_name), text(key), text("cpu"), int(elements)];
     [&tuple(&id)[..], b"Q"].concat()
 }
 
 /// `_rebuild_tensor_v2` on a storage.
 pub fn tensor_on(storage: Vec<u8>, offset: i64, shape: &[i64], strides: &[i64]) -> Vec<u8> {
     let hooks = call(class("collections", "OrderedDict"), tuple(&[]));
-    let arguments = [
-        storage,
-        int(offset),
-        ints(shape),
-        ints(strides),
-        b"\x89".to_vec(),
-        hooks,
-    ];
-    call(
-        class("torch._utils", "_rebuild_tensor_v2"),
-        tuple(&arguments),
-    )
+    let arguments = [storage, int(offset), ints(shape), ints(strides), b"\x89".to_vec(), hooks];
+    call(class("torch._utils", "_rebuild_tensor_v2"), tuple(&arguments))
 }
 
 /// A tensor on the storage "0" of `elements` floats.
 pub fn tensor(elements: i64, offset: i64, shape: &[i64], strides: &[i64]) -> Vec<u8> {
-    tensor_on(
-        storage("FloatStorage", "0", elements),
-        offset,
-        shape,
-        strides,
-    )
+    tensor_on(storage("FloatStorage", "0", elements), offset, shape, strides)
 }
 
 /// Two floats, 1 and 2, on the storage "0".
@@ -101,19 +72,9 @@ pub fn one_two() -> Vec<u8> {
 
 /// A torch file of the zip kind with this pickle and these storages.
 pub fn torch_zip(pickle: &[u8], storages: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut entries = vec![
-        ("x/data.pkl".to_owned(), pickle),
-        ("x/byteorder".to_owned(), b"little"),
-    ];
-    entries.extend(
-        storages
-            .iter()
-            .map(|(key, bytes)| (format!("x/data/{key}"), *bytes)),
-    );
-    let entries: Vec<(&str, &[u8])> = entries
-        .iter()
-        .map(|(name, bytes)| (&name[..], *bytes))
-        .collect();
+    let mut entries = vec![("x/data.pkl".to_owned(), pickle), ("x/byteorder".to_owned(), b"little")];
+    entries.extend(storages.iter().map(|(key, bytes)| (format!("x/data/{key}"), *bytes)));
+    let entries: Vec<(&str, &[u8])> = entries.iter().map(|(name, bytes)| (&name[..], *bytes)).collect();
     zip(&entries)
 }
 
@@ -138,10 +99,7 @@ pub fn replace(mut bytes: Vec<u8>, from: &[u8], to: &[u8]) -> Vec<u8> {
     assert_eq!(from.len(), to.len());
     let mut at = 0;
     let mut count = 0;
-    while let Some(found) = bytes[at..]
-        .windows(from.len())
-        .position(|window| window == from)
-    {
+    while let Some(found) = bytes[at..].windows(from.len()).position(|window| window == from) {
         bytes[at + found..][..to.len()].copy_from_slice(to);
         at += found + to.len();
         count += 1;
@@ -157,23 +115,10 @@ pub fn torch_stream(structure: &[u8], keys: &[&str], data: &[u8]) -> Vec<u8> {
     let machine = pickle(&[EMPTY_DICT]);
     let keys: Vec<u8> = keys.iter().flat_map(|key| text(key)).collect();
     let keys = pickle(&[b"](", &keys, b"e"]);
-    [
-        magic,
-        version,
-        machine,
-        pickle(&[structure]),
-        keys,
-        data.to_vec(),
-    ]
-    .concat()
+    [magic, version, machine, pickle(&[structure]), keys, data.to_vec()].concat()
 }
 
 /// A safetensors file with this header and this many bytes of data.
 pub fn safetensors(header: &str, data: usize) -> Vec<u8> {
-    [
-        &(header.len() as u64).to_le_bytes()[..],
-        header.as_bytes(),
-        &vec![0; data],
-    ]
-    .concat()
+    [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &vec![0; data]].concat()
 }

@@ -7,24 +7,13 @@ use crate::{attack, refused_with, use_all, within_bounds};
 fn calls_are_noted_and_never_made() {
     let marker = tempfile::tempdir().unwrap().path().join("ran");
     let command = format!("touch {}", marker.display());
-    for (module, name) in [
-        ("os", "system"),
-        ("posix", "system"),
-        ("builtins", "eval"),
-        ("subprocess", "Popen"),
-    ] {
+    for (module, name) in [("os", "system"), ("posix", "system"), ("builtins", "eval"), ("subprocess", "Popen")] {
         let value = dict(&[
-            (
-                text("attack"),
-                call(class(module, name), tuple(&[text(&command)])),
-            ),
+            (text("attack"), call(class(module, name), tuple(&[text(&command)]))),
             (text("tensor"), two_floats()),
         ]);
         let archive = attack(&torch_zip_of(&value)).unwrap();
-        assert_eq!(
-            archive.root().get("attack").unwrap().class(),
-            Some((module, name))
-        );
+        assert_eq!(archive.root().get("attack").unwrap().class(), Some((module, name)));
         assert_eq!(use_all(&archive).unwrap(), 1);
         assert!(!marker.exists());
     }
@@ -55,10 +44,7 @@ fn a_dict_and_an_object_that_hold_each_other() {
     ]
     .concat();
     let archive = attack(&torch_zip_of(&value)).unwrap();
-    assert_eq!(
-        archive.tensors().unwrap().into_keys().collect::<Vec<_>>(),
-        ["object.tensor"]
-    );
+    assert_eq!(archive.tensors().unwrap().into_keys().collect::<Vec<_>>(), ["object.tensor"]);
 }
 
 #[test]
@@ -80,10 +66,7 @@ fn deep_nesting() {
     assert_eq!(use_all(&archive).unwrap(), 0);
     let around_tensor = [vec![b']'; 100_000], two_floats(), vec![b'a'; 100_000]].concat();
     let archive = attack(&torch_zip_of(&around_tensor)).unwrap();
-    refused_with(
-        use_all(&archive),
-        "containers around a tensor is 65, the limit is 64",
-    );
+    refused_with(use_all(&archive), "containers around a tensor is 65, the limit is 64");
 }
 
 #[test]
@@ -93,35 +76,20 @@ fn huge_declared_lengths() {
     let bytes8 = [b"\x8e", &(1_u64 << 62).to_le_bytes()[..]].concat();
     let array8 = [b"\x96", &(1_u64 << 40).to_le_bytes()[..]].concat();
     for value in [string8, string4, bytes8, array8] {
-        refused_with(
-            attack(&torch_zip_of(&value)),
-            "the pickle's length with a string",
-        );
+        refused_with(attack(&torch_zip_of(&value)), "the pickle's length with a string");
     }
     // Within the limit of a pickle, yet not there: memory grows with what is there.
     let string = [b"X", &(60_u32 << 20).to_le_bytes()[..], b"abc"].concat();
-    refused_with(
-        attack(&torch_zip_of(&string)),
-        "a string needs 62914560 bytes, 4 are there",
-    );
+    refused_with(attack(&torch_zip_of(&string)), "a string needs 62914560 bytes, 4 are there");
     let long4 = [b"\x8b", &i32::MAX.to_le_bytes()[..]].concat();
-    refused_with(
-        attack(&torch_zip_of(&long4)),
-        "the length of an integer is 2147483647, the limit is 64",
-    );
+    refused_with(attack(&torch_zip_of(&long4)), "the length of an integer is 2147483647, the limit is 64");
     let negative = [b"\x8b", &(-1_i32).to_le_bytes()[..]].concat();
     refused_with(attack(&torch_zip_of(&negative)), "an integer of -1 bytes");
 }
 
 #[test]
 fn a_memo_of_four_billion() {
-    let value = [
-        b"}r",
-        &u32::MAX.to_le_bytes()[..],
-        b"0j",
-        &u32::MAX.to_le_bytes(),
-    ]
-    .concat();
+    let value = [b"}r", &u32::MAX.to_le_bytes()[..], b"0j", &u32::MAX.to_le_bytes()].concat();
     let archive = attack(&torch_zip_of(&value)).unwrap();
     assert_eq!(archive.root().kind(), "a dict");
 }
@@ -135,36 +103,18 @@ fn a_flood_of_instructions() {
     let mut copies = vec![b'2'; 20 << 20];
     copies[0] = b'N';
     refused_with(attack(&torch_zip_of(&copies)), "the number of instructions");
-    let memo: Vec<u8> = (0..4_000_000_u32)
-        .flat_map(|i| [&b"r"[..], &i.to_le_bytes()].concat())
-        .collect();
-    refused_with(
-        attack(&torch_zip_of(&[b"N", &memo[..]].concat())),
-        "the number of instructions",
-    );
+    let memo: Vec<u8> = (0..4_000_000_u32).flat_map(|i| [&b"r"[..], &i.to_le_bytes()].concat()).collect();
+    refused_with(attack(&torch_zip_of(&[b"N", &memo[..]].concat())), "the number of instructions");
 }
 
 #[test]
 fn a_long_list_copied_over_and_over() {
     // A list of 100,000 pairs, made a dict 100,000 times.
     let pairs = [b"](", &b"NN\x86".repeat(100_000)[..], b"eq\x00"].concat();
-    let copy = [
-        &class("collections", "OrderedDict")[..],
-        b"q\x010",
-        &b"h\x01h\x00\x85R0".repeat(100_000),
-    ]
-    .concat();
-    refused_with(
-        attack(&torch_zip_of(&[pairs, copy].concat())),
-        "the number of instructions",
-    );
+    let copy = [&class("collections", "OrderedDict")[..], b"q\x010", &b"h\x01h\x00\x85R0".repeat(100_000)].concat();
+    refused_with(attack(&torch_zip_of(&[pairs, copy].concat())), "the number of instructions");
     // A class name of a kilobyte, said a million times.
-    let name = [
-        &text(&"n".repeat(1000))[..],
-        b"q\x00",
-        &b"h\x00h\x00\x930".repeat(900_000),
-    ]
-    .concat();
+    let name = [&text(&"n".repeat(1000))[..], b"q\x00", &b"h\x00h\x00\x930".repeat(900_000)].concat();
     refused_with(attack(&torch_zip_of(&name)), "the number of instructions");
     // A persistent id of a million parts.
     let id = [&b"("[..], &vec![b'N'; 900_000], b"tQ"].concat();
@@ -201,23 +151,11 @@ fn instructions_that_need_what_is_not_there() {
 #[test]
 fn instructions_that_no_checkpoint_needs() {
     // Text integers, floats and strings of protocol 0, instances by name, the extension registry, out-of-band buffers.
-    for value in [
-        &b"I1\n"[..],
-        b"F1.0\n",
-        b"S'a'\n",
-        b"Va\n",
-        b"(ios\nsystem\n",
-        b"(o",
-        b"\x82\x01",
-        b"P1\n",
-        b"\x97",
-    ] {
+    for value in [&b"I1\n"[..], b"F1.0\n", b"S'a'\n", b"Va\n", b"(ios\nsystem\n", b"(o", b"\x82\x01", b"P1\n", b"\x97"]
+    {
         refused_with(attack(&torch_zip_of(value)), "which no checkpoint needs");
     }
-    refused_with(
-        attack(&torch_zip(b"\x80\x09N.", &[])),
-        "protocol 9, expected 2 to 5",
-    );
+    refused_with(attack(&torch_zip(b"\x80\x09N.", &[])), "protocol 9, expected 2 to 5");
     let line = [b"c", &vec![b'a'; 5000][..], b"\nb\n"].concat();
     refused_with(attack(&torch_zip_of(&line)), "the length of a module name");
 }
@@ -225,13 +163,6 @@ fn instructions_that_no_checkpoint_needs() {
 #[test]
 fn a_name_of_a_megabyte_over_many_tensors() {
     let inner: Vec<(Vec<u8>, Vec<u8>)> = (0..1000).map(|i| (int(i), two_floats())).collect();
-    let archive = attack(&torch_zip_of(&dict(&[(
-        text(&"n".repeat(1 << 20)),
-        dict(&inner),
-    )])))
-    .unwrap();
-    refused_with(
-        within_bounds(|| use_all(&archive)),
-        "the length of a tensor's name",
-    );
+    let archive = attack(&torch_zip_of(&dict(&[(text(&"n".repeat(1 << 20)), dict(&inner))]))).unwrap();
+    refused_with(within_bounds(|| use_all(&archive)), "the length of a tensor's name");
 }

@@ -4,10 +4,7 @@ use crate::make::safetensors;
 use crate::{attack, is_truncated, refused, refused_with, use_all};
 
 fn one(dtype: &str, shape: &str, offsets: &str, data: usize) -> Vec<u8> {
-    safetensors(
-        &format!(r#"{{"a":{{"dtype":"{dtype}","shape":{shape},"data_offsets":{offsets}}}}}"#),
-        data,
-    )
+    safetensors(&format!(r#"{{"a":{{"dtype":"{dtype}","shape":{shape},"data_offsets":{offsets}}}}}"#), data)
 }
 
 #[test]
@@ -23,64 +20,34 @@ fn the_honest_file_is_read() {
 #[test]
 fn lengths_that_are_wrong() {
     let huge = [&(1_u64 << 55).to_le_bytes()[..], b"{}"].concat();
-    refused_with(
-        attack(&huge),
-        "the length of the header is 36028797018963968",
-    );
+    refused_with(attack(&huge), "the length of the header is 36028797018963968");
     let longer = [&100_u64.to_le_bytes()[..], b"{}"].concat();
     assert!(is_truncated(&attack(&longer)));
     assert!(is_truncated(&attack(&one("F32", "[2]", "[0,8]", 7))));
     assert!(is_truncated(&attack(&one("F32", "[2]", "[0,8]", 9))));
     refused_with(attack(&one("F32", "[3]", "[0,8]", 8)), "safetensors header");
     refused_with(attack(&one("F32", "[2]", "[8,0]", 8)), "safetensors header");
-    refused_with(
-        attack(&one("F32", "[2]", "[4,12]", 12)),
-        "safetensors header",
-    );
-    refused_with(
-        attack(&one("F32", "[18446744073709551615,2]", "[0,8]", 8)),
-        "safetensors header",
-    );
-    refused_with(
-        attack(&one("F32", "[-1]", "[0,8]", 8)),
-        "safetensors header",
-    );
-    refused_with(
-        attack(&one("F32", "[18446744073709551615,2,0]", "[0,0]", 0)),
-        "safetensors header",
-    );
+    refused_with(attack(&one("F32", "[2]", "[4,12]", 12)), "safetensors header");
+    refused_with(attack(&one("F32", "[18446744073709551615,2]", "[0,8]", 8)), "safetensors header");
+    refused_with(attack(&one("F32", "[-1]", "[0,8]", 8)), "safetensors header");
+    refused_with(attack(&one("F32", "[18446744073709551615,2,0]", "[0,0]", 0)), "safetensors header");
 }
 
 #[test]
 fn headers_that_are_none() {
     refused_with(attack(&safetensors("{", 0)), "safetensors header");
-    refused_with(
-        attack(&safetensors(&"{\"a\":".repeat(100_000), 0)),
-        "safetensors header",
-    );
+    refused_with(attack(&safetensors(&"{\"a\":".repeat(100_000), 0)), "safetensors header");
     refused_with(attack(&one("F3", "[2]", "[0,8]", 8)), "safetensors header");
-    refused_with(
-        attack(&one("F8_E4M3", "[2]", "[0,2]", 2)),
-        "elements of type F8_E4M3 are not supported",
-    );
+    refused_with(attack(&one("F8_E4M3", "[2]", "[0,2]", 2)), "elements of type F8_E4M3 are not supported");
     let dimensions = format!("[{}1]", "1,".repeat(16));
-    refused_with(
-        attack(&one("F32", &dimensions, "[0,4]", 4)),
-        "is 17, the limit is 16",
-    );
+    refused_with(attack(&one("F32", &dimensions, "[0,4]", 4)), "is 17, the limit is 16");
 }
 
 #[test]
 fn tensors_that_share_bytes_or_names() {
     let entry = r#"{"dtype":"U8","shape":[4],"data_offsets":[0,4]}"#;
-    refused(attack(&safetensors(
-        &format!(r#"{{"a":{entry},"b":{entry}}}"#),
-        4,
-    )));
+    refused(attack(&safetensors(&format!(r#"{{"a":{entry},"b":{entry}}}"#), 4)));
     // The same name twice: JSON's last one counts, and it must still cover the file.
     let other = r#"{"dtype":"U8","shape":[4],"data_offsets":[4,8]}"#;
-    refused(attack(&safetensors(
-        &format!(r#"{{"a":{entry},"a":{other}}}"#),
-        8,
-    )));
+    refused(attack(&safetensors(&format!(r#"{{"a":{entry},"a":{other}}}"#), 8)));
 }
