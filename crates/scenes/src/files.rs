@@ -183,7 +183,7 @@ pub fn write(
     ] {
         let folder = split_name(split);
         let records = pictures(&scenes.join(folder), split, scenes_of_split, seed, side, &count)?;
-        let (plans, (pairs, objects)): (Vec<Plan>, (Vec<Pair>, Vec<Boxes>)) = records.into_iter().unzip();
+        let (pairs, objects, plans): (Vec<Pair>, Vec<Boxes>, Vec<Plan>) = records.into_iter().collect();
         write_json(captions, &pairs)?;
         write_json(boxes, &objects)?;
         let images: Vec<String> = pairs.into_iter().map(|pair| pair.image).collect();
@@ -273,7 +273,7 @@ fn pictures(
     seed: u64,
     side: u32,
     done: &(impl Fn() + Sync),
-) -> Result<Vec<(Plan, (Pair, Boxes))>, Error> {
+) -> Result<Vec<(Pair, Boxes, Plan)>, Error> {
     fs::create_dir_all(folder).map_err(failed("create", folder))?;
     (0..count)
         .into_par_iter()
@@ -291,7 +291,7 @@ fn pictures(
                 compositional: scene.is_compositional(),
                 objects: scene.objects.into_iter().map(BoxedObject::new).collect(),
             };
-            Ok((scene.plan, (Pair { image, caption: scene.captions }, boxes)))
+            Ok((Pair { image, caption: scene.captions }, boxes, scene.plan))
         })
         .collect()
 }
