@@ -1,6 +1,6 @@
 //! What the header of a JPEG says before a pixel is decoded: its metadata, and whether zune-jpeg decodes such a file as it should.
 //!
-//! zune-jpeg 0.5 was compared with libjpeg on some ten thousand drawn files of any sampling, scans, restarts and marks of colour. What it
+//! zune-jpeg 0.5 was compared with libjpeg on some nine thousand drawn files of any sampling, scans, restarts and marks of colour. What it
 //! got wrong, without an error, is refused here. It decodes whole pictures only, neither reduced nor cropped.
 
 use zune_jpeg::JpegDecoder;
