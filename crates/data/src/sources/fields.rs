@@ -1,12 +1,42 @@
 //! The fields of a record, whatever file it is in.
 
+use std::path::PathBuf;
+
 use serde_json::Value;
 
-use crate::caption;
+use crate::formats::Place;
 use crate::record::{Entry, Location, RecordError, identity};
+use crate::text::caption;
+
+/// The path of an image file.
+pub(crate) fn image(value: Option<&Value>, place: &Place) -> Result<PathBuf, RecordError> {
+    match value {
+        Some(Value::String(image)) if !image.is_empty() => Ok(place.root.join(image)),
+        other => Err(wrong(&place.name, "image", "the path of an image file", other)),
+    }
+}
+
+/// Text.
+pub(crate) fn string<'a>(field: &str, value: Option<&'a Value>, place: &Place) -> Result<&'a str, RecordError> {
+    match value {
+        Some(Value::String(text)) => Ok(text),
+        other => Err(wrong(&place.name, field, "a string", other)),
+    }
+}
+
+/// A whole number, if there is one.
+pub(crate) fn optional_integer(field: &str, value: Option<&Value>, place: &Place) -> Result<Option<i64>, RecordError> {
+    match value {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => match value.as_i64() {
+            Some(number) => Ok(Some(number)),
+            None => Err(wrong(&place.name, field, "a whole number", Some(value))),
+        },
+    }
+}
 
 /// A caption or several.
-pub(super) fn captions(value: Option<Value>, name: &str) -> Result<Vec<String>, RecordError> {
+pub(crate) fn captions(value: Option<Value>, name: &str) -> Result<Vec<String>, RecordError> {
     let text = |caption| match caption {
         Value::String(caption) => Ok(caption),
         other => Err(wrong(name, "caption", "a list of nothing but strings", Some(&other))),
@@ -19,7 +49,7 @@ pub(super) fn captions(value: Option<Value>, name: &str) -> Result<Vec<String>, 
 }
 
 /// The number that stands for an image id: of `value`, or else of `image`, which names the image.
-pub(super) fn image_id(value: Option<&Value>, image: &[u8], name: &str) -> Result<i64, RecordError> {
+pub(crate) fn image_id(value: Option<&Value>, image: &[u8], name: &str) -> Result<i64, RecordError> {
     match value {
         None | Some(Value::Null) => Ok(identity(image)),
         Some(Value::String(id)) => Ok(identity(id.as_bytes())),
@@ -29,7 +59,7 @@ pub(super) fn image_id(value: Option<&Value>, image: &[u8], name: &str) -> Resul
 }
 
 /// The error for a field that is not as it should be.
-pub(super) fn wrong(name: &str, field: &str, expected: &'static str, value: Option<&Value>) -> RecordError {
+pub(crate) fn wrong(name: &str, field: &str, expected: &'static str, value: Option<&Value>) -> RecordError {
     let found = value.map_or("nothing".into(), describe);
     RecordError::Field { name: name.into(), field: field.into(), expected, found }
 }
@@ -54,7 +84,7 @@ fn describe(value: &Value) -> String {
 
 impl Entry {
     /// An entry with those of `captions` that say something.
-    pub(super) fn new(
+    pub(crate) fn new(
         image: Location,
         mut captions: Vec<String>,
         name: String,

@@ -1,39 +1,37 @@
-//! The authors' JSON: `[{"image": path, "caption": str | [str], "image_id"?}]` (specification, section 6).
+//! A JSON file with a list of records.
 //!
 //! The file is read once as a stream, which finds where each record begins and ends and checks it; a record is then read
 //! and parsed when it is asked for. Nothing but one record at a time is in memory.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
+use std::marker::PhantomData;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use serde::de::{Deserializer, SeqAccess, Visitor};
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::limited::{Limited, Progress};
-use super::{Malformed, OpenError, Options, REPORT_EVERY, Records, Watch, fields};
-use crate::record::{Entry, Location, RecordError};
+use super::{Malformed, OpenError, Options, REPORT_EVERY, Records, Watch};
+use crate::formats::{Format, Place};
+use crate::record::RecordError;
 use crate::table::{Table, TableWriter};
-
-/// Records as they should be, for messages.
-pub(super) const EXAMPLE: &str = r#"[{"image": "photos/1.jpg", "caption": "a dog in the snow"}]"#;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// A JSON file of records.
 #[derive(Debug)]
-pub(crate) struct JsonRecords {
+pub(crate) struct JsonRecords<F> {
     path: PathBuf,
     file: File,
     root: PathBuf,
-    /// First byte and length of each record.
-    places: Table<2>,
+    /// First byte and length of the element that each record is in, the element's number from 1, and which of its records it is.
+    places: Table<4>,
+    format: PhantomData<F>,
 }
 
-impl JsonRecords {
+impl<F: Format> JsonRecords<F> {
     pub fn open(path: &Path, options: &Options, watch: Watch) -> Result<Self, OpenError> {
         let io = |error| OpenError::Io { path: path.into(), error };
         let file = File::open(path).map_err(io)?;
@@ -41,68 +39,50 @@ impl JsonRecords {
         let mut places = TableWriter::start(options.index_folder.as_deref()).map_err(io)?;
         let root = options.root(path);
         let mut malformed = Malformed::default();
-        let mut record = 0;
+        let (mut element, mut records) = (0, 0);
         let scanned = scan(&file, |offset, text| {
-            record += 1;
-            if record % REPORT_EVERY == 0 {
+            element += 1;
+            if element % REPORT_EVERY == 0 {
                 watch(offset, length);
             }
-            malformed.note(parse(text, path, record, &root));
-            places.push([offset, text.len() as u64])
+            let found = F::read(text, &Place { name: name(path, element), root: &root });
+            // One that cannot be used stays, to be counted when it is met.
+            let count = found.as_ref().map_or(1, Vec::len) as u64;
+            malformed.note(found);
+            records += count;
+            (0..count).try_for_each(|nth| places.push([offset, text.len() as u64, element, nth]))
         });
-        scanned.map_err(|error| OpenError::Json { path: path.into(), record: record + 1, error })?;
-        malformed.check(path, record, options)?;
-        Ok(JsonRecords { path: path.into(), file, root, places: places.finish().map_err(io)? })
+        let example = F::EXAMPLE;
+        scanned.map_err(|error| OpenError::Json { path: path.into(), record: element + 1, error, example })?;
+        malformed.check(path, records, options)?;
+        Ok(JsonRecords { path: path.into(), file, root, places: places.finish().map_err(io)?, format: PhantomData })
     }
 }
 
-impl Records for JsonRecords {
+impl<F: Format> Records<F::Entry> for JsonRecords<F> {
     fn len(&self) -> u64 {
         self.places.len()
     }
 
-    fn entry(&self, index: u64) -> Result<Entry, RecordError> {
-        let read = || -> io::Result<Vec<u8>> {
-            let [offset, length] = self.places.row(index)?;
-            let mut text = vec![0; length as usize];
-            self.file.read_exact_at(&mut text, offset)?;
-            Ok(text)
-        };
-        let changed = |problem: String| RecordError::Malformed { name: name(&self.path, index + 1), problem };
-        let text = read().map_err(|e| changed(format!("cannot be read again: {e}")))?;
-        let text = String::from_utf8(text).map_err(|_| changed("the file has changed since it was opened".into()))?;
-        parse(&text, &self.path, index + 1, &self.root)
+    fn entry(&self, index: u64) -> Result<F::Entry, RecordError> {
+        let changed = |place: &Place| place.malformed("the file has changed since it was opened".into());
+        let unread = |place: &Place, e: io::Error| place.malformed(format!("cannot be read again: {e}"));
+        let mut place = Place { name: self.path.display().to_string(), root: &self.root };
+        let [offset, length, element, nth] = self.places.row(index).map_err(|e| unread(&place, e))?;
+        place.name = name(&self.path, element);
+        let mut text = vec![0; length as usize];
+        self.file.read_exact_at(&mut text, offset).map_err(|e| unread(&place, e))?;
+        let text = String::from_utf8(text).map_err(|_| changed(&place))?;
+        let mut found = F::read(&text, &place)?;
+        if nth >= found.len() as u64 {
+            return Err(changed(&place));
+        }
+        Ok(found.swap_remove(nth as usize))
     }
 }
 
 fn name(path: &Path, record: u64) -> String {
     format!("{}, record {record}", path.display())
-}
-
-/// The fields of a record that matter; others are allowed.
-#[derive(Deserialize)]
-struct Fields {
-    image: Option<Value>,
-    caption: Option<Value>,
-    image_id: Option<Value>,
-}
-
-/// Reads one record, counted from 1.
-fn parse(text: &str, path: &Path, record: u64, root: &Path) -> Result<Entry, RecordError> {
-    let name = name(path, record);
-    let Fields { image, caption, image_id } = serde_json::from_str(text).map_err(|e| {
-        let one = &EXAMPLE[1..EXAMPLE.len() - 1];
-        RecordError::Malformed { name: name.clone(), problem: format!("{e}; expected a record like {one}") }
-    })?;
-    let image = match &image {
-        Some(Value::String(image)) if !image.is_empty() => root.join(image),
-        other => {
-            return Err(fields::wrong(&name, "image", "the path of an image file", other.as_ref()));
-        }
-    };
-    let captions = fields::captions(caption, &name)?;
-    let image_id = fields::image_id(image_id.as_ref(), image.as_os_str().as_encoded_bytes(), &name)?;
-    Entry::new(Location::File(image), captions, name, image_id)
 }
 
 /// Calls `each` with the offset and the text of every element of the list in `file`.

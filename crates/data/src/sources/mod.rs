@@ -2,11 +2,11 @@
 
 mod beside;
 mod csv;
-mod fields;
+mod each_caption;
+pub(crate) mod fields;
 mod folder;
 mod json;
 mod limited;
-mod pairs;
 mod pattern;
 mod shards;
 
@@ -18,8 +18,10 @@ pub use limited::MAX_RECORD_BYTES;
 pub use pattern::MAX_PATHS;
 pub use shards::{MAX_MEMBERS, MAX_NAME_BYTES};
 
-pub(crate) use pairs::Pairs;
+pub(crate) use each_caption::EachCaption;
 
+use crate::formats::Format;
+use crate::formats::pairs::Pairs;
 use crate::record::{Entry, RecordError};
 
 /// Records that were found to be malformed while a source was indexed and are kept as examples.
@@ -29,15 +31,23 @@ const MALFORMED_EXAMPLES: usize = 5;
 const REPORT_EVERY: u64 = 1024;
 
 /// Is told how much of how much of a source is indexed.
-type Watch<'a> = &'a mut dyn FnMut(u64, u64);
+pub type Watch<'a> = &'a mut dyn FnMut(u64, u64);
 
-/// A source of records.
-pub(crate) trait Records: Send + Sync + std::fmt::Debug {
+/// A source of records, by default of pairs.
+pub trait Records<E = Entry>: Send + Sync + std::fmt::Debug {
     /// Number of records, malformed ones included.
     fn len(&self) -> u64;
 
+    /// Whether it has none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// The record `index` (below the length) without its image.
-    fn entry(&self, index: u64) -> Result<Entry, RecordError>;
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    fn entry(&self, index: u64) -> Result<E, RecordError>;
 
     /// The first record of each shard, where reading is cheap only near the last read; else empty.
     fn shards(&self) -> Vec<u64> {
@@ -99,14 +109,20 @@ pub enum OpenError {
     Io { path: PathBuf, error: std::io::Error },
     #[error("data {}: {found}; expected {expected}", path.display())]
     Kind { path: PathBuf, found: String, expected: &'static str },
-    #[error("data {}: record {record}: {error}; expected a list of records like {}", path.display(), json::EXAMPLE)]
-    Json { path: PathBuf, record: u64, error: serde_json::Error },
+    #[error("data {}: record {record}: {error}; expected a list of records like {example}", path.display())]
+    Json { path: PathBuf, record: u64, error: serde_json::Error, example: &'static str },
     #[error("data {}: there is no column {column:?} (setting `{setting}`); the first line has: {found}", path.display())]
     Column { path: PathBuf, setting: &'static str, column: String, found: String },
     #[error("data {}: {broken} of {shards} shards cannot be read to the end, more than the share of {max_bad_share} that is allowed (`max_bad_share`), e.g.:\n{}", path.display(), examples.join("\n"))]
     Shards { path: PathBuf, broken: usize, shards: usize, max_bad_share: f64, examples: Vec<String> },
     #[error("data {}: {problem}", path.display())]
     Pattern { path: PathBuf, problem: String },
+    #[error("data {}: {error}; expected {expected}", path.display())]
+    NotJson { path: PathBuf, error: serde_json::Error, expected: &'static str },
+    #[error("data {0}")]
+    Record(#[from] RecordError),
+    #[error("data {}: {what} is missing; {wanted_by} needs it", path.display())]
+    Missing { path: PathBuf, what: String, wanted_by: String },
     #[error("data {}: no records in it", path.display())]
     Empty { path: PathBuf },
     #[error("data: no files were given")]
@@ -152,7 +168,16 @@ impl Malformed {
     }
 }
 
-/// Opens whatever is at `path`: a JSON, CSV, TSV or tar file, a brace pattern of tar files, a folder of tar files or of
+/// Opens a JSON file of records.
+pub(crate) fn open_json<F: Format>(
+    path: &Path,
+    options: &Options,
+    watch: Watch,
+) -> Result<Box<dyn Records<F::Entry>>, OpenError> {
+    Ok(Box::new(json::JsonRecords::<F>::open(path, options, watch)?))
+}
+
+/// Opens images with captions, whatever is at `path`: a JSON, CSV, TSV or tar file, a brace pattern of tar files, a folder of tar files or of
 /// photographs.
 pub(crate) fn open(path: &Path, options: &Options, watch: Watch) -> Result<Box<dyn Records>, OpenError> {
     let kind = |found: String| {
@@ -182,7 +207,7 @@ pub(crate) fn open(path: &Path, options: &Options, watch: Watch) -> Result<Box<d
         return Err(kind("neither a file nor a folder".into()));
     }
     match path.extension().and_then(|e| e.to_str()) {
-        Some("json") => Ok(Box::new(json::JsonRecords::open(path, options, watch)?)),
+        Some("json") => open_json::<Pairs>(path, options, watch),
         Some("csv") => Ok(Box::new(csv::CsvRecords::open(path, b',', options, watch)?)),
         Some("tsv") => Ok(Box::new(csv::CsvRecords::open(path, b'\t', options, watch)?)),
         Some("tar") => Ok(Box::new(shards::ShardRecords::open(path, vec![path.into()], options, watch)?)),

@@ -3,14 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use simla_files::write_atomically;
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::tokenizer::Tokenizer;
 
-use crate::caption;
-use crate::learn;
-use simla_files::write_atomically;
+use super::{caption, learn};
 
 /// Pieces of a caption at most, `[CLS]` and `[SEP]` included, as the authors count them.
 pub const MAX_TOKENS: usize = 25;

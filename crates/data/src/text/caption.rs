@@ -1,4 +1,4 @@
-//! The caption recipe (section 2.5; the data table of the specification).
+//! Captions as the authors clean them.
 
 /// Words of a caption that are kept.
 pub const MAX_WORDS: usize = 30;

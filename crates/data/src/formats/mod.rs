@@ -1,0 +1,86 @@
+//! What a record says, and how a row of a batch is made of it: a file for each kind of record.
+
+pub mod expression;
+pub mod objects;
+pub mod pairs;
+pub mod refer;
+
+use std::fmt::Debug;
+use std::path::Path;
+
+use rand_chacha::ChaCha8Rng;
+use serde::de::DeserializeOwned;
+
+use crate::loader::SettingError;
+use crate::record::{Location, RecordError};
+use crate::sources::{self, OpenError, Options, Records, Watch};
+
+/// A kind of record. Its value says how rows are made (a vocabulary, a length); to read records, the type is enough.
+pub trait Format: Debug + Send + Sync + Sized + 'static {
+    /// A record without its pictures' bytes.
+    type Entry: Send;
+    /// A row of a batch without its pictures.
+    type Row: Send;
+    /// Pictures of a row.
+    const PICTURES: usize = 1;
+    /// Records as they should be, for messages.
+    const EXAMPLE: &'static str;
+
+    /// Opens and indexes a file of such records. By default it is JSON; [`read`](Self::read) is asked what its elements say.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is empty, or has too many malformed records.
+    fn open(path: &Path, options: &Options, watch: Watch) -> Result<Box<dyn Records<Self::Entry>>, OpenError> {
+        sources::open_json::<Self>(path, options, watch)
+    }
+
+    /// The records of one element of a JSON file: mostly one.
+    ///
+    /// # Errors
+    /// What is wrong, with the element's place.
+    fn read(json: &str, place: &Place) -> Result<Vec<Self::Entry>, RecordError>;
+
+    /// File and position of a record.
+    fn name(entry: &Self::Entry) -> &str;
+
+    /// Where its pictures are, [`PICTURES`](Self::PICTURES) of them.
+    fn pictures(entry: &Self::Entry) -> Vec<Location>;
+
+    /// Checks the format for views of `side` pixels.
+    ///
+    /// # Errors
+    /// The setting that cannot be.
+    fn check(&self, side: u32) -> Result<(), SettingError> {
+        let _ = side;
+        Ok(())
+    }
+
+    /// Makes a row; everything that is random about it comes from `rng`.
+    ///
+    /// # Errors
+    /// Why the record cannot be used.
+    fn row(&self, entry: Self::Entry, rng: &mut ChaCha8Rng) -> Result<Self::Row, RecordError>;
+}
+
+/// Where an element of a JSON file stands.
+#[derive(Clone, Debug)]
+pub struct Place<'a> {
+    /// File and position, for messages.
+    pub name: String,
+    /// The folder that image paths are relative to.
+    pub root: &'a Path,
+}
+
+impl Place<'_> {
+    /// The fields of an element of `F`'s.
+    pub(crate) fn fields<F: Format, T: DeserializeOwned>(&self, json: &str) -> Result<T, RecordError> {
+        serde_json::from_str(json).map_err(|e| {
+            let one = &F::EXAMPLE[1..F::EXAMPLE.len() - 1];
+            self.malformed(format!("{e}; expected a record like {one}"))
+        })
+    }
+
+    pub(crate) fn malformed(&self, problem: String) -> RecordError {
+        RecordError::Malformed { name: self.name.clone(), problem }
+    }
+}

@@ -1,0 +1,5 @@
+//! From words to pieces.
+
+pub mod caption;
+mod learn;
+pub mod vocabulary;
