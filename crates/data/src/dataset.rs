@@ -92,7 +92,7 @@ impl Dataset {
             let mut records = sources::open(path, options, &mut |done, all| watch(path, done, all))?;
             if options.each_caption {
                 let pairs = Pairs::of(records, options.index_folder.as_deref());
-                records = Box::new(pairs.map_err(|error| OpenError::Io { path: path.clone(), error })?);
+                records = Box::new(pairs.map_err(|error| options.index_error(error))?);
             }
             let next = first + records.len();
             opened.push(Opened { path: path.clone(), weight: *weight, first, records });
@@ -150,8 +150,8 @@ impl Dataset {
         self.sources.iter().map(|s| (s.path.as_path(), s.records.len()))
     }
 
-    /// What is wrong with whole files of the sources that are used all the same: shards that are cut off or damaged, of which
-    /// the records before the damage count.
+    /// What is wrong with whole files of the sources that are used all the same (shards that are cut off or damaged, of which
+    /// the records before the damage count), and what the sources hold that is not used, by kind.
     pub fn warnings(&self) -> Vec<String> {
         let warnings = self.sources.iter().map(|s| s.records.warnings());
         warnings.flatten().collect()

@@ -1,9 +1,37 @@
 //! The fields of a record, whatever file it is in.
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::caption;
 use crate::record::{Entry, Location, RecordError, identity};
+
+/// Parses JSON. Python writes `NaN` and `Infinity`, which are no JSON and say nothing: they are read as null.
+pub(super) fn from_json<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<T> {
+    serde_json::from_slice(text).or_else(|error| serde_json::from_slice(&finite(text).ok_or(error)?))
+}
+
+/// `text` with null for every `NaN` and `Infinity` outside of strings, where there are any.
+fn finite(text: &[u8]) -> Option<Vec<u8>> {
+    const WORDS: [&[u8]; 3] = [b"NaN", b"Infinity", b"-Infinity"];
+    let mut finite = Vec::with_capacity(text.len());
+    let (mut at, mut in_string, mut found) = (0, false, false);
+    while at < text.len() {
+        let word = WORDS.into_iter().find(|word| !in_string && text[at..].starts_with(word));
+        let taken = match (word, text[at]) {
+            (Some(word), _) => word.len(),
+            (None, b'\\') if in_string => 2.min(text.len() - at),
+            (None, byte) => {
+                in_string ^= byte == b'"';
+                1
+            }
+        };
+        finite.extend_from_slice(word.map_or(&text[at..at + taken], |_| b"null"));
+        found |= word.is_some();
+        at += taken;
+    }
+    found.then_some(finite)
+}
 
 /// A caption or several.
 pub(super) fn captions(value: Option<Value>, name: &str) -> Result<Vec<String>, RecordError> {
@@ -39,7 +67,7 @@ fn describe(value: &Value) -> String {
     const SHOWN: usize = 60;
     let text = value.to_string();
     let kind = match value {
-        Value::Null => return "null".into(),
+        Value::Null => return "null, or NaN".into(),
         Value::Bool(_) => "a truth value",
         Value::Number(_) => "a number",
         Value::String(_) => "a string",
@@ -65,5 +93,20 @@ impl Entry {
             return Err(RecordError::EmptyCaption { name });
         }
         Ok(Entry { image, captions, name, image_id })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_python_writes_for_numbers_that_are_none_is_null() {
+        let parsed: Value =
+            from_json(br#"{"a": NaN, "b": [-Infinity, Infinity], "NaN": "a NaN \" NaN", "c": 1}"#).unwrap();
+        assert_eq!(parsed, serde_json::json!({"a": null, "b": [null, null], "NaN": "a NaN \" NaN", "c": 1}));
+        for text in [r#"{"a": nan}"#, r#"{"a": NaN"#, r#"{"a": NaNs}"#, r#"{"a": "x}"#, "{\"a\": \"\\"] {
+            assert!(from_json::<Value>(text.as_bytes()).is_err(), "{text}");
+        }
     }
 }
