@@ -87,11 +87,10 @@ pub fn open_sources(data: &[String], options: &Options) -> Result<Dataset> {
     drop(progress);
     let warnings = dataset.warnings();
     if !warnings.is_empty() {
-        let count = warnings.len();
-        eprintln!("warning: of {count} shards only what comes before the damage is used:");
+        eprintln!("warning: not all that the data hold is used ({} notes):", warnings.len());
     }
     for warning in warnings.iter().take(NAMED) {
-        eprintln!("  {warning}");
+        eprintln!("  {}", simla_data::quoted(warning));
     }
     Ok(dataset)
 }

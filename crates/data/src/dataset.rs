@@ -174,8 +174,8 @@ impl<F: Format> Dataset<F> {
         self.sources.iter().map(|s| (s.path.as_path(), s.records.len()))
     }
 
-    /// What is wrong with whole files of the sources that are used all the same: shards that are cut off or damaged, of which
-    /// the records before the damage count.
+    /// What is wrong with whole files of the sources that are used all the same (shards that are cut off or damaged, of which
+    /// the records before the damage count), and what the sources hold that is not used, by kind.
     pub fn warnings(&self) -> Vec<String> {
         let warnings = self.sources.iter().map(|s| s.records.warnings());
         warnings.flatten().collect()

@@ -39,7 +39,7 @@ impl Format for Expressions {
     type Row = Pair;
     const EXAMPLE: &'static str = r#"[{"image": "1.jpg", "text": "the dog on the left", "ref_id": 1}]"#;
 
-    fn read(json: &str, place: &Place) -> Result<Vec<Expression>, RecordError> {
+    fn read(json: &[u8], place: &Place) -> Result<Vec<Expression>, RecordError> {
         let Fields { image, text, ref_id } = place.fields::<Self, _>(json)?;
         let path = fields::image(image.as_ref(), place)?;
         let text = fields::string("text", text.as_ref(), place)?;

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use crate::loader::SettingError;
 use crate::record::{Location, RecordError};
-use crate::sources::{self, OpenError, Options, Records, Watch};
+use crate::sources::{self, OpenError, Options, Records, Watch, fields};
 
 /// A kind of record. Its value says how rows are made (a vocabulary, a length); to read records, the type is enough.
 pub trait Format: Debug + Send + Sync + Sized + 'static {
@@ -25,6 +25,9 @@ pub trait Format: Debug + Send + Sync + Sized + 'static {
     const PICTURES: usize = 1;
     /// Records as they should be, for messages.
     const EXAMPLE: &'static str;
+
+    /// The list of the records where a file has it in an object, or else an object is a record.
+    const LIST: Option<&'static str> = None;
 
     /// Opens and indexes a file of such records. By default it is JSON; [`read`](Self::read) is asked what its elements say.
     ///
@@ -38,7 +41,7 @@ pub trait Format: Debug + Send + Sync + Sized + 'static {
     ///
     /// # Errors
     /// What is wrong, with the element's place.
-    fn read(json: &str, place: &Place) -> Result<Vec<Self::Entry>, RecordError>;
+    fn read(json: &[u8], place: &Place) -> Result<Vec<Self::Entry>, RecordError>;
 
     /// File and position of a record.
     fn name(entry: &Self::Entry) -> &str;
@@ -73,11 +76,14 @@ pub struct Place<'a> {
 
 impl Place<'_> {
     /// The fields of an element of `F`'s.
-    pub(crate) fn fields<F: Format, T: DeserializeOwned>(&self, json: &str) -> Result<T, RecordError> {
-        serde_json::from_str(json).map_err(|e| {
-            let one = &F::EXAMPLE[1..F::EXAMPLE.len() - 1];
-            self.malformed(format!("{e}; expected a record like {one}"))
-        })
+    pub(crate) fn fields<F: Format, T: DeserializeOwned>(&self, json: &[u8]) -> Result<T, RecordError> {
+        fields::from_json(json).map_err(|e| self.no_record::<F>(e.to_string()))
+    }
+
+    /// The error for what is no record of `F`'s.
+    pub(crate) fn no_record<F: Format>(&self, problem: String) -> RecordError {
+        let one = &F::EXAMPLE[1..F::EXAMPLE.len() - 1];
+        self.malformed(format!("{problem}; expected a record like {one}"))
     }
 
     pub(crate) fn malformed(&self, problem: String) -> RecordError {

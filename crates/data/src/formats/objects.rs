@@ -94,7 +94,7 @@ impl Format for Objects {
     const EXAMPLE: &'static str =
         r#"[{"image": "1.jpg", "objects": [{"phrase": "a dog", "box": [left, top, width, height]}]}]"#;
 
-    fn read(json: &str, place: &Place) -> Result<Vec<BoxedPicture>, RecordError> {
+    fn read(json: &[u8], place: &Place) -> Result<Vec<BoxedPicture>, RecordError> {
         let Fields { image, objects, proposals } = place.fields::<Self, _>(json)?;
         let phrase = |object: Object| BoxedPhrase { phrase: object.phrase, bounds: object.r#box, split: object.split };
         let objects: Vec<BoxedPhrase> = objects.into_iter().map(phrase).collect();

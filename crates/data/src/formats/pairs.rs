@@ -71,10 +71,10 @@ impl Format for Pairs {
             return Ok(records);
         }
         let pairs = EachCaption::of(records, options.index_folder.as_deref());
-        Ok(Box::new(pairs.map_err(|error| OpenError::Io { path: path.into(), error })?))
+        Ok(Box::new(pairs.map_err(|error| options.index_error(error))?))
     }
 
-    fn read(json: &str, place: &Place) -> Result<Vec<Entry>, RecordError> {
+    fn read(json: &[u8], place: &Place) -> Result<Vec<Entry>, RecordError> {
         let Fields { image, caption, image_id } = place.fields::<Self, _>(json)?;
         let image = fields::image(image.as_ref(), place)?;
         let captions = fields::captions(caption, &place.name)?;

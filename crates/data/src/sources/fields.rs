@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::formats::Place;
@@ -33,6 +34,33 @@ pub(crate) fn optional_integer(field: &str, value: Option<&Value>, place: &Place
             None => Err(wrong(&place.name, field, "a whole number", Some(value))),
         },
     }
+}
+
+/// Parses JSON. Python writes `NaN` and `Infinity`, which are no JSON and say nothing: they are read as null.
+pub(crate) fn from_json<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<T> {
+    serde_json::from_slice(text).or_else(|error| serde_json::from_slice(&finite(text).ok_or(error)?))
+}
+
+/// `text` with null for every `NaN` and `Infinity` outside of strings, where there are any.
+fn finite(text: &[u8]) -> Option<Vec<u8>> {
+    const WORDS: [&[u8]; 3] = [b"NaN", b"Infinity", b"-Infinity"];
+    let mut finite = Vec::with_capacity(text.len());
+    let (mut at, mut in_string, mut found) = (0, false, false);
+    while at < text.len() {
+        let word = WORDS.into_iter().find(|word| !in_string && text[at..].starts_with(word));
+        let taken = match (word, text[at]) {
+            (Some(word), _) => word.len(),
+            (None, b'\\') if in_string => 2.min(text.len() - at),
+            (None, byte) => {
+                in_string ^= byte == b'"';
+                1
+            }
+        };
+        finite.extend_from_slice(word.map_or(&text[at..at + taken], |_| b"null"));
+        found |= word.is_some();
+        at += taken;
+    }
+    found.then_some(finite)
 }
 
 /// A caption or several.
@@ -69,7 +97,7 @@ fn describe(value: &Value) -> String {
     const SHOWN: usize = 60;
     let text = value.to_string();
     let kind = match value {
-        Value::Null => return "null".into(),
+        Value::Null => return "null, or NaN".into(),
         Value::Bool(_) => "a truth value",
         Value::Number(_) => "a number",
         Value::String(_) => "a string",
@@ -95,5 +123,20 @@ impl Entry {
             return Err(RecordError::EmptyCaption { name });
         }
         Ok(Entry { image, captions, name, image_id })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_python_writes_for_numbers_that_are_none_is_null() {
+        let parsed: Value =
+            from_json(br#"{"a": NaN, "b": [-Infinity, Infinity], "NaN": "a NaN \" NaN", "c": 1}"#).unwrap();
+        assert_eq!(parsed, serde_json::json!({"a": null, "b": [null, null], "NaN": "a NaN \" NaN", "c": 1}));
+        for text in [r#"{"a": nan}"#, r#"{"a": NaN"#, r#"{"a": NaNs}"#, r#"{"a": "x}"#, "{\"a\": \"\\"] {
+            assert!(from_json::<Value>(text.as_bytes()).is_err(), "{text}");
+        }
     }
 }

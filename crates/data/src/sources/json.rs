@@ -1,24 +1,24 @@
-//! A JSON file with a list of records.
+//! A JSON file of records: a list, a list in an object, or one a line; compressed with gzip or not.
 //!
 //! The file is read once as a stream, which finds where each record begins and ends and checks it; a record is then read
 //! and parsed when it is asked for. Nothing but one record at a time is in memory.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, Read};
 use std::marker::PhantomData;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use serde::de::{Deserializer, SeqAccess, Visitor};
-use serde_json::value::RawValue;
+use flate2::read::MultiGzDecoder;
 
-use super::limited::{Limited, Progress};
-use super::{Malformed, OpenError, Options, REPORT_EVERY, Records, Watch};
+use super::elements::{self, Layout};
+use super::{MAX_RECORD_BYTES, Malformed, OpenError, Options, REPORT_EVERY, Records, Watch, sniff, too_long};
 use crate::formats::{Format, Place};
 use crate::record::RecordError;
-use crate::table::{Table, TableWriter};
+use crate::table::Table;
 
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// Largest file that is unpacked.
+pub const MAX_UNPACKED_BYTES: u64 = 64 << 30;
 
 /// A JSON file of records.
 #[derive(Debug)]
@@ -34,28 +34,43 @@ pub(crate) struct JsonRecords<F> {
 impl<F: Format> JsonRecords<F> {
     pub fn open(path: &Path, options: &Options, watch: Watch) -> Result<Self, OpenError> {
         let io = |error| OpenError::Io { path: path.into(), error };
-        let file = File::open(path).map_err(io)?;
+        let file = open(path, options)?;
         let length = file.metadata().map_err(io)?.len();
-        let mut places = TableWriter::start(options.index_folder.as_deref()).map_err(io)?;
+        let mut places = options.index()?;
         let root = options.root(path);
         let mut malformed = Malformed::default();
-        let (mut element, mut records) = (0, 0);
-        let scanned = scan(&file, |offset, text| {
-            element += 1;
-            if element % REPORT_EVERY == 0 {
-                watch(offset, length);
+        let (mut number, mut records, mut reported) = (0, 0, 0);
+        let layout = elements::scan(path, &file, F::LIST, F::EXAMPLE, |element| {
+            let found = read::<F>(element.text(), &Place { name: name(path, number + 1), root: &root });
+            // A broken element may be several; each stays, to be counted when it is met.
+            let (elements, each) = match &found {
+                Ok(found) => (1, found.len() as u64),
+                Err(RecordError::Malformed { .. }) => (element.records(&file).map_err(io)?, 1),
+                Err(_) => (1, 1),
+            };
+            malformed.note_many(found, elements);
+            for (element_number, nth) in
+                (number + 1..=number + elements).flat_map(|e| (0..each).map(move |nth| (e, nth)))
+            {
+                let place = [element.offset, element.length, element_number, nth];
+                places.push(place).map_err(|e| options.index_error(e))?;
             }
-            let found = F::read(text, &Place { name: name(path, element), root: &root });
-            // One that cannot be used stays, to be counted when it is met.
-            let count = found.as_ref().map_or(1, Vec::len) as u64;
-            malformed.note(found);
-            records += count;
-            (0..count).try_for_each(|nth| places.push([offset, text.len() as u64, element, nth]))
-        });
-        let example = F::EXAMPLE;
-        scanned.map_err(|error| OpenError::Json { path: path.into(), record: element + 1, error, example })?;
+            number += elements;
+            records += elements * each;
+            if number - reported >= REPORT_EVERY {
+                reported = number;
+                watch(element.offset, length);
+            }
+            Ok(())
+        })?;
+        if layout == Layout::Lines && malformed.count == records {
+            let problem =
+                format!("invalid type: map, expected a list, or a record a line: {}", malformed.examples.join("; "));
+            return Err(OpenError::Json { path: path.into(), record: 1, problem, example: F::EXAMPLE });
+        }
         malformed.check(path, records, options)?;
-        Ok(JsonRecords { path: path.into(), file, root, places: places.finish().map_err(io)?, format: PhantomData })
+        let places = places.finish().map_err(|e| options.index_error(e))?;
+        Ok(JsonRecords { path: path.into(), file, root, places, format: PhantomData })
     }
 }
 
@@ -65,17 +80,16 @@ impl<F: Format> Records<F::Entry> for JsonRecords<F> {
     }
 
     fn entry(&self, index: u64) -> Result<F::Entry, RecordError> {
-        let changed = |place: &Place| place.malformed("the file has changed since it was opened".into());
         let unread = |place: &Place, e: io::Error| place.malformed(format!("cannot be read again: {e}"));
         let mut place = Place { name: self.path.display().to_string(), root: &self.root };
         let [offset, length, element, nth] = self.places.row(index).map_err(|e| unread(&place, e))?;
         place.name = name(&self.path, element);
-        let mut text = vec![0; length as usize];
+        let mut text = vec![0; if length > MAX_RECORD_BYTES { 0 } else { length as usize }];
         self.file.read_exact_at(&mut text, offset).map_err(|e| unread(&place, e))?;
-        let text = String::from_utf8(text).map_err(|_| changed(&place))?;
-        let mut found = F::read(&text, &place)?;
+        let text = if length > MAX_RECORD_BYTES { Err(too_long()) } else { Ok(text.as_slice()) };
+        let mut found = read::<F>(text, &place)?;
         if nth >= found.len() as u64 {
-            return Err(changed(&place));
+            return Err(place.malformed("the file has changed since it was opened".into()));
         }
         Ok(found.swap_remove(nth as usize))
     }
@@ -85,39 +99,38 @@ fn name(path: &Path, record: u64) -> String {
     format!("{}, record {record}", path.display())
 }
 
-/// Calls `each` with the offset and the text of every element of the list in `file`.
-fn scan(file: &File, each: impl FnMut(u64, &str) -> io::Result<()>) -> Result<(), serde_json::Error> {
-    // A byte order mark, which some editors write, is no JSON.
-    let mut inner = BufReader::with_capacity(1 << 16, file);
-    let mark = inner.fill_buf().is_ok_and(|text| text.starts_with(BYTE_ORDER_MARK));
-    let start = if mark { BYTE_ORDER_MARK.len() } else { 0 };
-    inner.consume(start);
-    // The parser takes one byte at a time, so that the reader stands right behind an element when it is complete.
-    let progress = Progress::new(start as u64, 0);
-    let reader = Limited { inner, progress: &progress };
-    let mut deserializer = serde_json::Deserializer::from_reader(reader);
-    (&mut deserializer).deserialize_seq(Elements { progress: &progress, each })?;
-    deserializer.end()
+/// What an element says, or why there is no text of it.
+fn read<F: Format>(text: Result<&[u8], String>, place: &Place) -> Result<Vec<F::Entry>, RecordError> {
+    F::read(text.map_err(|problem| place.no_record::<F>(problem))?, place)
 }
 
-struct Elements<'a, F> {
-    progress: &'a Progress,
-    each: F,
-}
-
-impl<'de, F: FnMut(u64, &str) -> io::Result<()>> Visitor<'de> for Elements<'_, F> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        f.write_str("a list")
+/// Opens a file whose bytes can be read in any order, unpacked where it is compressed with gzip.
+fn open(path: &Path, options: &Options) -> Result<File, OpenError> {
+    let io = |error| OpenError::Io { path: path.into(), error };
+    if !std::fs::metadata(path).map_err(io)?.is_file() {
+        let expected = "a .json or .jsonl file of records, or one compressed with gzip";
+        return Err(OpenError::Kind { path: path.into(), found: "not a file".into(), expected });
     }
-
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<(), A::Error> {
-        while let Some(element) = list.next_element::<Box<RawValue>>()? {
-            let text = element.get();
-            (self.each)(self.progress.at() - text.len() as u64, text).map_err(serde::de::Error::custom)?;
-            self.progress.next_record(0);
+    let head = sniff::head(path).map_err(io)?;
+    if sniff::is_utf16(&head) {
+        return Err(OpenError::Utf16 { path: path.into() });
+    }
+    let file = File::open(path).map_err(io)?;
+    match sniff::compression(&head) {
+        None => Ok(file),
+        Some(("gzip", _)) => {
+            let mut unpacked = match &options.index_folder {
+                Some(folder) => tempfile::tempfile_in(folder),
+                None => tempfile::tempfile(),
+            }
+            .map_err(|e| options.index_error(e))?;
+            let length =
+                io::copy(&mut MultiGzDecoder::new(file).take(MAX_UNPACKED_BYTES), &mut unpacked).map_err(io)?;
+            if length == MAX_UNPACKED_BYTES {
+                return Err(io(io::Error::other(format!("at most {MAX_UNPACKED_BYTES} bytes are unpacked"))));
+            }
+            Ok(unpacked)
         }
-        Ok(())
+        Some((kind, command)) => Err(OpenError::Compressed { path: path.into(), kind, command }),
     }
 }
