@@ -99,11 +99,7 @@ impl Dataset {
 
     /// All captions of all records that have any, in the order of the files. `watch` is told how many records came before.
     pub fn captions(&self, watch: impl FnMut(u64)) -> impl Iterator<Item = String> {
-        let mut watch = watch;
-        (0..self.len())
-            .inspect(move |index| watch(*index))
-            .filter_map(|index| self.entry(index).ok())
-            .flat_map(|entry| entry.captions)
+        self.texts(watch)
     }
 }
 
@@ -123,9 +119,6 @@ impl<F: Format> Dataset<F> {
         }
         if !(0.0..=1.0).contains(&options.max_bad_share) {
             return Err(OpenError::BadShare { value: options.max_bad_share });
-        }
-        if let Some(root) = &options.image_root {
-            std::fs::read_dir(root).map_err(|error| OpenError::ImageRoot { path: root.clone(), error })?;
         }
         let (mut opened, mut first) = (Vec::new(), 0);
         for Source { path, weight } in sources {
@@ -167,6 +160,16 @@ impl<F: Format> Dataset<F> {
     pub fn entry(&self, index: u64) -> Result<F::Entry, RecordError> {
         let source = &self.sources[self.sources.partition_point(|s| s.first <= index) - 1];
         source.records.entry(index - source.first)
+    }
+
+    /// All texts of all records that have any, in the order of the files, for a vocabulary to learn from. `watch` is told how many records
+    /// came before.
+    pub fn texts(&self, watch: impl FnMut(u64)) -> impl Iterator<Item = String> {
+        let mut watch = watch;
+        (0..self.len())
+            .inspect(move |index| watch(*index))
+            .filter_map(|index| self.entry(index).ok())
+            .flat_map(F::texts)
     }
 
     /// The sources' paths with their numbers of records.

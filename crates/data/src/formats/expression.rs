@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::pairs::{Pair, Pairs};
 use super::{Format, Place};
 use crate::loader::SettingError;
-use crate::record::{Entry, Location, RecordError, identity};
+use crate::record::{Entry, Location, RecordError};
 use crate::sources::fields;
 
 /// How expressions become rows: like captions. Those of one image file are each other's positives.
@@ -41,17 +41,20 @@ impl Format for Expressions {
 
     fn read(json: &[u8], place: &Place) -> Result<Vec<Expression>, RecordError> {
         let Fields { image, text, ref_id } = place.fields::<Self, _>(json)?;
-        let path = fields::image(image.as_ref(), place)?;
-        let text = fields::string("text", text.as_ref(), place)?;
+        let image = fields::image(image.as_ref(), place)?.to_owned();
+        let text = fields::words("text", text.as_ref(), place)?.to_owned();
         let ref_id = fields::optional_integer("ref_id", ref_id.as_ref(), place)?;
-        let image_id = identity(path.as_os_str().as_encoded_bytes());
-        let image = image.as_ref().and_then(Value::as_str).unwrap_or_default().to_owned();
-        let pair = Entry::new(Location::File(path), vec![text.to_owned()], place.name.clone(), image_id)?;
+        let (location, image_id) = place.picture(std::slice::from_ref(&image))?;
+        let pair = Entry::new(location, vec![text], place.name.clone(), image_id)?;
         Ok(vec![Expression { pair, image, ref_id }])
     }
 
     fn name(entry: &Expression) -> &str {
         &entry.pair.name
+    }
+
+    fn texts(entry: Expression) -> Vec<String> {
+        entry.pair.captions
     }
 
     fn pictures(entry: &Expression) -> Vec<Location> {
@@ -64,5 +67,33 @@ impl Format for Expressions {
 
     fn row(&self, entry: Expression, rng: &mut ChaCha8Rng) -> Result<Pair, RecordError> {
         self.0.row(entry.pair, rng)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::formats::check::{examples, refusals};
+    use crate::text::vocabulary::tests::numbered;
+
+    #[test]
+    fn expressions_of_one_file_are_of_one_image() {
+        let text = r#"[{"image": "a.png", "text": "W1, w2!"}, {"image": "b.png", "text": "w3", "ref_id": 7}, {"image": "a.png", "text": "w4"}]"#;
+        let pairs = Pairs { patch_grid: 4, masked_patches: 0, ..Pairs::new(Arc::new(numbered(9))) };
+        let rows = examples(Expressions(pairs), "e.json", text, &["a.png", "b.png"]);
+        assert_eq!(rows[0].ids, [2, 6, 7, 3]);
+        assert!(rows[0].image_id == rows[2].image_id && rows[0].image_id != rows[1].image_id);
+    }
+
+    #[test]
+    fn what_is_no_expression_is_named() {
+        refusals::<Expressions>(&[
+            (r#"{"image": "a.png"}"#, "field `text`: expected a string, found nothing"),
+            (r#"{"image": "a.png", "text": "?!"}"#, "field `text`: expected a string with words in it"),
+            (r#"{"image": "a.png", "text": "a", "ref_id": "x"}"#, "field `ref_id`: expected a whole number"),
+            (r#"{"image": 3, "text": "a"}"#, "field `image`"),
+        ]);
     }
 }

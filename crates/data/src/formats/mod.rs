@@ -1,9 +1,15 @@
 //! What a record says, and how a row of a batch is made of it: a file for each kind of record.
 
+pub mod answers;
+#[cfg(test)]
+mod check;
+pub mod entailment;
 pub mod expression;
 pub mod objects;
 pub mod pairs;
+pub mod question;
 pub mod refer;
+pub mod statement;
 
 use std::fmt::Debug;
 use std::path::Path;
@@ -13,7 +19,7 @@ use serde::de::DeserializeOwned;
 
 use crate::loader::SettingError;
 use crate::record::{Location, RecordError};
-use crate::sources::{self, OpenError, Options, Records, Watch, fields};
+use crate::sources::{self, OpenError, Options, Pictures, Records, Watch, fields};
 
 /// A kind of record. Its value says how rows are made (a vocabulary, a length); to read records, the type is enough.
 pub trait Format: Debug + Send + Sync + Sized + 'static {
@@ -46,6 +52,9 @@ pub trait Format: Debug + Send + Sync + Sized + 'static {
     /// File and position of a record.
     fn name(entry: &Self::Entry) -> &str;
 
+    /// Its texts, for a vocabulary to learn from.
+    fn texts(entry: Self::Entry) -> Vec<String>;
+
     /// Where its pictures are, [`PICTURES`](Self::PICTURES) of them.
     fn pictures(entry: &Self::Entry) -> Vec<Location>;
 
@@ -70,11 +79,16 @@ pub trait Format: Debug + Send + Sync + Sized + 'static {
 pub struct Place<'a> {
     /// File and position, for messages.
     pub name: String,
-    /// The folder that image paths are relative to.
-    pub root: &'a Path,
+    /// Where the pictures are that it names.
+    pub pictures: &'a Pictures,
 }
 
 impl Place<'_> {
+    /// The picture of one of these names, and a number that stands for it.
+    pub(crate) fn picture(&self, names: &[String]) -> Result<(Location, i64), RecordError> {
+        self.pictures.find(names, &self.name)
+    }
+
     /// The fields of an element of `F`'s.
     pub(crate) fn fields<F: Format, T: DeserializeOwned>(&self, json: &[u8]) -> Result<T, RecordError> {
         fields::from_json(json).map_err(|e| self.no_record::<F>(e.to_string()))

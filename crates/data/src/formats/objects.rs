@@ -2,7 +2,7 @@
 //! `[{"image", "objects": [{"phrase", "box": [left, top, width, height]}], "proposals"?: [[left, top, width, height, ...]]}]`, in pixels of
 //! the upright picture. The drawn scenes have it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
@@ -22,10 +22,10 @@ pub type Bounds = [f64; 4];
 pub struct Objects;
 
 /// A picture with phrases.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct BoxedPicture {
-    /// The image file.
-    pub image: PathBuf,
+    /// Where the picture is.
+    pub image: Location,
     /// Phrases with what they name.
     pub objects: Vec<BoxedPhrase>,
     /// A detector's boxes, where there are any.
@@ -48,7 +48,7 @@ pub struct BoxedPhrase {
 /// The fields of a record that matter; others are allowed.
 #[derive(Deserialize)]
 struct Fields {
-    image: PathBuf,
+    image: String,
     objects: Vec<Object>,
     proposals: Option<Vec<Detection>>,
 }
@@ -78,13 +78,14 @@ impl TryFrom<Vec<f64>> for Detection {
 
 impl BoxedPhrase {
     /// Refuses what is no box.
-    pub(super) fn check(&self, place: &Place) -> Result<(), RecordError> {
+    pub(super) fn check(&self, name: &str) -> Result<(), RecordError> {
         let Self { phrase, bounds, .. } = self;
         if bounds.iter().all(|number| number.is_finite()) && bounds[2] > 0.0 && bounds[3] > 0.0 {
             return Ok(());
         }
         let expected = "left, top, width and height in pixels, the last two above 0";
-        Err(place.malformed(format!("the box {bounds:?} of {phrase:?}: expected {expected}")))
+        let problem = format!("the box {bounds:?} of {phrase:?}: expected {expected}");
+        Err(RecordError::Malformed { name: name.into(), problem })
     }
 }
 
@@ -98,20 +99,25 @@ impl Format for Objects {
         let Fields { image, objects, proposals } = place.fields::<Self, _>(json)?;
         let phrase = |object: Object| BoxedPhrase { phrase: object.phrase, bounds: object.r#box, split: object.split };
         let objects: Vec<BoxedPhrase> = objects.into_iter().map(phrase).collect();
-        objects.iter().try_for_each(|object| object.check(place))?;
+        objects.iter().try_for_each(|object| object.check(&place.name))?;
         if objects.is_empty() {
             return Ok(vec![]);
         }
         let proposals = proposals.map(|boxes| boxes.into_iter().map(|Detection(bounds)| bounds).collect());
-        Ok(vec![BoxedPicture { image: place.root.join(image), objects, proposals, name: place.name.clone() }])
+        let (image, _) = place.picture(&[image])?;
+        Ok(vec![BoxedPicture { image, objects, proposals, name: place.name.clone() }])
     }
 
     fn name(entry: &BoxedPicture) -> &str {
         &entry.name
     }
 
+    fn texts(entry: BoxedPicture) -> Vec<String> {
+        entry.objects.into_iter().map(|object| object.phrase).collect()
+    }
+
     fn pictures(entry: &BoxedPicture) -> Vec<Location> {
-        vec![Location::File(entry.image.clone())]
+        vec![entry.image.clone()]
     }
 
     fn row(&self, entry: BoxedPicture, _: &mut ChaCha8Rng) -> Result<BoxedPicture, RecordError> {
@@ -145,6 +151,7 @@ pub(super) fn read_all<F: Format>(path: &Path, image_root: Option<&Path>) -> Res
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::PathBuf;
 
     use super::*;
 
@@ -159,9 +166,10 @@ mod tests {
         fs::create_dir(&root).unwrap();
         let found = read_boxes(&path, Some(&root), None).unwrap();
         assert_eq!(found.len(), 2);
-        assert_eq!((&found[0].image, &found[0].proposals), (&root.join("a.png"), &None));
+        let file = |picture: &BoxedPicture| PathBuf::from(picture.image.to_string());
+        assert_eq!((file(&found[0]), &found[0].proposals), (root.join("a.png"), &None));
         assert_eq!(found[1].proposals.as_ref().unwrap().len(), 2);
-        assert_eq!(read_boxes(&path, None, None).unwrap()[0].image, folder.path().join("a.png"));
+        assert_eq!(file(&read_boxes(&path, None, None).unwrap()[0]), folder.path().join("a.png"));
     }
 
     #[test]

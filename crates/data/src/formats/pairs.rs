@@ -76,14 +76,18 @@ impl Format for Pairs {
 
     fn read(json: &[u8], place: &Place) -> Result<Vec<Entry>, RecordError> {
         let Fields { image, caption, image_id } = place.fields::<Self, _>(json)?;
-        let image = fields::image(image.as_ref(), place)?;
+        let (image, identity) = place.picture(&[fields::image(image.as_ref(), place)?.to_owned()])?;
         let captions = fields::captions(caption, &place.name)?;
-        let image_id = fields::image_id(image_id.as_ref(), image.as_os_str().as_encoded_bytes(), &place.name)?;
-        Ok(vec![Entry::new(Location::File(image), captions, place.name.clone(), image_id)?])
+        let image_id = fields::given_image_id(image_id.as_ref(), &place.name)?.unwrap_or(identity);
+        Ok(vec![Entry::new(image, captions, place.name.clone(), image_id)?])
     }
 
     fn name(entry: &Entry) -> &str {
         &entry.name
+    }
+
+    fn texts(entry: Entry) -> Vec<String> {
+        entry.captions
     }
 
     fn pictures(entry: &Entry) -> Vec<Location> {

@@ -8,10 +8,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::Place;
 use super::expression::Expression;
 use super::objects::{Bounds, BoxedPhrase, BoxedPicture, Detection};
-use crate::record::Location;
 use crate::sources::OpenError;
 
 /// REFER's files beside the authors' annotations.
@@ -61,7 +59,7 @@ pub(super) fn join(expressions: Vec<Expression>, files: &ReferFiles) -> Result<V
     };
 
     let mut pictures: Vec<BoxedPicture> = Vec::new();
-    let mut place: BTreeMap<PathBuf, usize> = BTreeMap::new();
+    let mut place: BTreeMap<String, usize> = BTreeMap::new();
     for Expression { mut pair, ref_id, .. } in expressions {
         let phrase = pair.captions.swap_remove(0);
         let missing = |path: &Path, what: String| OpenError::Missing {
@@ -73,25 +71,25 @@ pub(super) fn join(expressions: Vec<Expression>, files: &ReferFiles) -> Result<V
         let found = refs.get(&ref_id).ok_or_else(|| missing(&files.refs, format!("ref_id {ref_id}")))?;
         let annotation = || missing(&files.instances, format!("annotation {}", found.ann_id));
         let bounds = *boxes.get(&found.ann_id).ok_or_else(annotation)?;
-        let Location::File(image) = pair.image else { continue };
-        let at = *place.entry(image.clone()).or_insert_with(|| {
+        let at = *place.entry(pair.image.to_string()).or_insert_with(|| {
             // A picture without any detection has no proposals to be right with.
             let proposals = detections.as_mut().map(|all| {
                 let found = all.remove(&found.image_id.to_string()).unwrap_or_default();
                 found.into_iter().map(|Detection(bounds)| bounds).collect()
             });
-            pictures.push(BoxedPicture { image, objects: vec![], proposals, name: pair.name.clone() });
+            pictures.push(BoxedPicture { image: pair.image, objects: vec![], proposals, name: pair.name.clone() });
             pictures.len() - 1
         });
         let object = BoxedPhrase { phrase, bounds, split: Some(found.split.clone()) };
         let annotation = format!("{}, annotation {}", files.instances.display(), found.ann_id);
-        object.check(&Place { name: annotation, root: Path::new("") })?;
+        object.check(&annotation)?;
         pictures[at].objects.push(object);
     }
     Ok(pictures)
 }
 
-fn read_json<T: DeserializeOwned>(path: &Path, expected: &'static str) -> Result<T, OpenError> {
+/// A whole file of another kind than a list of records.
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path, expected: &'static str) -> Result<T, OpenError> {
     let file = File::open(path).map_err(|error| OpenError::Io { path: path.into(), error })?;
     serde_json::from_reader(BufReader::new(file)).map_err(|error| OpenError::NotJson {
         path: path.into(),
@@ -155,7 +153,7 @@ mod tests {
         let files = Files::new(&REFER);
         let found = read_boxes(&files.path("data.json"), None, Some(&files.refer())).unwrap();
         assert_eq!(found.len(), 2, "pictures, each once");
-        assert_eq!(found[0].image, files.path("a.jpg"));
+        assert_eq!(found[0].image.to_string(), files.path("a.jpg").display().to_string());
         let phrases: Vec<_> = found[0].objects.iter().map(|o| (o.phrase.as_str(), o.bounds)).collect();
         assert_eq!(phrases, [("left dog", [0.0, 1.0, 2.0, 3.5]), ("right dog", [9.0; 4])]);
         assert_eq!(found[1].objects[0].split.as_deref(), Some("testB"));

@@ -1,7 +1,5 @@
 //! The fields of a record, whatever file it is in.
 
-use std::path::PathBuf;
-
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -10,9 +8,9 @@ use crate::record::{Entry, Location, RecordError, identity};
 use crate::text::caption;
 
 /// The path of an image file.
-pub(crate) fn image(value: Option<&Value>, place: &Place) -> Result<PathBuf, RecordError> {
+pub(crate) fn image<'a>(value: Option<&'a Value>, place: &Place) -> Result<&'a str, RecordError> {
     match value {
-        Some(Value::String(image)) if !image.is_empty() => Ok(place.root.join(image)),
+        Some(Value::String(image)) if !image.is_empty() => Ok(image),
         other => Err(wrong(&place.name, "image", "the path of an image file", other)),
     }
 }
@@ -25,14 +23,38 @@ pub(crate) fn string<'a>(field: &str, value: Option<&'a Value>, place: &Place) -
     }
 }
 
+/// Text of which something is left when it is cleaned.
+pub(crate) fn words<'a>(field: &str, value: Option<&'a Value>, place: &Place) -> Result<&'a str, RecordError> {
+    let text = string(field, value, place)?;
+    match caption::count_words(text) {
+        0 => Err(wrong(&place.name, field, "a string with words in it", value)),
+        _ => Ok(text),
+    }
+}
+
+/// Text, if there is any.
+pub(crate) fn optional_string(
+    field: &str,
+    value: Option<&Value>,
+    place: &Place,
+) -> Result<Option<String>, RecordError> {
+    match value {
+        None | Some(Value::Null) => Ok(None),
+        value => string(field, value, place).map(|text| Some(text.to_owned())),
+    }
+}
+
+/// A whole number.
+pub(crate) fn integer(field: &str, value: Option<&Value>, place: &Place) -> Result<i64, RecordError> {
+    let number = value.and_then(Value::as_i64);
+    number.ok_or_else(|| wrong(&place.name, field, "a whole number", value))
+}
+
 /// A whole number, if there is one.
 pub(crate) fn optional_integer(field: &str, value: Option<&Value>, place: &Place) -> Result<Option<i64>, RecordError> {
     match value {
         None | Some(Value::Null) => Ok(None),
-        Some(value) => match value.as_i64() {
-            Some(number) => Ok(Some(number)),
-            None => Err(wrong(&place.name, field, "a whole number", Some(value))),
-        },
+        value => integer(field, value, place).map(Some),
     }
 }
 
@@ -78,10 +100,15 @@ pub(crate) fn captions(value: Option<Value>, name: &str) -> Result<Vec<String>, 
 
 /// The number that stands for an image id: of `value`, or else of `image`, which names the image.
 pub(crate) fn image_id(value: Option<&Value>, image: &[u8], name: &str) -> Result<i64, RecordError> {
+    Ok(given_image_id(value, name)?.unwrap_or_else(|| identity(image)))
+}
+
+/// The number that stands for an image id, if there is one.
+pub(crate) fn given_image_id(value: Option<&Value>, name: &str) -> Result<Option<i64>, RecordError> {
     match value {
-        None | Some(Value::Null) => Ok(identity(image)),
-        Some(Value::String(id)) => Ok(identity(id.as_bytes())),
-        Some(Value::Number(id)) => Ok(identity(id.to_string().as_bytes())),
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(id)) => Ok(Some(identity(id.as_bytes()))),
+        Some(Value::Number(id)) => Ok(Some(identity(id.to_string().as_bytes()))),
         other => Err(wrong(name, "image_id", "a number or a string", other)),
     }
 }

@@ -4,7 +4,7 @@
 //! and parsed when it is asked for. Nothing but one record at a time is in memory.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::marker::PhantomData;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use flate2::read::MultiGzDecoder;
 
 use super::elements::{self, Layout};
-use super::{MAX_RECORD_BYTES, Malformed, OpenError, Options, REPORT_EVERY, Records, Watch, sniff, too_long};
+use super::{MAX_RECORD_BYTES, Malformed, OpenError, Options, Pictures, REPORT_EVERY, Records, Watch, sniff, too_long};
 use crate::formats::{Format, Place};
 use crate::record::RecordError;
 use crate::table::Table;
@@ -25,7 +25,7 @@ pub const MAX_UNPACKED_BYTES: u64 = 64 << 30;
 pub(crate) struct JsonRecords<F> {
     path: PathBuf,
     file: File,
-    root: PathBuf,
+    pictures: Pictures,
     /// First byte and length of the element that each record is in, the element's number from 1, and which of its records it is.
     places: Table<4>,
     format: PhantomData<F>,
@@ -37,11 +37,11 @@ impl<F: Format> JsonRecords<F> {
         let file = open(path, options)?;
         let length = file.metadata().map_err(io)?.len();
         let mut places = options.index()?;
-        let root = options.root(path);
+        let pictures = options.pictures(path)?;
         let mut malformed = Malformed::default();
         let (mut number, mut records, mut reported) = (0, 0, 0);
         let layout = elements::scan(path, &file, F::LIST, F::EXAMPLE, |element| {
-            let found = read::<F>(element.text(), &Place { name: name(path, number + 1), root: &root });
+            let found = read::<F>(element.text(), &Place { name: name(path, number + 1), pictures: &pictures });
             // A broken element may be several; each stays, to be counted when it is met.
             let (elements, each) = match &found {
                 Ok(found) => (1, found.len() as u64),
@@ -70,7 +70,7 @@ impl<F: Format> JsonRecords<F> {
         }
         malformed.check(path, records, options)?;
         let places = places.finish().map_err(|e| options.index_error(e))?;
-        Ok(JsonRecords { path: path.into(), file, root, places, format: PhantomData })
+        Ok(JsonRecords { path: path.into(), file, pictures, places, format: PhantomData })
     }
 }
 
@@ -81,7 +81,7 @@ impl<F: Format> Records<F::Entry> for JsonRecords<F> {
 
     fn entry(&self, index: u64) -> Result<F::Entry, RecordError> {
         let unread = |place: &Place, e: io::Error| place.malformed(format!("cannot be read again: {e}"));
-        let mut place = Place { name: self.path.display().to_string(), root: &self.root };
+        let mut place = Place { name: self.path.display().to_string(), pictures: &self.pictures };
         let [offset, length, element, nth] = self.places.row(index).map_err(|e| unread(&place, e))?;
         place.name = name(&self.path, element);
         let mut text = vec![0; if length > MAX_RECORD_BYTES { 0 } else { length as usize }];
@@ -129,6 +129,7 @@ fn open(path: &Path, options: &Options) -> Result<File, OpenError> {
             if length == MAX_UNPACKED_BYTES {
                 return Err(io(io::Error::other(format!("at most {MAX_UNPACKED_BYTES} bytes are unpacked"))));
             }
+            unpacked.rewind().map_err(io)?;
             Ok(unpacked)
         }
         Some((kind, command)) => Err(OpenError::Compressed { path: path.into(), kind, command }),

@@ -8,6 +8,7 @@ pub(crate) mod fields;
 mod folder;
 mod json;
 mod pattern;
+mod pictures;
 mod shards;
 mod sniff;
 mod unread;
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 pub use beside::{IMAGE_ENDINGS, MAX_TEXT_BYTES};
 pub use folder::{MAX_IMAGES, Walked, walk};
 pub use pattern::MAX_PATHS;
+pub use pictures::Pictures;
 pub use shards::{MAX_MEMBERS, MAX_NAME_BYTES};
 pub use unread::Unread;
 
@@ -75,8 +77,11 @@ pub trait Records<E = Entry>: Send + Sync + std::fmt::Debug {
 /// How sources are opened.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Folder that image paths are relative to; by default that of the file that names them.
+    /// What image paths are relative to, a folder, or tar shards whose members have those names; by default the folder of the file that
+    /// names them.
     pub image_root: Option<PathBuf>,
+    /// VQA's files of annotations, which have the answers of a file of questions.
+    pub annotations: Vec<PathBuf>,
     /// The column of image paths in CSV and TSV files.
     pub image_column: String,
     /// The column of captions in CSV and TSV files.
@@ -94,6 +99,7 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             image_root: None,
+            annotations: Vec::new(),
             image_column: "image".into(),
             caption_column: "caption".into(),
             max_bad_share: 0.1,
@@ -104,6 +110,14 @@ impl Default for Options {
 }
 
 impl Options {
+    /// Where the pictures are that `file` names.
+    fn pictures(&self, file: &Path) -> Result<Pictures, OpenError> {
+        match &self.image_root {
+            Some(root) => Pictures::open(root),
+            None => Ok(Pictures::in_folder(self.root(file))),
+        }
+    }
+
     /// The folder that the image paths in `file` are relative to.
     fn root(&self, file: &Path) -> PathBuf {
         match &self.image_root {
@@ -149,6 +163,8 @@ pub enum OpenError {
     Pattern { path: PathBuf, problem: String },
     #[error("data {0}")]
     Record(#[from] RecordError),
+    #[error("answers {}: {problem}", quoted(path.display()))]
+    Answers { path: PathBuf, problem: String },
     #[error("data {}: {what} is missing; {} needs it", quoted(path.display()), quoted(wanted_by))]
     Missing { path: PathBuf, what: String, wanted_by: String },
     #[error("data {}: no records in it", quoted(path.display()))]

@@ -2,4 +2,8 @@
 
 pub mod caption;
 mod learn;
+pub mod question;
+mod sentence;
 pub mod vocabulary;
+
+pub use sentence::Sentences;
