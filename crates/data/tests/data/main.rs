@@ -4,6 +4,7 @@ mod common;
 mod evaluation;
 mod loader;
 mod packing;
+mod pictures;
 mod pieces;
 mod shards;
 mod sources;

@@ -9,8 +9,8 @@ use tokenizers::tokenizer::{
     NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer,
 };
 
-use crate::caption;
-use crate::vocabulary::{SPECIAL_PIECES, VocabularyError, normalizer};
+use super::caption;
+use super::vocabulary::{SPECIAL_PIECES, VocabularyError, normalizer};
 
 /// Characters that get a piece of their own, the most frequent ones; the others are unknown.
 const MAX_CHARACTERS: usize = 1000;
@@ -184,7 +184,7 @@ impl Learner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vocabulary::Vocabulary;
+    use crate::text::vocabulary::Vocabulary;
 
     fn learn(captions: &[&str], size: usize) -> Vec<String> {
         pieces(captions.iter().map(|c| c.to_string()), size).unwrap()

@@ -1,10 +1,10 @@
-//! Word masks for MLM (section 2.3, equation 6): BERT's masking.
+//! Word masks for MLM (SIMLA 2.3, equation 6): BERT's masking.
 
 use rand::Rng;
 use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 
-use crate::vocabulary::{Special, Vocabulary};
+use crate::text::vocabulary::{Special, Vocabulary};
 
 /// Share of the pieces that are to be predicted.
 pub const MASKED_SHARE: f64 = 0.15;
@@ -46,7 +46,7 @@ pub fn mask(ids: &[i64], vocabulary: &Vocabulary, rng: &mut ChaCha8Rng) -> (Vec<
 mod tests {
     use super::*;
     use crate::random::{Purpose, stream};
-    use crate::vocabulary::tests::numbered;
+    use crate::text::vocabulary::tests::numbered;
 
     fn draws(words: usize, times: u64, mut each: impl FnMut(&[i64], &[i64], &[i64])) {
         let vocabulary = numbered(200);

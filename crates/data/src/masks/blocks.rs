@@ -1,4 +1,4 @@
-//! Patch masks for MIM (section 2.3, equation 7): BEiT's block-wise masking.
+//! Patch masks for MIM (SIMLA 2.3, equation 7): BEiT's block-wise masking.
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;

@@ -6,16 +6,16 @@ use super::Records;
 use crate::record::{Entry, RecordError};
 use crate::table::{Table, TableWriter};
 
-/// The pairs of a source.
+/// The captions of a source, each as a record.
 #[derive(Debug)]
-pub(crate) struct Pairs {
+pub(crate) struct EachCaption {
     records: Box<dyn Records>,
     /// Record and caption of each pair.
     places: Table<2>,
     shards: Vec<u64>,
 }
 
-impl Pairs {
+impl EachCaption {
     /// Reads every record once. One that cannot be used stays, as one pair, to be counted when it is met.
     pub fn of(records: Box<dyn Records>, index_folder: Option<&std::path::Path>) -> io::Result<Self> {
         let mut places = TableWriter::start(index_folder)?;
@@ -31,11 +31,11 @@ impl Pairs {
             }
             pairs += captions as u64;
         }
-        Ok(Pairs { records, places: places.finish()?, shards })
+        Ok(EachCaption { records, places: places.finish()?, shards })
     }
 }
 
-impl Records for Pairs {
+impl Records for EachCaption {
     fn len(&self) -> u64 {
         self.places.len()
     }

@@ -1,4 +1,4 @@
-//! The caption recipe (section 2.5; the data table of the specification).
+//! Captions as the authors clean them.
 
 /// Words of a caption that are kept.
 pub const MAX_WORDS: usize = 30;
@@ -23,13 +23,13 @@ pub fn count_words(caption: &str) -> usize {
 }
 
 fn plain(caption: &str) -> String {
-    let plain: String = caption
-        .to_lowercase()
-        .chars()
-        .filter(|c| !REMOVED.contains(*c))
-        .map(|c| if matches!(c, '-' | '/') { ' ' } else { c })
-        .collect();
-    plain.replace("<person>", "person")
+    without_marks(caption).replace("<person>", "person")
+}
+
+/// Lower case, punctuation removed, `-` and `/` to spaces.
+pub(super) fn without_marks(text: &str) -> String {
+    let kept = text.to_lowercase().chars().filter(|c| !REMOVED.contains(*c)).collect::<String>();
+    kept.replace(['-', '/'], " ")
 }
 
 #[cfg(test)]

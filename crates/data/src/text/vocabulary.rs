@@ -3,14 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use simla_files::write_atomically;
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::tokenizer::Tokenizer;
 
-use crate::caption;
-use crate::learn;
-use simla_files::write_atomically;
+use super::{caption, learn};
 
 /// Pieces of a caption at most, `[CLS]` and `[SEP]` included, as the authors count them.
 pub const MAX_TOKENS: usize = 25;
@@ -113,17 +112,24 @@ impl Vocabulary {
     /// The pieces of a caption, cleaned first (see [`caption::clean`]): `[CLS]`, at most `max - 2` pieces, `[SEP]`.
     /// A caption that says nothing gives `[CLS] [SEP]`.
     pub fn encode(&self, caption: &str, max: usize) -> Vec<i64> {
+        self.cut(&caption::clean(caption), max, true)
+    }
+
+    /// The pieces of a text as it is: `[CLS]`, its pieces, `[SEP]` where it is `closed`; at most `max` in all.
+    pub fn cut(&self, text: &str, max: usize, closed: bool) -> Vec<i64> {
         let Special { cls, sep, unk, .. } = self.special;
-        let text = caption::clean(caption);
         let mut ids = vec![cls];
-        match self.tokenizer.encode_fast(text.as_str(), false) {
+        match self.tokenizer.encode_fast(text, false) {
             Ok(encoding) => {
-                ids.extend(encoding.get_ids().iter().take(max.saturating_sub(2)).map(|id| i64::from(*id)));
+                let most = max.saturating_sub(1 + usize::from(closed));
+                ids.extend(encoding.get_ids().iter().take(most).map(|id| i64::from(*id)));
             }
             // Only a model without [UNK] fails, and `of` refuses those.
             Err(_) => ids.push(unk),
         }
-        ids.push(sep);
+        if closed {
+            ids.push(sep);
+        }
         ids
     }
 
