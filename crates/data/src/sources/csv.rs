@@ -16,6 +16,8 @@ use crate::table::{Table, TableWriter};
 
 /// The parser's buffer.
 const BUFFER: usize = 1 << 16;
+/// Characters of the first line that a message shows: a file that is no CSV may have nothing but a first line.
+const SHOWN: usize = 300;
 /// The column of image ids, if there is one.
 const ID_COLUMN: &str = "image_id";
 
@@ -57,7 +59,7 @@ impl CsvRecords {
                 path: path.into(),
                 setting,
                 column: name.into(),
-                found: header.iter().map(String::from_utf8_lossy).collect::<Vec<_>>().join(", "),
+                found: fields::brief(&header.iter().map(String::from_utf8_lossy).collect::<Vec<_>>().join(", "), SHOWN),
             })
         };
         let layout = Layout {
