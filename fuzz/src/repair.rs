@@ -1,10 +1,10 @@
 //! Puts right what would hide a change from all but the first lines of a reader.
 
 /// Nothing to put right.
-pub(crate) fn nothing(_: &mut Vec<u8>) {}
+pub(crate) fn nothing(_: &mut [u8]) {}
 
 /// The checksum of every chunk of a PNG, as far as its chunks follow each other.
-pub(crate) fn png(bytes: &mut Vec<u8>) {
+pub(crate) fn png(bytes: &mut [u8]) {
     let mut at = 8;
     while let Some(length) = bytes.get(at..).and_then(|rest| rest.first_chunk()) {
         let data = at + 8;
@@ -18,7 +18,7 @@ pub(crate) fn png(bytes: &mut Vec<u8>) {
 }
 
 /// The checksum of every header of a tar file, as far as its members follow each other.
-pub(crate) fn tar(bytes: &mut Vec<u8>) {
+pub(crate) fn tar(bytes: &mut [u8]) {
     let mut at = 0;
     while let Some(header) = bytes.get_mut(at..).and_then(|rest| rest.first_chunk_mut::<512>()) {
         if header.iter().all(|byte| *byte == 0) {
@@ -35,7 +35,7 @@ pub(crate) fn tar(bytes: &mut Vec<u8>) {
 }
 
 /// The length of a safetensors header, which ends with the last brace.
-pub(crate) fn safetensors(bytes: &mut Vec<u8>) {
+pub(crate) fn safetensors(bytes: &mut [u8]) {
     if let Some(brace) = bytes.iter().rposition(|byte| *byte == b'}').filter(|brace| *brace > 8) {
         let length = brace as u64 - 7;
         bytes[..8].copy_from_slice(&length.to_le_bytes());

@@ -154,7 +154,13 @@ mod tests {
         found(|| panic!("at the disco"), "at the disco");
         found(|| std::panic::catch_unwind(|| panic!("at the disco")).or(Ok(())), "held: ");
         found(|| Err("a".repeat(5000)), "refused in 5000 bytes");
-        found(|| Ok(drop(std::hint::black_box(vec![0_u8; 3 << 20]))), "took 3 MiB of memory");
+        found(
+            || {
+                std::hint::black_box(vec![0_u8; 3 << 20]);
+                Ok(())
+            },
+            "took 3 MiB of memory",
+        );
         found(
             || {
                 let start = busy();

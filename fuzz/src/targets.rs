@@ -36,7 +36,7 @@ pub struct Target {
     /// What the format's files are made of.
     pub words: Vec<&'static [u8]>,
     /// Puts checksums and lengths right after a change.
-    pub repair: fn(&mut Vec<u8>),
+    pub repair: fn(&mut [u8]),
     /// What an input may take.
     pub bounds: Bounds,
     pub(crate) read: Reader,

@@ -71,6 +71,7 @@ impl<'b> Decoder<'b> {
                 let mut decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(|e| webp_error(bytes, e))?;
                 decoder.set_memory_limit(MAX_METADATA as usize);
                 let (width, height) = decoder.dimensions();
+                check_frames(bytes.get(12..).unwrap_or_default(), limits)?;
                 (Codec::WebP(Box::new(decoder)), (width.into(), height.into()), Metadata::of_webp(bytes))
             }
         };
@@ -135,6 +136,22 @@ fn png_error(bytes: &[u8], error: image::ImageError) -> ImageError {
         }
         other => broken(Format::Png, other),
     }
+}
+
+/// Checks the size of each lossy frame of a WebP: the library takes memory for what a frame says before it compares that with what the file
+/// says.
+fn check_frames(mut chunks: &[u8], limits: &Limits) -> Result<(), ImageError> {
+    while let Some((&[ref kind @ .., l0, l1, l2, l3], data)) = chunks.split_first_chunk::<8>() {
+        let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
+        if let (b"VP8 ", Some(&[_, _, _, 0x9d, 0x01, 0x2a, w0, w1, h0, h1])) = (kind, data.first_chunk()) {
+            let side = |bytes| u64::from(u16::from_le_bytes(bytes) & 0x3fff);
+            limits.check(Format::WebP, side([w0, w1]), side([h0, h1]))?;
+        }
+        // The chunks of an animation's frame stand behind its 16 bytes.
+        let next = if kind == b"ANMF" { 16 } else { length.saturating_add(length % 2) };
+        chunks = data.get(next..).unwrap_or_default();
+    }
+    Ok(())
 }
 
 fn webp_error(bytes: &[u8], error: image_webp::DecodingError) -> ImageError {

@@ -229,6 +229,33 @@ fn declared_webp(width: u32, height: u32) -> Vec<u8> {
     bytes
 }
 
+/// Lossy frames that say another size than the file around them; found by fuzzing: the library took memory for them.
+#[test]
+fn frames_larger_than_their_webp_are_refused_by_their_size() {
+    for name in ["lossy.webp", "lossy-alpha.webp", "animated-lossy.webp"] {
+        let mut bytes = match name {
+            // A frame of an animation: its place and size (75 x 53 less one, in three bytes each), 100 ms, flags; then its chunks.
+            "animated-lossy.webp" => {
+                let lossy = fixture("lossy.webp");
+                let frame = [&[0; 6][..], &[74, 0, 0, 52, 0, 0, 100, 0, 0, 0], &lossy[12..]].concat();
+                let length = |bytes: &[u8]| (bytes.len() as u32).to_le_bytes();
+                let chunk = |kind: &[u8], data: &[u8]| [kind, &length(data), data].concat();
+                let chunks = [
+                    chunk(b"VP8X", &[2, 0, 0, 0, 74, 0, 0, 52, 0, 0]),
+                    chunk(b"ANIM", &[0; 6]),
+                    chunk(b"ANMF", &frame),
+                ];
+                chunk(b"RIFF", &[b"WEBP", &chunks.concat()[..]].concat())
+            }
+            _ => fixture(name),
+        };
+        assert_eq!(open(&bytes).unwrap().dimensions(), (75, 53), "{name}");
+        let frame = bytes.windows(3).position(|w| w == [0x9d, 0x01, 0x2a]).unwrap();
+        bytes[frame + 3..frame + 7].copy_from_slice(&[0xff, 0x3f, 0xff, 0x3f]);
+        assert!(matches!(open(&bytes), Err(ImageError::TooLarge { width: 16_383, .. })), "{name}");
+    }
+}
+
 #[test]
 fn bombs_are_refused_by_their_declared_size() {
     let bombs = [
