@@ -6,9 +6,7 @@ use std::io::{self, BufRead, BufReader};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use serde::de::IgnoredAny;
-
-use super::{MAX_RECORD_BYTES, OpenError, fields, too_long};
+use super::{MAX_RECORD_BYTES, OpenError, too_long};
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -27,12 +25,9 @@ impl Element<'_> {
         if self.length > MAX_RECORD_BYTES { Err(too_long()) } else { Ok(self.text) }
     }
 
-    /// How many records it is: more than one where quotes that do not close hide the bounds between several.
+    /// How many records a broken element is: more than one where quotes that do not close hide the bounds between several.
     pub fn records(&self, file: &File) -> io::Result<u64> {
         const KEY: &[u8] = br#""image""#;
-        if self.text().is_ok_and(|text| fields::from_json::<IgnoredAny>(text).is_ok()) {
-            return Ok(1);
-        }
         let mut found = 0;
         let mut bytes = vec![0; 1 << 16];
         let (mut at, end) = (self.offset, self.offset + self.length);

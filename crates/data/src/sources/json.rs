@@ -41,7 +41,10 @@ impl JsonRecords {
         let (mut record, mut reported) = (0, 0);
         let layout = elements::scan(path, &file, |element| {
             let entry = parse(element.text(), path, record + 1, &root);
-            let records = if entry.is_ok() { 1 } else { element.records(&file).map_err(io)? };
+            let records = match &entry {
+                Err(RecordError::Malformed { .. }) => element.records(&file).map_err(io)?,
+                _ => 1,
+            };
             malformed.note_many(entry, records);
             for _ in 0..records {
                 places.push([element.offset, element.length]).map_err(|e| options.index_error(e))?;
