@@ -32,6 +32,15 @@ pub struct Walked {
     pub unread: Unread,
 }
 
+impl Walked {
+    /// All that is no shard.
+    pub(super) fn but_shards(&self) -> Unread {
+        let mut unread = self.unread.clone();
+        self.pictures.iter().chain(&self.captions).for_each(|file| unread.note_file(file));
+        unread
+    }
+}
+
 /// Looks through a folder and all folders in it, until more than `most` pictures are found. Links to files are followed, and
 /// links to folders, each folder once. What is hidden (its name begins with a dot) is passed over.
 ///

@@ -247,7 +247,7 @@ pub(crate) fn open(path: &Path, options: &Options, watch: Watch) -> Result<Box<d
             return Err(kind(format!("a pattern that stands for {other}")));
         }
         let shards = paths.into_iter().map(PathBuf::from).collect();
-        let opened = shards::ShardRecords::open(path, shards, options, watch)?;
+        let opened = shards::ShardRecords::open(path, shards, &Unread::default(), options, watch)?;
         return Ok(Box::new(opened));
     }
     let io = |error| OpenError::Io { path: path.into(), error };
@@ -274,7 +274,10 @@ pub(crate) fn open(path: &Path, options: &Options, watch: Watch) -> Result<Box<d
     match ending.as_deref() {
         Some("csv") => Ok(Box::new(csv::CsvRecords::open(path, b',', options, watch)?)),
         Some("tsv") => Ok(Box::new(csv::CsvRecords::open(path, b'\t', options, watch)?)),
-        Some("tar") => Ok(Box::new(shards::ShardRecords::open(path, vec![path.into()], options, watch)?)),
+        Some("tar") => {
+            let shards = vec![path.into()];
+            Ok(Box::new(shards::ShardRecords::open(path, shards, &Unread::default(), options, watch)?))
+        }
         Some(other) => Err(kind(format!("a .{} file", quoted(other)))),
         None => Err(kind("a file without an ending".into())),
     }
@@ -299,5 +302,5 @@ fn open_folder(path: &Path, options: &Options, watch: Watch) -> Result<Box<dyn R
         return Ok(Box::new(folder::FolderRecords::open(path, walked, options, watch)?));
     }
     let shards = walked.shards.iter().map(|shard| path.join(shard)).collect();
-    Ok(Box::new(shards::ShardRecords::open(path, shards, options, watch)?))
+    Ok(Box::new(shards::ShardRecords::open(path, shards, &walked.but_shards(), options, watch)?))
 }

@@ -154,8 +154,14 @@ impl Places {
 }
 
 impl ShardRecords {
-    /// Opens the shards, which together are the source `source`.
-    pub fn open(source: &Path, shards: Vec<PathBuf>, options: &Options, watch: Watch) -> Result<Self, OpenError> {
+    /// Opens the shards, which together are the source `source`; `beside` is what else there is.
+    pub fn open(
+        source: &Path,
+        shards: Vec<PathBuf>,
+        beside: &Unread,
+        options: &Options,
+        watch: Watch,
+    ) -> Result<Self, OpenError> {
         let mut places = options.index()?;
         let mut starts = Vec::with_capacity(shards.len());
         let mut malformed = Malformed::default();
@@ -188,8 +194,9 @@ impl ShardRecords {
         }
         let max_bad_share = options.max_bad_share;
         let mut warnings: Vec<String> = warnings(&shards, &broken).collect();
-        // One alone is judged by its records.
-        if broken.len() > 1 && broken.len() as f64 > max_bad_share * shards.len() as f64 {
+        // One with records before the damage is judged by those.
+        let few = broken.len() == 1 && malformed.count < count;
+        if !few && broken.len() as f64 > max_bad_share * shards.len() as f64 {
             warnings.truncate(MALFORMED_EXAMPLES);
             return Err(OpenError::Shards {
                 path: source.into(),
@@ -206,6 +213,9 @@ impl ShardRecords {
         warnings.append(&mut unended);
         if !unread.is_empty() {
             warnings.push(format!("{}: members that are no image or caption: {unread}", source.display()));
+        }
+        if !beside.is_empty() {
+            warnings.push(format!("{}: files that are no shard: {beside}", source.display()));
         }
         let places = places.finish().map_err(|e| options.index_error(e))?;
         Ok(ShardRecords { shards, starts, places, broken, warnings, open: Mutex::default() })
@@ -591,11 +601,12 @@ impl Walk {
     /// no record.
     fn end_of_archive(&mut self) {
         let mut parts = Vec::new();
+        let is_complete = |record: &usize| self.records[*record].is_complete();
         for (name, record) in &self.names {
             let base = name.iter().rposition(|b| *b == b'/').map_or(0, |slash| slash + 1);
             let dots = (base..name.len()).filter(|at| name[*at] == b'.');
-            let of = dots.rev().find(|dot| self.names.contains_key(&name[..*dot]));
-            if let (Some(dot), false) = (of, self.records[*record].is_complete()) {
+            let of = dots.rev().find(|dot| self.names.get(&name[..*dot]).is_some_and(is_complete));
+            if let (Some(dot), false) = (of, is_complete(record)) {
                 parts.push((*record, String::from_utf8_lossy(&name[dot..]).into_owned()));
             }
         }

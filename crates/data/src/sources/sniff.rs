@@ -28,9 +28,12 @@ pub(super) fn compression(head: &[u8]) -> Option<(&'static str, &'static str)> {
     Some((kind, command))
 }
 
-/// Whether a text that should begin with an ASCII character is UTF-16, with or without a mark.
+/// Whether a text that should begin with two ASCII characters is UTF-16, with or without a mark.
 pub(super) fn is_utf16(head: &[u8]) -> bool {
-    matches!(head, [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, 1..=0x7f, ..] | [1..=0x7f, 0, ..])
+    matches!(
+        head,
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, 1..=0x7f, 0, 1..=0x7f, ..] | [1..=0x7f, 0, 1..=0x7f, 0, ..]
+    )
 }
 
 #[cfg(test)]
@@ -47,7 +50,7 @@ mod tests {
         for text in [b"\xff\xfe[\0".as_slice(), b"\xfe\xff\0[", b"[\0{\0", b"\0i\0m"] {
             assert!(is_utf16(text));
         }
-        for text in [b"[{".as_slice(), b"", b"i", b"\xef\xbb\xbf[", b"\0\0"] {
+        for text in [b"[{".as_slice(), b"", b"i", b"\xef\xbb\xbf[", b"\0\0\0\0", b"{\0\"i"] {
             assert!(!is_utf16(text));
         }
     }
