@@ -1,15 +1,8 @@
 //! The command line of SIMLA.
 
 mod allocator;
-mod collection;
 mod commands;
-mod console;
-mod reconstructions;
-mod run;
-mod see;
-mod start;
-mod stop;
-mod watch;
+mod model;
 
 use std::panic;
 use std::process::ExitCode;

@@ -12,7 +12,6 @@ mod layers;
 pub mod model;
 pub mod objectives;
 pub mod queue;
-pub mod settings;
 pub mod step;
 pub mod tasks;
 pub mod text;

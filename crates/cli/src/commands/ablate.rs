@@ -18,16 +18,17 @@ use clap::Args;
 use indicatif::HumanDuration;
 use serde_json::{Value, json};
 use simla::objectives::Objectives;
-use simla::settings::Settings;
 use simla::tasks::retrieval::Retrieval;
 use simla_files::write_atomically;
+use simla_run::settings::Settings;
 use simla_train::Ending;
 use tch::Device;
 
 use crate::commands::ablate_report::{Outcome, Report};
 use crate::commands::training::{Training, last_checkpoint, read, settings_help};
-use crate::run::{Inputs, Run};
-use crate::stop;
+use simla_run::fit::Run;
+use simla_run::inputs::Inputs;
+use simla_run::stop;
 
 /// The objectives in the order in which the rows of table 1 add them.
 pub const ADDED: [&str; 5] = ["itm", "itc", "mlm", "mim", "psl"];
@@ -136,7 +137,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
 
 fn stopped() -> ExitCode {
     eprintln!("stopped: the same command goes on");
-    stop::code(Ending::Stopped)
+    code(Ending::Stopped)
 }
 
 /// Refuses what the rows decide, and seeds that would be the same run twice.

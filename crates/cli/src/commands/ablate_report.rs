@@ -6,18 +6,18 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
-use simla::settings::Settings;
 use simla::tasks::retrieval::{Recalls, Retrieval};
 use simla_files::write_atomically;
 use simla_pictures::canvas::save_png;
 use simla_pictures::curves::Chart;
 use simla_pictures::series::Series;
 use simla_pictures::table::{Ablation, AblationRow, Table, mean_and_deviation};
+use simla_run::settings::Settings;
 use simla_train::metrics::StepRecord;
 
 use crate::commands::ablate::{ADDED, objectives};
 use crate::commands::eval::chance;
-use crate::watch::Evaluation;
+use simla_run::watch::Evaluation;
 
 /// A number of a ranking, in percent.
 type Measure = fn(&Recalls) -> f64;

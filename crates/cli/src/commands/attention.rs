@@ -11,7 +11,8 @@ use simla_pictures::heat::HeatRow;
 use simla_train::torch::guard::guarded;
 use tch::{Kind, Tensor, no_grad};
 
-use crate::see::{ModelArguments, Seen, heat};
+use crate::model::ModelArguments;
+use simla_run::photo::{Seen, heat};
 
 /// Shows where the image encoder looks
 ///

@@ -12,8 +12,8 @@ use simla_image::Limits;
 use simla_pictures::canvas::{fit, save_png};
 use simla_pictures::sheet::{Cell, Sheet};
 
-use crate::console::{Count, Progress};
-use crate::run::open_sources;
+use simla_run::fit::open_sources;
+use simla_run::progress::{Count, Progress};
 
 /// Image-caption pairs: what they are like, and their way into shards
 #[derive(Subcommand)]

@@ -7,14 +7,15 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use indicatif::HumanDuration;
-use simla::settings::Settings;
+use simla_run::settings::Settings;
 use simla_train::Ending;
 
 use crate::commands::demo_report;
 use crate::commands::eval::table;
-use crate::console::Progress;
-use crate::run::{Inputs, Run};
-use crate::stop;
+use simla_run::fit::Run;
+use simla_run::inputs::Inputs;
+use simla_run::progress::Progress;
+use simla_run::stop;
 
 /// Size and schedule of the demo: what learns clearly in about ten minutes on two cores.
 const SETTINGS: &[&str] = &[
@@ -83,14 +84,14 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let held_out = run.held_out.as_ref().expect("the demo holds scenes out");
     let (dvae, ending) = run.tokenizer(&stop)?;
     if ending == Ending::Stopped {
-        return Ok(stop::code(ending));
+        return Ok(code(ending));
     }
     let model = run.model()?;
     let before = held_out.evaluate(&model, TOP_K, "before")?;
     let (model, ending) = run.train(model, dvae, None, &stop)?;
     if ending == Ending::Stopped {
         eprintln!("stopped: go on with simla pretrain --resume {}", folder.display());
-        return Ok(stop::code(ending));
+        return Ok(code(ending));
     }
     let after = held_out.evaluate(&model, TOP_K, "after")?;
     let (first, last) = (before.itm.unwrap_or(before.itc), after.itm.unwrap_or(after.itc));

@@ -22,8 +22,8 @@ use simla_scenes::Files;
 
 use crate::commands::grounding::{Asked, Found, rows, table};
 use crate::commands::{attention, keywords};
-use crate::run::open_data;
-use crate::see::{Seen, heat, marked};
+use simla_run::photo::{Seen, heat, marked};
+use simla_run::sources::open_data;
 
 /// Phrases and pictures that are shown.
 const SHOWN: usize = 12;

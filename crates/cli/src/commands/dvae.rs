@@ -7,14 +7,14 @@ use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use simla::dvae::Dvae;
 use simla::dvae::evaluation::{Evaluation, evaluate};
-use simla::settings::Dtype;
+use simla_run::settings::Dtype;
 use simla_train::Ending;
 
 use crate::commands::training::{Training, settings_help};
-use crate::console::{Progress, say_broken};
-use crate::reconstructions::{self, PICTURES};
-use crate::run::{Inputs, Run, open_data};
-use crate::stop;
+use simla_run::fit::{Inputs, Run, open_data};
+use simla_run::progress::{Progress, say_broken};
+use simla_run::stop;
+use simla_run::tokenizer::{self, PICTURES};
 
 /// The visual tokenizer: a discrete VAE that turns patches into codes
 #[derive(Subcommand)]
@@ -127,5 +127,5 @@ fn train(arguments: TrainArguments) -> Result<ExitCode> {
     if ending == Ending::Finished {
         eprintln!("done: use it with simla pretrain --dvae {}", arguments.output.display());
     }
-    Ok(stop::code(ending))
+    Ok(code(ending))
 }

@@ -6,14 +6,15 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use serde_json::json;
-use simla::settings::Dtype;
 use simla::tasks::pretrain::Model;
 use simla::tasks::retrieval::{Recalls, Retrieval, evaluate};
+use simla_run::settings::Dtype;
 
 use crate::commands::bench::dtype;
 use crate::commands::grounding;
-use crate::console::{Progress, say_broken};
-use crate::run::{gallery, open_data};
+use simla_run::held_out::gallery;
+use simla_run::progress::{Progress, say_broken};
+use simla_run::sources::open_data;
 
 /// Measures what a model has learned
 #[derive(Subcommand)]

@@ -6,12 +6,13 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use simla::config::{ModelConfig, SpecialIds};
-use simla::settings::Settings;
 use simla::tasks::pretrain::{FINE_TUNING, Saved, VOCABULARY};
+use simla_run::settings::Settings;
 
 use crate::commands::training::{Resumable, conclude, help_of};
-use crate::run::{Inputs, Run};
-use crate::stop;
+use simla_run::fit::Run;
+use simla_run::inputs::Inputs;
+use simla_run::stop;
 
 /// Trains a pre-trained model further, for one task
 #[derive(Subcommand)]

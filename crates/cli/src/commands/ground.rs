@@ -11,7 +11,8 @@ use simla::tasks::gradcam::of_matching;
 use simla_pictures::canvas::{save_png, stack};
 use simla_pictures::heat::{BoxKind, HeatRow, Overlay};
 
-use crate::see::{ModelArguments, Seen, heat, layer, marked, phrase_ids};
+use crate::model::ModelArguments;
+use simla_run::photo::{Seen, heat, layer, marked, phrase_ids};
 
 /// Finds in a picture what a phrase names
 ///

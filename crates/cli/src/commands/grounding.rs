@@ -13,8 +13,9 @@ use simla::tasks::grounding::{Answers, Grounding, Question, Shares, answer};
 use simla::tasks::pretrain::Model;
 use simla_data::{BoxedPicture, ReferFiles, read_boxes};
 
-use crate::console::{Progress, say_broken};
-use crate::see::{ModelArguments, Seen, layer};
+use crate::model::ModelArguments;
+use simla_run::photo::{Seen, layer};
+use simla_run::progress::{Progress, say_broken};
 
 /// Finds what phrases name and compares with true boxes
 ///

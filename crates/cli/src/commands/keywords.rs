@@ -15,9 +15,10 @@ use simla_pictures::canvas::{save_png, stack};
 use simla_pictures::heat::HeatRow;
 use simla_pictures::sheet::{Cell, Sheet};
 
-use crate::console::{Progress, say_broken};
-use crate::run::open_data;
-use crate::see::{ModelArguments, Seen, heat};
+use crate::model::ModelArguments;
+use simla_run::photo::{Seen, heat};
+use simla_run::progress::{Progress, say_broken};
+use simla_run::sources::open_data;
 
 /// Pictures on a sheet; all of a file are counted.
 const SHOWN: usize = 24;

@@ -8,8 +8,9 @@ use clap::Args;
 use simla_train::Ending;
 
 use crate::commands::training::{Resumable, conclude, settings_help};
-use crate::run::{Inputs, Run};
-use crate::stop;
+use simla_run::fit::Run;
+use simla_run::inputs::Inputs;
+use simla_run::stop;
 
 /// Pre-trains a model on image-caption pairs
 ///

@@ -17,8 +17,8 @@ use simla_pictures::canvas::save_png;
 use simla_pictures::sheet::{Cell, Sheet};
 use simla_search::{Hit, Index};
 
-use crate::collection::{Collection, picture};
-use crate::see::ModelArguments;
+use crate::model::ModelArguments;
+use simla_run::collection::{Collection, picture};
 
 /// Finds pictures by a phrase or a picture, and captions by a picture
 ///

@@ -8,13 +8,15 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use simla::config::Preset;
 use simla::model::Simla;
-use simla::settings::{HELP, Settings};
+use simla_run::settings::{HELP, Settings};
 use simla_train::Ending;
 use simla_train::checkpoint::{Checkpoint, CheckpointError};
 use tch::Device;
 
-use crate::run::Inputs;
-use crate::stop;
+use simla_run::inputs::Inputs;
+
+/// Exit status of a run that was asked to stop and can be resumed: "try again" among the system's conventions.
+const STOPPED: u8 = 75;
 
 /// Arguments of every command that trains.
 #[derive(Args)]
@@ -146,6 +148,14 @@ fn value_of(line: &str) -> String {
     value.split(" # ").next().unwrap_or(value).to_owned()
 }
 
+/// The code to exit with.
+pub fn code(ending: Ending) -> ExitCode {
+    match ending {
+        Ending::Finished => ExitCode::SUCCESS,
+        Ending::Stopped => ExitCode::from(STOPPED),
+    }
+}
+
 /// Says what to do after a run of `command` in `folder`, and gives the code to exit with.
 pub fn conclude(ending: Ending, command: &str, folder: &Path) -> ExitCode {
     let folder = folder.display();
@@ -156,7 +166,7 @@ pub fn conclude(ending: Ending, command: &str, folder: &Path) -> ExitCode {
         }
         Ending::Stopped => eprintln!("stopped: go on with {command} --resume {folder}"),
     }
-    stop::code(ending)
+    code(ending)
 }
 
 /// The text of a file.

@@ -7,10 +7,10 @@ use tch::Kind;
 use thiserror::Error;
 use toml::{Table, Value};
 
-use crate::config::{ModelConfig, Preset, SpecialIds};
-use crate::dvae::DvaeConfig;
-use crate::dvae::encoder::EncoderConfig;
-use crate::objectives::Objectives;
+use simla::config::{ModelConfig, Preset, SpecialIds};
+use simla::dvae::DvaeConfig;
+use simla::dvae::encoder::EncoderConfig;
+use simla::objectives::Objectives;
 use simla_train::optim::{AdamWConfig, Schedule};
 
 /// The type in which products run; weights, losses and the optimiser are f32 in any case.

@@ -17,8 +17,8 @@ use simla_pictures::tensorboard::EventWriter;
 use simla_train::metrics::{Metrics, StepRecord};
 use simla_train::{Ending, Observer, Task, TrainError};
 
-use crate::console::Progress;
-use crate::run::HeldOut;
+use crate::held_out::HeldOut;
+use crate::progress::Progress;
 
 /// Between two reports to the page and to TensorBoard.
 const REPORT_EVERY: Duration = Duration::from_secs(5);

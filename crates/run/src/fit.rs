@@ -14,14 +14,11 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use serde::{Deserialize, Serialize};
 use simla::dvae::Dvae;
 use simla::dvae::training::Training;
 use simla::model::Simla;
-use simla::settings::Settings;
 use simla::tasks::pretrain::{Pretraining, Saved, special_ids};
-use simla::tasks::retrieval::{Gallery, Retrieval, evaluate};
-use simla_data::{Batch, Dataset, Loader, LoaderPlan, Options, Pair, Pairs, Source, Vocabulary};
+use simla_data::{Batch, Dataset, Loader, LoaderPlan, Options, Pair, Pairs, Vocabulary};
 use simla_files::write_atomically;
 use simla_image::Recipe;
 use simla_train::checkpoint::Checkpoint;
@@ -30,29 +27,16 @@ use simla_train::torch::guard::guarded;
 use simla_train::{Ending, Plan, Trainer};
 use tch::Device;
 
-use crate::console::{Count, NAMED, Progress};
-use crate::reconstructions::Reconstructing;
-use crate::start;
+use crate::held_out::HeldOut;
+use crate::init;
+use crate::inputs::Inputs;
+use crate::settings::Settings;
+use crate::sources::{learn, open_sources};
+use crate::tokenizer::Reconstructing;
 use crate::watch::{Evaluating, Looking, Watch};
 
 /// Captions that a tokenizer alone has a vocabulary of: batches have words, which it does not read.
 const UNREAD: usize = 1000;
-
-/// Where a run's data come from.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Inputs {
-    pub data: Vec<String>,
-    pub image_root: Option<PathBuf>,
-    pub vocabulary: Option<PathBuf>,
-    pub dvae: Option<PathBuf>,
-    /// Folders of weights to start from, the later ones over the earlier ones.
-    #[serde(default)]
-    pub init: Vec<PathBuf>,
-    /// The model that is fine-tuned; none in pre-training.
-    pub fine_tuned: Option<PathBuf>,
-    /// Held-out pairs, for retrieval while the run goes on.
-    pub held_out: Option<PathBuf>,
-}
 
 /// A run that is set up: everything but the models.
 pub struct Run {
@@ -63,36 +47,6 @@ pub struct Run {
     pub dataset: Arc<Dataset>,
     pub vocabulary: Arc<Vocabulary>,
     pub held_out: Option<HeldOut>,
-}
-
-/// Opens sources given as on the command line.
-pub fn open_data(data: &[String], image_root: Option<&Path>, max_bad_share: f64) -> Result<Dataset> {
-    let options = Options { image_root: image_root.map(Path::to_owned), max_bad_share, ..Options::default() };
-    open_sources(data, &options)
-}
-
-/// As [`open_data`], with every option. Says what is wrong with it and can be lived with.
-pub fn open_sources(data: &[String], options: &Options) -> Result<Dataset> {
-    let sources: Vec<Source> = data.iter().map(|text| text.parse().expect("any text is a source")).collect();
-    let mut progress: Option<(PathBuf, Progress)> = None;
-    let dataset = Dataset::open_watched(&sources, options, &mut |path, done, all| {
-        if progress.as_ref().is_none_or(|(of, _)| of != path) {
-            let what = format!("percent of {} read", path.display());
-            progress = Some((path.into(), Progress::patient(&what, 100)));
-        }
-        if let Some((_, progress)) = &mut progress {
-            progress.set(100 * done / all.max(1), String::new);
-        }
-    })?;
-    drop(progress);
-    let warnings = dataset.warnings();
-    if !warnings.is_empty() {
-        eprintln!("warning: not all that the data hold is used ({} notes):", warnings.len());
-    }
-    for warning in warnings.iter().take(NAMED) {
-        eprintln!("  {}", simla_data::quoted(warning));
-    }
-    Ok(dataset)
 }
 
 impl Run {
@@ -121,7 +75,7 @@ impl Run {
         if let Some(dvae) = &inputs.dvae {
             Checkpoint::open(dvae)?;
         }
-        let start = start::vocabulary(&inputs.init, inputs.vocabulary.as_deref())?;
+        let start = init::vocabulary(&inputs.init, inputs.vocabulary.as_deref())?;
         let saved = folder.join("vocabulary.json");
         let vocabulary = if saved.exists() {
             Vocabulary::open(&saved)?
@@ -327,7 +281,7 @@ impl Run {
                 model.checkpoint.verify()?;
                 model.load(&mut simla)?;
             }
-            _ => start::weights(&mut simla, &self.inputs.init)?,
+            _ => init::weights(&mut simla, &self.inputs.init)?,
         }
         if s.recompute {
             simla.online.recompute_layers();
@@ -402,13 +356,6 @@ impl Run {
     }
 }
 
-/// The word pieces of a data set's captions, the first `most` of them.
-fn learn(dataset: &Dataset, most: usize, size: usize) -> Result<Vocabulary> {
-    let mut progress = Progress::patient("captions read", dataset.len());
-    let captions = dataset.captions(|done| progress.set(done, String::new));
-    Ok(Vocabulary::learn(captions.take(most), size)?)
-}
-
 /// Refuses batches that the data set cannot fill.
 fn check_batches(settings: &Settings, inputs: &Inputs, records: u64, has_model: bool) -> Result<()> {
     let (batch, accumulate) = (settings.batch_size, settings.accumulate);
@@ -423,37 +370,4 @@ fn check_batches(settings: &Settings, inputs: &Inputs, records: u64, has_model: 
         bail!("dvae_batch_size = {batch}: expected at most the {records} records of the data set");
     }
     Ok(())
-}
-
-/// The gallery of a data set.
-pub fn gallery(dataset: &Dataset, vocabulary: &Vocabulary, max_tokens: usize) -> Gallery {
-    let count = Count::new(Progress::patient("pictures tried", dataset.len()));
-    Gallery::read(dataset, vocabulary, max_tokens, || count.one_more())
-}
-
-/// Held-out pairs with what is needed to rank them.
-pub struct HeldOut {
-    dataset: Arc<Dataset>,
-    gallery: Gallery,
-}
-
-impl HeldOut {
-    pub fn open(path: &Path, options: &Options, vocabulary: &Vocabulary, settings: &Settings) -> Result<Self> {
-        let dataset = open_sources(&[path.display().to_string()], options)?;
-        let gallery = gallery(&dataset, vocabulary, settings.max_tokens as usize);
-        let usable = gallery.images.len();
-        if usable < 2 {
-            bail!("{}: {usable} usable records for evaluation, expected at least 2", path.display());
-        }
-        let dataset = Arc::new(dataset);
-        Ok(Self { dataset, gallery })
-    }
-
-    pub fn evaluate(&self, model: &Simla, top_k: usize, what: &str) -> Result<Retrieval> {
-        let mut progress: Option<Progress> = None;
-        let mut show = |done: usize, all: usize| {
-            progress.get_or_insert_with(|| Progress::new(what, 0, all as u64)).set(done as u64, String::new);
-        };
-        Ok(evaluate(model, &self.dataset, &self.gallery, top_k, &mut show)?)
-    }
 }

@@ -12,7 +12,7 @@ use simla_pictures::sheet::{Cell, Sheet};
 use simla_train::Observer;
 use simla_train::metrics::StepRecord;
 
-use crate::console::Progress;
+use crate::progress::Progress;
 use crate::watch::{Watch, square};
 
 /// Pictures of a sheet.

@@ -2,13 +2,11 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
 use simla::inputs::normalized;
 use simla::model::Simla;
-use simla::settings::Dtype;
 use simla::tasks::boxes::Bounds;
 use simla::tasks::gradcam::{Map, default_layer};
 use simla::tasks::pretrain::Model;
@@ -19,24 +17,6 @@ use simla_image::{Limits, RgbImage};
 use simla_pictures::heat::{BoxKind, HeatMap, Marked};
 use simla_train::torch::guard::guarded;
 use tch::{Tensor, no_grad};
-
-/// Which model looks, and where it computes.
-#[derive(Args)]
-pub struct ModelArguments {
-    /// A run's folder, or a checkpoint's
-    #[arg(long, value_name = "DIR")]
-    checkpoint: PathBuf,
-    /// Where to compute: cpu, cuda or cuda:N
-    #[arg(long, default_value = "cpu")]
-    device: String,
-}
-
-impl ModelArguments {
-    pub fn open(&self) -> Result<Model> {
-        let device = simla_train::torch::device::open(&self.device)?;
-        Ok(Model::open(&self.checkpoint, Dtype::F32.kind(), device)?)
-    }
-}
 
 /// A picture, for people and for the model.
 pub struct Seen {

@@ -12,8 +12,8 @@ use simla_data::sources::{IMAGE_ENDINGS, walk};
 use simla_data::{Dataset, Entry, quoted};
 use simla_search::{Contents, Index, Item};
 
-use crate::console::{Progress, say_broken};
-use crate::run::open_data;
+use crate::progress::{Progress, say_broken};
+use crate::sources::open_data;
 
 /// Items that are embedded before they are put on the disk: so many are lost where the program is ended.
 const CHUNK: usize = 128;

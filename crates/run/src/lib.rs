@@ -1,0 +1,18 @@
+//! What a run and a query are: whatever asks, a command line, a page or a program.
+//!
+//! - A run: its [`settings`] and [`inputs`], opened by [`sources`], started by [`init`], trained by [`fit`] with a [`tokenizer`] before it,
+//!   looked at by [`watch`] on [`held_out`] pairs, shown by [`progress`], ended by [`stop`].
+//! - A query: a [`photo`], or a [`collection`] that is searched.
+
+pub mod collection;
+pub mod fit;
+pub mod held_out;
+pub mod init;
+pub mod inputs;
+pub mod photo;
+pub mod progress;
+pub mod settings;
+pub mod sources;
+pub mod stop;
+pub mod tokenizer;
+pub mod watch;

@@ -1,0 +1,45 @@
+//! Data as a command line gives them, opened with progress.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use simla_data::{Dataset, Options, Source, Vocabulary};
+
+use crate::progress::{NAMED, Progress};
+
+/// Opens sources given as on the command line.
+pub fn open_data(data: &[String], image_root: Option<&Path>, max_bad_share: f64) -> Result<Dataset> {
+    let options = Options { image_root: image_root.map(Path::to_owned), max_bad_share, ..Options::default() };
+    open_sources(data, &options)
+}
+
+/// As [`open_data`], with every option. Says what is wrong with it and can be lived with.
+pub fn open_sources(data: &[String], options: &Options) -> Result<Dataset> {
+    let sources: Vec<Source> = data.iter().map(|text| text.parse().expect("any text is a source")).collect();
+    let mut progress: Option<(PathBuf, Progress)> = None;
+    let dataset = Dataset::open_watched(&sources, options, &mut |path, done, all| {
+        if progress.as_ref().is_none_or(|(of, _)| of != path) {
+            let what = format!("percent of {} read", path.display());
+            progress = Some((path.into(), Progress::patient(&what, 100)));
+        }
+        if let Some((_, progress)) = &mut progress {
+            progress.set(100 * done / all.max(1), String::new);
+        }
+    })?;
+    drop(progress);
+    let warnings = dataset.warnings();
+    if !warnings.is_empty() {
+        eprintln!("warning: not all that the data hold is used ({} notes):", warnings.len());
+    }
+    for warning in warnings.iter().take(NAMED) {
+        eprintln!("  {}", simla_data::quoted(warning));
+    }
+    Ok(dataset)
+}
+
+/// The word pieces of a data set's captions, the first `most` of them.
+pub fn learn(dataset: &Dataset, most: usize, size: usize) -> Result<Vocabulary> {
+    let mut progress = Progress::patient("captions read", dataset.len());
+    let captions = dataset.captions(|done| progress.set(done, String::new));
+    Ok(Vocabulary::learn(captions.take(most), size)?)
+}
