@@ -125,14 +125,25 @@ impl RecordError {
 impl Entry {
     /// Reads the image's bytes into `bytes`, replacing what is there.
     pub fn read_image(&self, bytes: &mut Vec<u8>) -> Result<(), RecordError> {
+        self.image.read(&self.name, bytes)
+    }
+
+    /// The error for an image that cannot be decoded.
+    pub fn unreadable(&self, error: ImageError) -> RecordError {
+        self.image.unreadable(&self.name, error)
+    }
+}
+
+impl Location {
+    /// Reads the image's bytes, which the record `name` asks for, into `bytes`, replacing what is there.
+    pub fn read(&self, name: &str, bytes: &mut Vec<u8>) -> Result<(), RecordError> {
         bytes.clear();
-        let too_large =
-            |length| RecordError::TooLarge { name: self.name.clone(), image: self.image.to_string(), bytes: length };
+        let too_large = |length| RecordError::TooLarge { name: name.into(), image: self.to_string(), bytes: length };
         let missing = |path: &Path, error| {
             let error = with_hint(error, path);
-            RecordError::MissingImage { name: self.name.clone(), path: path.into(), error }
+            RecordError::MissingImage { name: name.into(), path: path.into(), error }
         };
-        match &self.image {
+        match self {
             Location::File(path) => {
                 // Asked before opening: opening a named pipe would wait for ever.
                 let about = std::fs::metadata(path).map_err(|e| missing(path, e))?;
@@ -157,8 +168,8 @@ impl Entry {
     }
 
     /// The error for an image that cannot be decoded.
-    pub fn unreadable(&self, error: ImageError) -> RecordError {
-        RecordError::UnreadableImage { name: self.name.clone(), image: self.image.to_string(), error }
+    pub fn unreadable(&self, name: &str, error: ImageError) -> RecordError {
+        RecordError::UnreadableImage { name: name.into(), image: self.to_string(), error }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The elements of a JSON file: of a list, or one a line (JSON lines). Where each begins and ends is found by its brackets and
+//! The elements of a JSON file: of a list, of a list in an object, or one a line (JSON lines). Where each begins and ends is found by its brackets and
 //! strings alone, so that what is wrong inside of one costs no other.
 
 use std::fs::File;
@@ -51,10 +51,13 @@ pub(super) enum Layout {
     Lines,
 }
 
-/// Calls `each` with every element of `file`, which is called `path`.
+/// Calls `each` with every element of `file`, which is called `path` and has elements like those of `example`. An object that the file
+/// begins with is one of them, or else holds their list under the name `list`.
 pub(super) fn scan(
     path: &Path,
     file: &File,
+    list: Option<&str>,
+    example: &'static str,
     each: impl FnMut(Element) -> Result<(), OpenError>,
 ) -> Result<Layout, OpenError> {
     let io = |error| OpenError::Io { path: path.into(), error };
@@ -70,12 +73,16 @@ pub(super) fn scan(
         at += count as u64;
     }
     let first = reader.fill_buf().map_err(io)?.first().copied();
-    let scanner = Scanner { path, at, each, records: 0, text: Vec::new(), length: 0 };
-    match first {
-        Some(b'[') => scanner.list(reader).map(|()| Layout::List),
-        Some(b'{') => scanner.lines(reader).map(|()| Layout::Lines),
-        None => Err(scanner.wrong("EOF while parsing a value at line 1 column 0")),
-        Some(_) => Err(scanner.wrong("expected `[`")),
+    let mut scanner = Scanner { path, example, at, each, inside: false, records: 0, text: Vec::new(), length: 0 };
+    match (first, list) {
+        (Some(b'['), _) => scanner.list(reader).map(|()| Layout::List),
+        (Some(b'{'), Some(name)) => {
+            scanner.enter(&mut reader, name)?;
+            scanner.list(reader).map(|()| Layout::List)
+        }
+        (Some(b'{'), None) => scanner.lines(reader).map(|()| Layout::Lines),
+        (None, _) => Err(scanner.wrong("EOF while parsing a value at line 1 column 0")),
+        (Some(_), _) => Err(scanner.wrong("expected `[`")),
     }
 }
 
@@ -91,9 +98,12 @@ fn is_space(byte: u8) -> bool {
 
 struct Scanner<'a, F> {
     path: &'a Path,
+    example: &'static str,
     /// The byte that is read next.
     at: u64,
     each: F,
+    /// Whether the list is in an object, the rest of which is passed over.
+    inside: bool,
     records: u64,
     /// The element so far, at most as long as a record may be, and its length.
     text: Vec<u8>,
@@ -123,7 +133,12 @@ enum Place {
 
 impl<F: FnMut(Element) -> Result<(), OpenError>> Scanner<'_, F> {
     fn wrong(&self, problem: &str) -> OpenError {
-        OpenError::Json { path: self.path.into(), record: self.records + 1, problem: problem.into() }
+        OpenError::Json {
+            path: self.path.into(),
+            record: self.records + 1,
+            problem: problem.into(),
+            example: self.example,
+        }
     }
 
     fn take(&mut self, bytes: &[u8]) {
@@ -140,6 +155,45 @@ impl<F: FnMut(Element) -> Result<(), OpenError>> Scanner<'_, F> {
         self.text.clear();
         self.length = 0;
         Ok(())
+    }
+
+    /// Goes on to the list that is called `name` in the object that begins here.
+    fn enter(&mut self, reader: &mut impl BufRead, name: &str) -> Result<(), OpenError> {
+        let (mut depth, mut string, mut escaped) = (0_u64, None::<Vec<u8>>, false);
+        let mut is_next = false; // behind the name and its colon
+        loop {
+            let bytes = reader.fill_buf().map_err(|error| OpenError::Io { path: self.path.into(), error })?;
+            let Some(&byte) = bytes.first() else {
+                return Err(self.wrong(&format!("an object without a list `{name}`")));
+            };
+            match (&mut string, byte) {
+                (Some(_), _) if escaped => escaped = false,
+                (Some(_), b'\\') => escaped = true,
+                (Some(text), b'"') => {
+                    is_next = depth == 1 && text == name.as_bytes();
+                    string = None;
+                }
+                (Some(text), _) if text.len() <= name.len() => text.push(byte),
+                (Some(_), _) => {}
+                (None, b'[') if is_next => {
+                    self.inside = true;
+                    return Ok(());
+                }
+                (None, b':') => {}
+                (None, _) if is_space(byte) => {}
+                (None, _) => {
+                    is_next = false;
+                    match byte {
+                        b'"' => string = Some(Vec::new()),
+                        b'{' | b'[' => depth += 1,
+                        b'}' | b']' => depth = depth.saturating_sub(1),
+                        _ => {}
+                    }
+                }
+            }
+            reader.consume(1);
+            self.at += 1;
+        }
     }
 
     fn list(mut self, mut reader: impl BufRead) -> Result<(), OpenError> {
@@ -162,6 +216,9 @@ impl<F: FnMut(Element) -> Result<(), OpenError>> Scanner<'_, F> {
                 if let Some(byte) = chunk.get(used) {
                     place = self.step(place, *byte, self.at + used as u64)?;
                     used += 1;
+                    if place == Place::End && self.inside {
+                        return Ok(());
+                    }
                 }
             }
             self.at += used as u64;

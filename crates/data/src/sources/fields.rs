@@ -3,11 +3,63 @@
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::caption;
+use crate::formats::Place;
 use crate::record::{Entry, Location, RecordError, identity};
+use crate::text::caption;
+
+/// The path of an image file.
+pub(crate) fn image<'a>(value: Option<&'a Value>, place: &Place) -> Result<&'a str, RecordError> {
+    match value {
+        Some(Value::String(image)) if !image.is_empty() => Ok(image),
+        other => Err(wrong(&place.name, "image", "the path of an image file", other)),
+    }
+}
+
+/// Text.
+pub(crate) fn string<'a>(field: &str, value: Option<&'a Value>, place: &Place) -> Result<&'a str, RecordError> {
+    match value {
+        Some(Value::String(text)) => Ok(text),
+        other => Err(wrong(&place.name, field, "a string", other)),
+    }
+}
+
+/// Text of which something is left when it is cleaned.
+pub(crate) fn words<'a>(field: &str, value: Option<&'a Value>, place: &Place) -> Result<&'a str, RecordError> {
+    let text = string(field, value, place)?;
+    match caption::count_words(text) {
+        0 => Err(wrong(&place.name, field, "a string with words in it", value)),
+        _ => Ok(text),
+    }
+}
+
+/// Text, if there is any.
+pub(crate) fn optional_string(
+    field: &str,
+    value: Option<&Value>,
+    place: &Place,
+) -> Result<Option<String>, RecordError> {
+    match value {
+        None | Some(Value::Null) => Ok(None),
+        value => string(field, value, place).map(|text| Some(text.to_owned())),
+    }
+}
+
+/// A whole number.
+pub(crate) fn integer(field: &str, value: Option<&Value>, place: &Place) -> Result<i64, RecordError> {
+    let number = value.and_then(Value::as_i64);
+    number.ok_or_else(|| wrong(&place.name, field, "a whole number", value))
+}
+
+/// A whole number, if there is one.
+pub(crate) fn optional_integer(field: &str, value: Option<&Value>, place: &Place) -> Result<Option<i64>, RecordError> {
+    match value {
+        None | Some(Value::Null) => Ok(None),
+        value => integer(field, value, place).map(Some),
+    }
+}
 
 /// Parses JSON. Python writes `NaN` and `Infinity`, which are no JSON and say nothing: they are read as null.
-pub(super) fn from_json<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<T> {
+pub(crate) fn from_json<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<T> {
     serde_json::from_slice(text).or_else(|error| serde_json::from_slice(&finite(text).ok_or(error)?))
 }
 
@@ -34,7 +86,7 @@ fn finite(text: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// A caption or several.
-pub(super) fn captions(value: Option<Value>, name: &str) -> Result<Vec<String>, RecordError> {
+pub(crate) fn captions(value: Option<Value>, name: &str) -> Result<Vec<String>, RecordError> {
     let text = |caption| match caption {
         Value::String(caption) => Ok(caption),
         other => Err(wrong(name, "caption", "a list of nothing but strings", Some(&other))),
@@ -47,17 +99,22 @@ pub(super) fn captions(value: Option<Value>, name: &str) -> Result<Vec<String>, 
 }
 
 /// The number that stands for an image id: of `value`, or else of `image`, which names the image.
-pub(super) fn image_id(value: Option<&Value>, image: &[u8], name: &str) -> Result<i64, RecordError> {
+pub(crate) fn image_id(value: Option<&Value>, image: &[u8], name: &str) -> Result<i64, RecordError> {
+    Ok(given_image_id(value, name)?.unwrap_or_else(|| identity(image)))
+}
+
+/// The number that stands for an image id, if there is one.
+pub(crate) fn given_image_id(value: Option<&Value>, name: &str) -> Result<Option<i64>, RecordError> {
     match value {
-        None | Some(Value::Null) => Ok(identity(image)),
-        Some(Value::String(id)) => Ok(identity(id.as_bytes())),
-        Some(Value::Number(id)) => Ok(identity(id.to_string().as_bytes())),
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(id)) => Ok(Some(identity(id.as_bytes()))),
+        Some(Value::Number(id)) => Ok(Some(identity(id.to_string().as_bytes()))),
         other => Err(wrong(name, "image_id", "a number or a string", other)),
     }
 }
 
 /// The error for a field that is not as it should be.
-pub(super) fn wrong(name: &str, field: &str, expected: &'static str, value: Option<&Value>) -> RecordError {
+pub(crate) fn wrong(name: &str, field: &str, expected: &'static str, value: Option<&Value>) -> RecordError {
     let found = value.map_or("nothing".into(), describe);
     RecordError::Field { name: name.into(), field: field.into(), expected, found }
 }
@@ -82,7 +139,7 @@ fn describe(value: &Value) -> String {
 
 impl Entry {
     /// An entry with those of `captions` that say something.
-    pub(super) fn new(
+    pub(crate) fn new(
         image: Location,
         mut captions: Vec<String>,
         name: String,

@@ -2,12 +2,13 @@
 
 mod beside;
 mod csv;
+mod each_caption;
 mod elements;
-mod fields;
+pub(crate) mod fields;
 mod folder;
 mod json;
-mod pairs;
 mod pattern;
+mod pictures;
 mod shards;
 mod sniff;
 mod unread;
@@ -17,11 +18,14 @@ use std::path::{Path, PathBuf};
 pub use beside::{IMAGE_ENDINGS, MAX_TEXT_BYTES};
 pub use folder::{MAX_IMAGES, Walked, walk};
 pub use pattern::MAX_PATHS;
+pub use pictures::Pictures;
 pub use shards::{MAX_MEMBERS, MAX_NAME_BYTES};
 pub use unread::Unread;
 
-pub(crate) use pairs::Pairs;
+pub(crate) use each_caption::EachCaption;
 
+use crate::formats::Format;
+use crate::formats::pairs::Pairs;
 use crate::quoted;
 use crate::record::{Entry, RecordError};
 use crate::table::TableWriter;
@@ -41,15 +45,23 @@ fn too_long() -> String {
 const REPORT_EVERY: u64 = 1024;
 
 /// Is told how much of how much of a source is indexed.
-type Watch<'a> = &'a mut dyn FnMut(u64, u64);
+pub type Watch<'a> = &'a mut dyn FnMut(u64, u64);
 
-/// A source of records.
-pub(crate) trait Records: Send + Sync + std::fmt::Debug {
+/// A source of records, by default of pairs.
+pub trait Records<E = Entry>: Send + Sync + std::fmt::Debug {
     /// Number of records, malformed ones included.
     fn len(&self) -> u64;
 
+    /// Whether it has none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// The record `index` (below the length) without its image.
-    fn entry(&self, index: u64) -> Result<Entry, RecordError>;
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    fn entry(&self, index: u64) -> Result<E, RecordError>;
 
     /// The first record of each shard, where reading is cheap only near the last read; else empty.
     fn shards(&self) -> Vec<u64> {
@@ -65,8 +77,11 @@ pub(crate) trait Records: Send + Sync + std::fmt::Debug {
 /// How sources are opened.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Folder that image paths are relative to; by default that of the file that names them.
+    /// What image paths are relative to, a folder, or tar shards whose members have those names; by default the folder of the file that
+    /// names them.
     pub image_root: Option<PathBuf>,
+    /// VQA's files of annotations, which have the answers of a file of questions.
+    pub annotations: Vec<PathBuf>,
     /// The column of image paths in CSV and TSV files.
     pub image_column: String,
     /// The column of captions in CSV and TSV files.
@@ -84,6 +99,7 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             image_root: None,
+            annotations: Vec::new(),
             image_column: "image".into(),
             caption_column: "caption".into(),
             max_bad_share: 0.1,
@@ -94,6 +110,14 @@ impl Default for Options {
 }
 
 impl Options {
+    /// Where the pictures are that `file` names.
+    fn pictures(&self, file: &Path) -> Result<Pictures, OpenError> {
+        match &self.image_root {
+            Some(root) => Pictures::open(root),
+            None => Ok(Pictures::in_folder(self.root(file))),
+        }
+    }
+
     /// The folder that the image paths in `file` are relative to.
     fn root(&self, file: &Path) -> PathBuf {
         match &self.image_root {
@@ -127,14 +151,22 @@ pub enum OpenError {
     Compressed { path: PathBuf, kind: &'static str, command: &'static str },
     #[error("data {}: UTF-16 text; expected UTF-8: `iconv -f UTF-16 -t UTF-8 FILE > CONVERTED`", quoted(path.display()))]
     Utf16 { path: PathBuf },
-    #[error("data {}: record {record}: {}; expected a list of records like {}", quoted(path.display()), quoted(problem), json::EXAMPLE)]
-    Json { path: PathBuf, record: u64, problem: String },
+    #[error("data {}: record {record}: {}; expected a list of records like {example}", quoted(path.display()), quoted(problem))]
+    Json { path: PathBuf, record: u64, problem: String, example: &'static str },
+    #[error("data {}: {error}; expected {expected}", quoted(path.display()))]
+    NotJson { path: PathBuf, error: serde_json::Error, expected: &'static str },
     #[error("data {}: there is no column {column:?} (setting `{setting}`); the first line has: {}", quoted(path.display()), quoted(found))]
     Column { path: PathBuf, setting: &'static str, column: String, found: String },
     #[error("data {}: {broken} of {shards} shards cannot be read to the end, more than the share of {max_bad_share} that is allowed (`max_bad_share`), e.g.:\n{}", quoted(path.display()), lines(examples))]
     Shards { path: PathBuf, broken: usize, shards: usize, max_bad_share: f64, examples: Vec<String> },
     #[error("data {}: {}", quoted(path.display()), quoted(problem))]
     Pattern { path: PathBuf, problem: String },
+    #[error("data {0}")]
+    Record(#[from] RecordError),
+    #[error("answers {}: {problem}", quoted(path.display()))]
+    Answers { path: PathBuf, problem: String },
+    #[error("data {}: {what} is missing; {} needs it", quoted(path.display()), quoted(wanted_by))]
+    Missing { path: PathBuf, what: String, wanted_by: String },
     #[error("data {}: no records in it", quoted(path.display()))]
     Empty { path: PathBuf },
     #[error("data {}: no records in it, but {unread}; expected images ({}) with a .txt or .json of the same name each, or .tar files of them, not compressed", quoted(path.display()), IMAGE_ENDINGS.map(|e| format!(".{e}")).join(", "))]
@@ -192,7 +224,16 @@ impl Malformed {
     }
 }
 
-/// Opens whatever is at `path`: a JSON, CSV, TSV or tar file, a brace pattern of tar files, a folder of tar files or of
+/// Opens a JSON file of records.
+pub(crate) fn open_json<F: Format>(
+    path: &Path,
+    options: &Options,
+    watch: Watch,
+) -> Result<Box<dyn Records<F::Entry>>, OpenError> {
+    Ok(Box::new(json::JsonRecords::<F>::open(path, options, watch)?))
+}
+
+/// Opens images with captions, whatever is at `path`: a JSON, CSV, TSV or tar file, a brace pattern of tar files, a folder of tar files or of
 /// photographs.
 pub(crate) fn open(path: &Path, options: &Options, watch: Watch) -> Result<Box<dyn Records>, OpenError> {
     let kind = |found: String| {
@@ -217,18 +258,20 @@ pub(crate) fn open(path: &Path, options: &Options, watch: Watch) -> Result<Box<d
     if !about.is_file() {
         return Err(kind("neither a file nor a folder".into()));
     }
+    let ending = ending(path);
+    if ending == Some("json".into()) {
+        return open_json::<Pairs>(path, options, watch);
+    }
     let head = sniff::head(path).map_err(io)?;
     if let Some((kind, command)) = sniff::compression(&head) {
         return Err(OpenError::Compressed { path: path.into(), kind, command });
     }
-    let ending = path.extension().map(|e| e.to_string_lossy().to_lowercase());
-    if let Some("json" | "jsonl" | "ndjson" | "csv" | "tsv") = ending.as_deref()
+    if let Some("csv" | "tsv") = ending.as_deref()
         && sniff::is_utf16(&head)
     {
         return Err(OpenError::Utf16 { path: path.into() });
     }
     match ending.as_deref() {
-        Some("json" | "jsonl" | "ndjson") => Ok(Box::new(json::JsonRecords::open(path, options, watch)?)),
         Some("csv") => Ok(Box::new(csv::CsvRecords::open(path, b',', options, watch)?)),
         Some("tsv") => Ok(Box::new(csv::CsvRecords::open(path, b'\t', options, watch)?)),
         Some("tar") => {
@@ -237,6 +280,16 @@ pub(crate) fn open(path: &Path, options: &Options, watch: Watch) -> Result<Box<d
         }
         Some(other) => Err(kind(format!("a .{} file", quoted(other)))),
         None => Err(kind("a file without an ending".into())),
+    }
+}
+
+/// A file's ending in lower case; that of JSON lines, and of JSON that is compressed with gzip, is `json`, too.
+fn ending(path: &Path) -> Option<String> {
+    let ending = path.extension()?.to_string_lossy().to_lowercase();
+    match ending.as_str() {
+        "jsonl" | "ndjson" => Some("json".into()),
+        "gz" if self::ending(Path::new(path.file_stem()?)).as_deref() == Some("json") => Some("json".into()),
+        _ => Some(ending),
     }
 }
 

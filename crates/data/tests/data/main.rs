@@ -5,6 +5,7 @@ mod damage;
 mod evaluation;
 mod loader;
 mod packing;
+mod pictures;
 mod pieces;
 mod shards;
 mod sources;
