@@ -42,6 +42,15 @@ impl FromStr for Source {
 }
 
 /// Records of one or several sources, one after the other, each readable by its number; of images with captions, or of another format.
+///
+/// ```no_run
+/// use simla_data::{Dataset, Options, Questions, Source};
+///
+/// let options = Options { annotations: vec!["annotations.json.gz".into()], ..Options::default() };
+/// let questions = Dataset::<Questions>::of(&["questions.json.gz".parse::<Source>()?], &options, &mut |_, _, _| ())?;
+/// println!("{} questions; the first: {}", questions.len(), questions.entry(0)?.question);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Dataset<F: Format = Pairs> {
     sources: Vec<Opened<F::Entry>>,

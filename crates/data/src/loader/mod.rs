@@ -74,6 +74,22 @@ pub struct Times {
 }
 
 /// An iterator over batches. Dropping it stops its threads.
+///
+/// ```no_run
+/// use std::sync::Arc;
+///
+/// use simla_data::{Dataset, Loader, LoaderPlan, Options, Pairs, Source, Vocabulary};
+/// use simla_image::Recipe;
+///
+/// let dataset = Dataset::open(&["pairs.json".parse::<Source>()?], &Options::default())?;
+/// let pairs = Pairs::new(Arc::new(Vocabulary::open("vocab.txt".as_ref())?));
+/// let plan = LoaderPlan { batch: 64, steps: 1000, ..LoaderPlan::default() };
+/// for batch in Loader::start(Arc::new(dataset), pairs, Recipe::default(), plan)? {
+///     let batch = batch?;
+///     println!("step {}: {} views of {} pixels", batch.step, batch.len(), batch.side);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Loader<F: Format> {
     shared: Arc<Shared<F>>,
     channels: Vec<Receiver<Result<Batch<F::Row>, LoadError>>>,

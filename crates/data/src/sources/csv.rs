@@ -20,6 +20,8 @@ use crate::table::Table;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Bytes that are read at once.
 const CHUNK: usize = 4 << 20;
+/// Characters of the first line that a message shows: a file that is no CSV may have nothing but a first line.
+const SHOWN: usize = 300;
 /// The column of image ids, if there is one.
 const ID_COLUMN: &str = "image_id";
 
@@ -137,6 +139,7 @@ impl Layout {
                     Some(_) => ("caption_column", caption_column),
                 };
                 let found = header.iter().map(String::from_utf8_lossy).collect::<Vec<_>>().join(", ");
+                let found = fields::brief(&found, SHOWN);
                 OpenError::Column { path: path.into(), setting, column: column.clone(), found }
             });
         }

@@ -121,8 +121,6 @@ pub(crate) fn wrong(name: &str, field: &str, expected: &'static str, value: Opti
 
 /// A value for a message: what it is and how it begins.
 fn describe(value: &Value) -> String {
-    const SHOWN: usize = 60;
-    let text = value.to_string();
     let kind = match value {
         Value::Null => return "null, or NaN".into(),
         Value::Bool(_) => "a truth value",
@@ -131,9 +129,14 @@ fn describe(value: &Value) -> String {
         Value::Array(_) => "a list",
         Value::Object(_) => "an object",
     };
-    match text.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{kind}: {}...", &text[..end]),
-        None => format!("{kind}: {text}"),
+    format!("{kind}: {}", brief(&value.to_string(), 60))
+}
+
+/// The first `shown` characters of a text that is longer.
+pub(super) fn brief(text: &str, shown: usize) -> String {
+    match text.char_indices().nth(shown) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.into(),
     }
 }
 
