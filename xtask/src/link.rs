@@ -9,7 +9,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use simla_libtorch::{CPU_LIBRARY, VERSION};
+use simla_libtorch::CPU_LIBRARY;
 
 use crate::provision::Libtorch;
 
@@ -38,7 +38,7 @@ fn fill(folder: &Path, libtorch: &Libtorch) -> Result<()> {
     }
     // The real libtorch.so is empty but needs libtorch_cuda.so. As this linker script it stands for the CPU library alone.
     place_text(&lib.join("libtorch.so"), &format!("INPUT({CPU_LIBRARY})\n"))?;
-    place_text(&folder.join("build-version"), VERSION)?;
+    place_text(&folder.join("build-version"), &libtorch.version)?;
     // Where programs look for the libraries when they run: build.rs reads it. Not `lib` here, because `libtorch_cpu.so`
     // finds its own libraries from the folder through which it is opened.
     let real = libtorch.lib.to_str().context("the path of libtorch is not UTF-8")?;
@@ -96,7 +96,7 @@ mod tests {
         for name in [CPU_LIBRARY, "libc10.so", "libtorch_cuda.so", openmp] {
             fs::write(lib.join(name), folder.display().to_string()).unwrap();
         }
-        Libtorch { include, lib }
+        Libtorch { include, lib, version: "2.11.0+cu130".into() }
     }
 
     fn names(folder: &Path) -> Vec<String> {
@@ -116,7 +116,7 @@ mod tests {
         assert_eq!(names(&link.join("lib")), ["libc10.so", "libgomp.so", "libtorch.so", "libtorch_cpu.so"]);
         assert_eq!(fs::read_to_string(link.join("lib/libtorch.so")).unwrap(), "INPUT(libtorch_cpu.so)\n");
         assert_eq!(fs::read_to_string(link.join("lib-folder")).unwrap(), libtorch.lib.display().to_string());
-        assert_eq!(simla_libtorch::at(&link).unwrap().root, link);
+        assert_eq!(simla_libtorch::at(&link).unwrap().to_string(), libtorch.version);
     }
 
     #[test]

@@ -1,17 +1,15 @@
 //! Sets up libtorch and runs the project's two commands.
 //!
 //! - [`provision`] decides which libtorch to use: `LIBTORCH`, a Python's, or a download,
-//! - [`cache`] keeps the downloaded one, [`pip`] fetches its packages, [`wheel`] pins, checks and unpacks them,
+//! - [`cache`] keeps the downloaded one, [`pip`] fetches and unpacks its packages,
 //! - [`link`] makes the folder `.libtorch` that the build links with,
 //! - [`steps`] runs cargo and `simla`.
 
 mod cache;
 mod link;
 mod pip;
-mod progress;
 mod provision;
 mod steps;
-mod wheel;
 
 use std::ffi::OsString;
 use std::path::Path;
