@@ -58,12 +58,18 @@ fn openmp(lib: &Path) -> Result<Option<PathBuf>> {
     Ok(None)
 }
 
-/// Makes the link `at` lead to `target`.
+/// Makes the link `at` lead to `target`, under another name first: a build that runs meanwhile sees the old or the new.
 fn place_link(at: &Path, target: &Path) -> Result<()> {
     if fs::read_link(at).is_ok_and(|there| there == target) {
         return Ok(());
     }
-    place(at, |new| symlink(target, new))
+    let new = at.with_file_name(format!(".new-{}", std::process::id()));
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    symlink(target, &new)?;
+    Ok(fs::rename(&new, at)?)
 }
 
 /// Makes the file `at` hold `text`.
@@ -71,18 +77,7 @@ fn place_text(at: &Path, text: &str) -> Result<()> {
     if fs::read_to_string(at).is_ok_and(|there| there == text) {
         return Ok(());
     }
-    place(at, |new| fs::write(new, text))
-}
-
-/// Makes something under another name first, so that a build that runs meanwhile sees the old or the new.
-fn place(at: &Path, make: impl Fn(&Path) -> std::io::Result<()>) -> Result<()> {
-    let new = at.with_file_name(format!(".new-{}", std::process::id()));
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
-        _ => {}
-    }
-    make(&new)?;
-    Ok(fs::rename(&new, at)?)
+    Ok(simla_files::write_atomically(at, text.as_bytes())?)
 }
 
 #[cfg(test)]
