@@ -90,8 +90,8 @@ pub enum Unfit {
         found: String,
     },
     /// The folder has no CUDA library.
-    #[error("{} has libtorch {found}, which is for the CPU alone", found.root.display())]
-    ForCpu {
+    #[error("{} has libtorch {found} without lib/{CUDA_LIBRARY}", found.root.display())]
+    NoCudaLibrary {
         /// What was found.
         found: Libtorch,
     },
@@ -206,7 +206,7 @@ fn first_with_cuda(
 /// `found`, if it has a CUDA library that can be loaded beside `running`.
 fn cuda_beside(found: Libtorch, running: Option<&Libtorch>) -> Result<Libtorch, Unfit> {
     if found.cuda_library().is_none() {
-        return Err(Unfit::ForCpu { found });
+        return Err(Unfit::NoCudaLibrary { found });
     }
     match running {
         Some(running) if !running.fits(&found) => Err(Unfit::OtherBuild { found, running: running.clone() }),
@@ -334,7 +334,7 @@ mod tests {
             let error = search(&[&cpu, &cu126], Some(running)).unwrap_err();
             let other = at(running.path()).unwrap().to_string();
             let advice = format!("LD_LIBRARY_PATH={}", cu126.path().join("lib").display());
-            assert!(error.searched[0].contains("2.11.0+cpu, which is for the CPU alone"), "{error}");
+            assert!(error.searched[0].contains("2.11.0+cpu without lib/libtorch_cuda.so"), "{error}");
             for words in ["2.11.0+cu126", &other, &advice, "one program cannot use two builds"] {
                 assert!(error.searched[1].contains(words), "{words}: {error}");
             }

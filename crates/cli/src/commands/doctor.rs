@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::env;
+use std::error::Error;
 use std::ffi::OsString;
 use std::fmt::Write;
 use std::fs;
@@ -218,7 +219,11 @@ fn gpu() -> Gpu {
     };
     match asked() {
         Ok((driver, gpus)) => Gpu { driver: Some(driver), gpus, reason: None },
-        Err(error) => Gpu { driver: None, gpus: Vec::new(), reason: Some(error.to_string()) },
+        Err(error) => Gpu {
+            driver: None,
+            gpus: Vec::new(),
+            reason: Some(error.source().map_or(error.to_string(), |cause| cause.to_string())),
+        },
     }
 }
 
@@ -344,13 +349,13 @@ fn escaped(path: &Path) -> String {
     path.display().to_string().escape_debug().to_string()
 }
 
-/// The plain text: a heading and its findings, then what they mean. Only a path may be wider than the page.
+/// The plain text: headings and findings, then what they mean.
 fn shown(found: &Findings, remarks: &[String]) -> String {
     let mut page = String::new();
     let mut say = |heading: &str, text: String| {
         let (first, others) = (format!("{heading:INDENT$}"), " ".repeat(INDENT));
         let options = textwrap::Options::new(COLUMNS).initial_indent(&first).subsequent_indent(&others);
-        let options = options.break_words(false).word_splitter(textwrap::WordSplitter::NoHyphenation);
+        let options = options.word_splitter(textwrap::WordSplitter::NoHyphenation);
         writeln!(page, "{}", textwrap::fill(&text, options)).expect("a string takes everything");
     };
     let gib = |amount: Option<f64>| amount.map_or("an unknown amount".into(), |amount| format!("{amount:.1} GiB"));
@@ -394,9 +399,8 @@ fn shown(found: &Findings, remarks: &[String]) -> String {
     for (name, value) in &found.variables {
         say("variable", format!("{name}={}", value.escape_debug()));
     }
-    say("", String::new());
     for remark in remarks {
-        say("-", remark.clone());
+        say("note", remark.clone());
     }
     page
 }
