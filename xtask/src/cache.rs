@@ -1,8 +1,8 @@
 //! The downloaded libtorch: one copy for each user, shared by all checkouts.
 //!
 //! The folder `libtorch-2.11.0` appears by one rename when all of it is written, so whoever sees it can use it. Everything
-//! before that happens in `libtorch-2.11.0.partial`, which belongs to the one process that holds the lock; what a killed
-//! process left there is removed, except wheels that are whole, which are not downloaded again.
+//! before that happens in `libtorch-2.11.0.partial`, which belongs to those who hold the lock: one process and its pip.
+//! What a killed one left there is removed.
 
 use std::env;
 use std::ffi::OsString;
@@ -10,15 +10,12 @@ use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
-use indicatif::HumanBytes;
+use anyhow::{Context, Result, bail, ensure};
 use simla_libtorch::VERSION;
 
-use crate::pip::{self, Pip};
-use crate::progress::Progress;
-use crate::wheel::{WHEELS, Wheel};
+use crate::pip::Pip;
 
-/// Sizes of the unpacked libraries, to notice a copy that someone damaged.
+/// The libraries, with their sizes, to notice a copy that someone damaged.
 const LIBRARIES: [(&str, u64); 5] = [
     ("torch/lib/libtorch_cpu.so", 451_209_129),
     ("torch/lib/libc10.so", 1_498_969),
@@ -27,8 +24,11 @@ const LIBRARIES: [(&str, u64); 5] = [
     ("nvidia/cu13/lib/libcupti.so.13", 4_152_208),
 ];
 
-/// The disk space for all wheels, the copy that pip makes of the one it fetched, and what file systems add.
-const SPACE: u64 = 1_200_000_000;
+/// What else is kept of the packages.
+const OTHERS: [&str; 2] = ["torch/include", "torch/version.py"];
+
+/// The disk space for the wheels and all that is in them: 0.5 and 1.2 GB, and what file systems add.
+const SPACE: u64 = 2_000_000_000;
 
 /// The root of the downloaded libtorch, which is downloaded first if it is not there.
 ///
@@ -38,12 +38,12 @@ pub fn libtorch() -> Result<PathBuf> {
     let cache = folder(|name| env::var_os(name))?;
     let complete = cache.join(format!("libtorch-{VERSION}"));
     if !is_complete(&complete) {
-        pip::check_platform()?;
+        check_platform()?;
         fs::create_dir_all(&cache).with_context(|| format!("cannot create {}", cache.display()))?;
-        let _lock = lock(&cache)?;
+        let lock = lock(&cache)?;
         // Another process may have been faster.
         if !is_complete(&complete) {
-            fill(&cache, &complete)?;
+            fill(&cache, &complete, &lock)?;
         }
     }
     Ok(complete.join("torch"))
@@ -82,75 +82,49 @@ fn lock(cache: &Path) -> Result<File> {
 }
 
 /// Downloads and unpacks everything; `complete` appears at the end or not at all.
-fn fill(cache: &Path, complete: &Path) -> Result<()> {
+fn fill(cache: &Path, complete: &Path, lock: &File) -> Result<()> {
     let partial = cache.join(format!("libtorch-{VERSION}.partial"));
-    let wheels = partial.join("wheels");
-    fs::create_dir_all(&wheels).with_context(|| format!("cannot create {}", wheels.display()))?;
-    for entry in fs::read_dir(&partial)? {
-        let path = entry?.path();
-        if path != wheels {
-            remove(&path)?;
-        }
+    remove(&partial)?;
+    check_space(cache, SPACE)?;
+    let pip = Pip::find()?;
+    let [packages, scratch, kept] = ["packages", "scratch", "kept"].map(|name| partial.join(name));
+    fs::create_dir_all(&scratch).with_context(|| format!("cannot create {}", scratch.display()))?;
+    eprintln!(
+        "There is no libtorch {VERSION} here yet. pip downloads it, once: 550 MB, of which 500 MB stay unpacked."
+    );
+    pip.unpack(&packages, &scratch, lock)?;
+    for name in LIBRARIES.iter().map(|(name, _)| *name).chain(OTHERS) {
+        keep(name, &packages, &kept)?;
     }
-
-    let missing: Vec<_> = WHEELS.iter().filter(|wheel| kept(wheel, &wheels).is_none()).collect();
-    let there: u64 =
-        WHEELS.iter().map(|wheel| wheel.bytes).sum::<u64>() - missing.iter().map(|wheel| wheel.bytes).sum::<u64>();
-    check_space(cache, SPACE.saturating_sub(there))?;
-    if !missing.is_empty() {
-        download(&missing, &partial, &wheels)?;
-    }
-
-    let unpacked = partial.join("unpacked");
-    let progress = Progress::start("Unpacking libtorch", WHEELS.iter().map(|wheel| wheel.kept_bytes).sum());
-    let mut written = 0;
-    for wheel in &WHEELS {
-        let file = wheel.open(&wheels.join(wheel.name))?;
-        wheel.unpack(file, &unpacked, |bytes| {
-            written += bytes;
-            progress.at(written);
-        })?;
-    }
-    progress.finish();
-    ensure!(is_complete(&unpacked), "the unpacked libtorch is not as expected: this is a bug of `cargo xtask`");
+    ensure!(is_complete(&kept), "the unpacked libtorch is not as expected: this is a bug of `cargo xtask`");
 
     // The files must be on the disk before their name is: thousands of files, so the whole file system at once.
-    rustix::fs::syncfs(File::open(&unpacked)?).context("cannot write libtorch to the disk")?;
+    rustix::fs::syncfs(File::open(&kept)?).context("cannot write libtorch to the disk")?;
     if complete.exists() {
         fs::rename(complete, partial.join("damaged"))?;
     }
-    fs::rename(&unpacked, complete)?;
+    fs::rename(&kept, complete)?;
     File::open(cache)?.sync_all()?;
     remove(&partial)
 }
 
-/// The whole wheel that an earlier, interrupted run left, if it did. A damaged one is removed.
-fn kept(wheel: &Wheel, wheels: &Path) -> Option<File> {
-    let path = wheels.join(wheel.name);
-    let file = wheel.open(&path).ok();
-    if file.is_none() && path.exists() {
-        eprintln!("{} is damaged and is downloaded again.", path.display());
-        fs::remove_file(&path).ok()?;
-    }
-    file
+/// Moves a file or folder of the packages to the same place in `kept`.
+fn keep(name: &str, packages: &Path, kept: &Path) -> Result<()> {
+    let to = kept.join(name);
+    fs::create_dir_all(to.parent().context("a file in no folder")?)?;
+    fs::rename(packages.join(name), to).with_context(|| format!("the packages have no {name} that can be moved"))
 }
 
-fn download(missing: &[&Wheel], partial: &Path, wheels: &Path) -> Result<()> {
-    let pip = Pip::find()?;
-    let total: u64 = missing.iter().map(|wheel| wheel.bytes).sum();
-    eprintln!("There is no libtorch {VERSION} here yet. It is downloaded with pip, once, to {}.", partial.display());
-    let progress = Progress::start("Downloading libtorch", total);
-    let mut before = 0;
-    for wheel in missing {
-        // A folder of its own for each download: a pip that outlives its killed parent writes where nobody looks.
-        let fetched = tempfile::tempdir_in(partial)?;
-        let file = pip.download(wheel, fetched.path(), |bytes| progress.at(before + bytes.min(wheel.bytes)))?;
-        wheel.open(&file)?;
-        fs::rename(&file, wheels.join(wheel.name))?;
-        before += wheel.bytes;
+/// Whether downloads fit this machine: the wheels hold machine code for Linux on x86-64.
+fn check_platform() -> Result<()> {
+    if cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        return Ok(());
     }
-    progress.finish();
-    Ok(())
+    bail!(
+        "libtorch is downloaded for Linux on x86-64 only, and this is {} on {}: install torch {VERSION} in a Python environment and activate it, or set LIBTORCH to a folder with libtorch {VERSION}",
+        env::consts::OS,
+        env::consts::ARCH
+    )
 }
 
 fn check_space(cache: &Path, needed: u64) -> Result<()> {
@@ -159,10 +133,10 @@ fn check_space(cache: &Path, needed: u64) -> Result<()> {
     let free = disk.f_bavail * disk.f_frsize;
     ensure!(
         free >= needed,
-        "libtorch needs {} of disk space while it is set up, and {} has {}: make room, or set SIMLA_CACHE to a folder on another disk",
-        HumanBytes(needed),
+        "libtorch needs {:.1} GB of disk space while it is set up, and {} has {:.1} GB: make room, or set SIMLA_CACHE to a folder on another disk",
+        needed as f64 / 1e9,
         cache.display(),
-        HumanBytes(free)
+        free as f64 / 1e9
     );
     Ok(())
 }
@@ -229,12 +203,18 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_wheel_is_removed_and_not_used() {
-        let wheels = tempfile::tempdir().unwrap();
-        let path = wheels.path().join(WHEELS[0].name);
-        fs::write(&path, "half of a whe").unwrap();
-        assert!(kept(&WHEELS[0], wheels.path()).is_none());
-        assert!(!path.exists());
+    fn the_lock_lasts_as_long_as_a_pip_that_holds_it() {
+        let cache = tempfile::tempdir().unwrap();
+        let lock_file = lock(cache.path()).unwrap();
+        let mut pip =
+            std::process::Command::new("sleep").arg("60").stdin(lock_file.try_clone().unwrap()).spawn().unwrap();
+        drop(lock_file); // as when its parent is killed
+        let path = cache.path().join(format!("libtorch-{VERSION}.lock"));
+        let free = || File::open(&path).unwrap().try_lock().is_ok();
+        assert!(!free());
+        pip.kill().unwrap();
+        pip.wait().unwrap();
+        assert!(free());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use simla_libtorch::{CPU_LIBRARY, VERSION};
+use simla_libtorch::CPU_LIBRARY;
 
 use crate::provision::Libtorch;
 
@@ -38,7 +38,7 @@ fn fill(folder: &Path, libtorch: &Libtorch) -> Result<()> {
     }
     // The real libtorch.so is empty but needs libtorch_cuda.so. As this linker script it stands for the CPU library alone.
     place_text(&lib.join("libtorch.so"), &format!("INPUT({CPU_LIBRARY})\n"))?;
-    place_text(&folder.join("build-version"), VERSION)?;
+    place_text(&folder.join("build-version"), &libtorch.version)?;
     // Where programs look for the libraries when they run: build.rs reads it. Not `lib` here, because `libtorch_cpu.so`
     // finds its own libraries from the folder through which it is opened.
     let real = libtorch.lib.to_str().context("the path of libtorch is not UTF-8")?;
@@ -58,12 +58,18 @@ fn openmp(lib: &Path) -> Result<Option<PathBuf>> {
     Ok(None)
 }
 
-/// Makes the link `at` lead to `target`.
+/// Makes the link `at` lead to `target`, under another name first: a build that runs meanwhile sees the old or the new.
 fn place_link(at: &Path, target: &Path) -> Result<()> {
     if fs::read_link(at).is_ok_and(|there| there == target) {
         return Ok(());
     }
-    place(at, |new| symlink(target, new))
+    let new = at.with_file_name(format!(".new-{}", std::process::id()));
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    symlink(target, &new)?;
+    Ok(fs::rename(&new, at)?)
 }
 
 /// Makes the file `at` hold `text`.
@@ -71,18 +77,7 @@ fn place_text(at: &Path, text: &str) -> Result<()> {
     if fs::read_to_string(at).is_ok_and(|there| there == text) {
         return Ok(());
     }
-    place(at, |new| fs::write(new, text))
-}
-
-/// Makes something under another name first, so that a build that runs meanwhile sees the old or the new.
-fn place(at: &Path, make: impl Fn(&Path) -> std::io::Result<()>) -> Result<()> {
-    let new = at.with_file_name(format!(".new-{}", std::process::id()));
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
-        _ => {}
-    }
-    make(&new)?;
-    Ok(fs::rename(&new, at)?)
+    Ok(simla_files::write_atomically(at, text.as_bytes())?)
 }
 
 #[cfg(test)]
@@ -96,7 +91,7 @@ mod tests {
         for name in [CPU_LIBRARY, "libc10.so", "libtorch_cuda.so", openmp] {
             fs::write(lib.join(name), folder.display().to_string()).unwrap();
         }
-        Libtorch { include, lib }
+        Libtorch { include, lib, version: "2.11.0+cu130".into() }
     }
 
     fn names(folder: &Path) -> Vec<String> {
@@ -116,7 +111,7 @@ mod tests {
         assert_eq!(names(&link.join("lib")), ["libc10.so", "libgomp.so", "libtorch.so", "libtorch_cpu.so"]);
         assert_eq!(fs::read_to_string(link.join("lib/libtorch.so")).unwrap(), "INPUT(libtorch_cpu.so)\n");
         assert_eq!(fs::read_to_string(link.join("lib-folder")).unwrap(), libtorch.lib.display().to_string());
-        assert_eq!(simla_libtorch::at(&link).unwrap().root, link);
+        assert_eq!(simla_libtorch::at(&link).unwrap().to_string(), libtorch.version);
     }
 
     #[test]

@@ -1,24 +1,27 @@
-//! Sets up libtorch and runs the project's two commands.
+//! Sets up libtorch, runs the project's two commands, and installs the program.
 //!
 //! - [`provision`] decides which libtorch to use: `LIBTORCH`, a Python's, or a download,
-//! - [`cache`] keeps the downloaded one, [`pip`] fetches its packages, [`wheel`] pins, checks and unpacks them,
+//! - [`cache`] keeps the downloaded one, [`pip`] fetches and unpacks its packages,
 //! - [`link`] makes the folder `.libtorch` that the build links with,
-//! - [`steps`] runs cargo and `simla`.
+//! - [`steps`] runs cargo and `simla`,
+//! - [`install`] puts the program where every shell finds it.
 
 mod cache;
+mod install;
 mod link;
 mod pip;
-mod progress;
 mod provision;
 mod steps;
-mod wheel;
 
+use std::env;
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
-use clap::{Parser, Subcommand};
+use anyhow::{Context, Result, ensure};
+use clap::{Args, Parser, Subcommand};
+
+use crate::install::Places;
 
 /// Sets up libtorch by itself, once, and then runs the project's commands.
 #[derive(Parser)]
@@ -51,6 +54,29 @@ enum Task {
     Test,
     /// Builds the optimised `simla` and prints where it is
     Build,
+    /// Builds the optimised `simla` and puts it on the PATH, with completions and man pages
+    ///
+    /// The program goes to ~/.local/bin or ~/.cargo/bin, whichever is on the PATH. It needs the libtorch that this
+    /// command names, and this checkout no more.
+    Install(Prefix),
+    /// Takes away what `cargo xtask install` made
+    Uninstall(Prefix),
+}
+
+#[derive(Args)]
+struct Prefix {
+    /// Install to bin/ and share/ of this folder
+    #[arg(long, value_name = "DIR")]
+    prefix: Option<PathBuf>,
+}
+
+impl Prefix {
+    fn places(&self) -> Result<Places> {
+        match &self.prefix {
+            Some(prefix) => Places::under(prefix),
+            None => Places::of_user(|name| env::var_os(name)),
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -65,15 +91,26 @@ fn main() -> ExitCode {
 
 fn run(task: Task) -> Result<()> {
     let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in no checkout")?;
+    if let Task::Uninstall(prefix) = &task {
+        return install::uninstall(&prefix.places()?);
+    }
     let libtorch = provision::libtorch(checkout)?;
     link::make(checkout, &libtorch)?;
     match task {
-        Task::Setup => Ok(()),
+        Task::Setup | Task::Uninstall(_) => Ok(()),
         Task::Demo { arguments } => steps::demo(checkout, &arguments),
         Task::Test => steps::test(checkout),
         Task::Build => {
             println!("{}", steps::build(checkout)?.display());
             Ok(())
+        }
+        Task::Install(prefix) => {
+            ensure!(
+                !libtorch.lib.starts_with(checkout),
+                "the libtorch in {} lies in this checkout, without which the program would not start: set LIBTORCH to one elsewhere",
+                libtorch.lib.display()
+            );
+            install::install(&steps::build(checkout)?, &prefix.places()?)
         }
     }
 }

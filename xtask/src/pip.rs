@@ -1,19 +1,13 @@
-//! Downloads wheels with the user's pip, which knows the user's mirrors, proxies and certificates.
+//! Downloads, checks and unpacks packages with the user's pip, which knows the user's mirrors, proxies and certificates.
 
-use std::env;
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
-use crate::wheel::Wheel;
-
-/// How often the size of a download is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// How much of pip's messages is shown when it fails.
-const LAST_LINES: usize = 12;
+/// The pinned packages, with their hashes.
+pub const REQUIREMENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/requirements.txt");
 
 /// A pip that works: a program and its first arguments.
 pub struct Pip {
@@ -46,134 +40,54 @@ impl Pip {
         )
     }
 
-    /// Downloads `wheel` into the empty folder `folder` and returns the file; `arrived` hears how many bytes are there.
+    /// Unpacks the packages of [`REQUIREMENTS`] into the folder `target`; downloads and what else is for a while go to
+    /// `scratch`, on the same disk. What pip says is seen. It holds `lock` as its standard input (an empty file), so that
+    /// the lock lasts as long as a pip that outlives us.
     ///
     /// # Errors
-    /// If pip fails, with its last messages.
-    pub fn download(&self, wheel: &Wheel, folder: &Path, arrived: impl Fn(u64)) -> Result<PathBuf> {
-        let requirements = folder.join("requirements.txt");
-        fs::write(&requirements, wheel.requirement())?;
-        let messages = folder.join("messages");
-        let files = folder.join("files");
-        fs::create_dir(&files)?;
-        let log = File::create(&messages)?;
+    /// If pip fails: the network, a full disk, or a file with another hash.
+    pub fn unpack(&self, target: &Path, scratch: &Path, lock: &File) -> Result<()> {
         let mut pip = Command::new(&self.program);
         pip.args(self.arguments)
-            .args(["download", "--no-deps", "--only-binary=:all:", "--require-hashes"])
+            .args(["install", "--no-deps", "--only-binary=:all:", "--require-hashes", "--no-compile"])
             // One file for everyone: it does not matter which Python this machine has, nothing of Python is used.
             .args(["--implementation", "cp", "--python-version", "3.12"])
             .args(["--platform", "manylinux_2_28_x86_64", "--platform", "manylinux_2_25_x86_64"])
             .args(["--platform", "manylinux2014_x86_64"])
-            // The wheel is used once: a second copy in pip's own cache would stay for ever.
-            .args(["--no-cache-dir", "--no-input", "--disable-pip-version-check", "--progress-bar", "off"])
-            .arg("--dest")
-            .arg(&files)
-            .arg("--requirement")
-            .arg(&requirements)
+            // The wheels are used once: a second copy in pip's own cache would stay for ever.
+            .args(["--no-cache-dir", "--no-input", "--disable-pip-version-check", "--root-user-action", "ignore"])
+            .arg("--target")
+            .arg(target)
+            .args(["--requirement", REQUIREMENTS])
             // /tmp may be small, or memory.
-            .env("TMPDIR", &files)
-            // This installs nothing, so a rule that packages go into an environment only does not concern it.
+            .env("TMPDIR", scratch)
+            // Rules of the user's for what is installed into an environment do not concern a folder of ours.
             .env("PIP_REQUIRE_VIRTUALENV", "0")
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log);
-        let mut running = pip.spawn().with_context(|| format!("cannot start {}", self.program.display()))?;
-        let status = loop {
-            if let Some(status) = running.try_wait()? {
-                break status;
-            }
-            arrived(size(&files));
-            std::thread::sleep(LOOK_EVERY);
-        };
-        if !status.success() {
-            bail!(
-                "pip could not download {} {} ({status}). Its last messages:\n{}\nCheck the network, or pip's configuration (`pip config list`), and start again.",
-                wheel.name,
-                wheel.version,
-                last_lines(&fs::read_to_string(&messages).unwrap_or_default())
-            );
-        }
-        arrived(wheel.bytes);
-        let file = entries(&files)
-            .find(|file| file.file_name().and_then(|name| name.to_str()).is_some_and(|name| wheel.is_file(name)));
-        file.with_context(|| format!("pip downloaded no file of {} {}", wheel.name, wheel.version))
+            .env("PIP_USER", "0")
+            .stdin(lock.try_clone()?)
+            // Ours is for results.
+            .stdout(std::io::stderr());
+        let status = pip.status().with_context(|| format!("cannot start {}", self.program.display()))?;
+        ensure!(
+            status.success(),
+            "pip could not download libtorch ({status}), as it says above: check the network, or pip's configuration (`pip config list`), and start again"
+        );
+        Ok(())
     }
-}
-
-fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> {
-    fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path())
-}
-
-/// The bytes of all files in `folder`. What vanishes meanwhile counts nothing.
-fn size(folder: &Path) -> u64 {
-    entries(folder)
-        .map(|path| match path.symlink_metadata() {
-            Ok(entry) if entry.is_dir() => size(&path),
-            Ok(entry) => entry.len(),
-            Err(_) => 0,
-        })
-        .sum()
-}
-
-fn last_lines(text: &str) -> String {
-    let lines: Vec<_> = text.lines().collect();
-    let kept = &lines[lines.len().saturating_sub(LAST_LINES)..];
-    kept.iter().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
-}
-
-/// Whether downloads fit this machine: the wheels hold machine code for Linux on x86-64.
-///
-/// # Errors
-/// On another machine, with what to do there.
-pub fn check_platform() -> Result<()> {
-    if cfg!(all(target_os = "linux", target_arch = "x86_64")) {
-        return Ok(());
-    }
-    bail!(
-        "libtorch is downloaded for Linux on x86-64 only, and this is {} on {}: install torch {version} in a Python environment and activate it, or set LIBTORCH to a folder with libtorch {version}",
-        env::consts::OS,
-        env::consts::ARCH,
-        version = simla_libtorch::VERSION
-    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wheel::WHEELS;
-
-    /// A pip that does what the shell script says; `$TMPDIR` is where the download should go.
-    fn pip(folder: &Path, script: &str) -> Pip {
-        fs::write(folder.join("script"), script).unwrap();
-        // Written by another process: a file that this one has open for writing cannot be started by its other threads.
-        let make = "printf '#!/bin/sh\\n. %s/script\\n' \"$PWD\" > fake-pip && chmod +x fake-pip";
-        let status = Command::new("sh").args(["-c", make]).current_dir(folder).status();
-        assert!(status.unwrap().success());
-        Pip { program: folder.join("fake-pip"), arguments: &[] }
-    }
 
     #[test]
-    fn the_file_is_found_and_its_growth_reported() {
-        let (bin, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let file = "nvidia_cuda_cupti-13.0.85-py3-none-any.whl";
-        let script = format!(
-            "mkdir $TMPDIR/part && echo 12345 > $TMPDIR/part/x && sleep 1
-grep -q 'nvidia-cuda-cupti==13.0.85 --hash=sha256:4eb0' $TMPDIR/../requirements.txt && touch $TMPDIR/{file}"
-        );
-        let most = std::cell::Cell::new(0);
-        let found =
-            pip(bin.path(), &script).download(&WHEELS[1], folder.path(), |bytes| most.set(most.get().max(bytes)));
-        assert_eq!(found.unwrap(), folder.path().join("files").join(file));
-        assert_eq!(most.get(), WHEELS[1].bytes);
-    }
-
-    #[test]
-    fn what_pip_says_is_shown_when_it_fails() {
-        let (bin, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let script = "seq 1 50; echo 'ERROR: No space left on device' >&2; exit 3";
-        let error = pip(bin.path(), script).download(&WHEELS[0], folder.path(), |_| {}).unwrap_err().to_string();
-        assert!(error.contains("No space left on device") && error.contains("    50\n"), "{error}");
-        assert!(!error.contains("    20\n"), "{error}");
-        assert!(error.contains("nvidia-cuda-runtime 13.0.96"), "{error}");
+    fn every_package_has_one_version_and_one_file() {
+        let text = std::fs::read_to_string(REQUIREMENTS).unwrap();
+        let pins: Vec<_> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        assert!(pins[0].starts_with(&format!("torch=={} ", simla_libtorch::VERSION)), "{text}");
+        for pin in pins {
+            let (name, hash) = pin.split_once(" --hash=sha256:").unwrap();
+            assert_eq!((name.matches("==").count(), hash.len()), (1, 64), "{pin}");
+        }
     }
 }

@@ -19,6 +19,8 @@ pub struct Libtorch {
     pub include: PathBuf,
     /// The folder in which `libtorch_cpu.so` finds the libraries it needs.
     pub lib: PathBuf,
+    /// Its version and build, as in `2.11.0+cu130`.
+    pub version: String,
 }
 
 /// Finds libtorch, downloads it if there is none, and says which one it took.
@@ -35,7 +37,7 @@ pub fn libtorch(checkout: &Path) -> Result<Libtorch> {
     // Cargo sets LIBTORCH to our own link folder where the user did not set it (.cargo/config.toml).
     let asked = env::var_os("LIBTORCH").map(PathBuf::from).filter(|folder| *folder != link::folder(checkout));
     if let Some(folder) = asked {
-        let found = simla_libtorch::at(&folder).map_err(anyhow::Error::from).and_then(|found| buildable(&found.root));
+        let found = simla_libtorch::at(&folder).map_err(anyhow::Error::from).and_then(|found| buildable(&found));
         let found = found.with_context(|| {
             format!(
                 "LIBTORCH={} cannot be used; set it to a folder with libtorch {VERSION}, or unset it",
@@ -47,7 +49,7 @@ pub fn libtorch(checkout: &Path) -> Result<Libtorch> {
 
     for python in simla_libtorch::pythons() {
         match simla_libtorch::in_python(&python) {
-            Ok(torch) => match buildable(&torch.root) {
+            Ok(torch) => match buildable(&torch) {
                 Ok(found) => return Ok(take(found, &format!("the torch of {}", python.display()))),
                 Err(reason) => {
                     eprintln!("The torch of {} is not used: {reason:#}.", python.display())
@@ -59,19 +61,20 @@ pub fn libtorch(checkout: &Path) -> Result<Libtorch> {
     }
 
     let root = cache::libtorch()?;
-    let found = buildable(&root).with_context(|| format!("the libtorch in {} does not work here", root.display()))?;
+    let found = simla_libtorch::at(&root).map_err(anyhow::Error::from).and_then(|found| buildable(&found));
+    let found = found.with_context(|| format!("the libtorch in {} does not work here", root.display()))?;
     Ok(take(found, "downloaded"))
 }
 
 fn take(found: Libtorch, origin: &str) -> Libtorch {
-    eprintln!("libtorch {VERSION}: {} ({origin})", found.lib.display());
+    eprintln!("libtorch {}: {} ({origin})", found.version, found.lib.display());
     found
 }
 
-/// Checks that programs can be built with the libtorch in `root` and started afterwards.
-fn buildable(root: &Path) -> Result<Libtorch> {
+/// Checks that programs can be built with `libtorch` and started afterwards.
+fn buildable(libtorch: &simla_libtorch::Libtorch) -> Result<Libtorch> {
+    let root = std::path::absolute(&libtorch.root)?;
     ensure!(root.join(HEADER).is_file(), "{} has no {HEADER}", root.display());
-    let root = std::path::absolute(root)?;
     let given = root.join("lib");
     // `libtorch_cpu.so` looks for its libraries from the folder through which it is opened. If that folder holds only
     // links, the libraries are where the links lead.
@@ -84,7 +87,7 @@ fn buildable(root: &Path) -> Result<Libtorch> {
     } else {
         bail!("{} does not load on this machine: {}", given.join(CPU_LIBRARY).display(), missing.join("; "));
     };
-    Ok(Libtorch { include: root.join("include"), lib })
+    Ok(Libtorch { include: root.join("include"), lib, version: libtorch.to_string() })
 }
 
 /// The lines in which `ldd` complains about `library`; none where `ldd` itself is missing.
@@ -114,12 +117,16 @@ mod tests {
     use super::*;
     use std::fs;
 
+    fn libtorch_in(root: &Path) -> simla_libtorch::Libtorch {
+        simla_libtorch::Libtorch { root: root.into(), build: Some("cpu".into()) }
+    }
+
     #[test]
     fn headers_are_required() {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("lib")).unwrap();
         fs::write(folder.path().join("lib").join(CPU_LIBRARY), "").unwrap();
-        let error = buildable(folder.path()).unwrap_err().to_string();
+        let error = buildable(&libtorch_in(folder.path())).unwrap_err().to_string();
         assert!(error.contains(HEADER), "{error}");
     }
 
@@ -132,8 +139,9 @@ mod tests {
         fs::create_dir(folder.path().join("lib")).unwrap();
         // Any program of this machine loads on this machine: here the test itself.
         fs::copy(env::current_exe().unwrap(), folder.path().join("lib").join(CPU_LIBRARY)).unwrap();
-        let found = buildable(folder.path()).unwrap();
+        let found = buildable(&libtorch_in(folder.path())).unwrap();
         assert_eq!(found.include, folder.path().join("include"));
         assert_eq!(found.lib, folder.path().join("lib"));
+        assert_eq!(found.version, "2.11.0+cpu");
     }
 }

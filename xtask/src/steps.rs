@@ -5,11 +5,9 @@ use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-
-use crate::progress::seconds;
 
 /// Builds the optimised `simla` and returns the file.
 ///
@@ -116,9 +114,25 @@ fn shown(command: &Command) -> String {
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
+/// A duration for people: `4.2 s` or `3 min 5 s`.
+fn seconds(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    if seconds < 60 {
+        format!("{:.1} s", duration.as_secs_f64())
+    } else {
+        format!("{} min {} s", seconds / 60, seconds % 60)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_read_well() {
+        assert_eq!(seconds(Duration::from_millis(4200)), "4.2 s");
+        assert_eq!(seconds(Duration::from_secs(185)), "3 min 5 s");
+    }
 
     #[test]
     fn the_program_is_found_in_cargos_messages() {

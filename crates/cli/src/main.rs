@@ -7,10 +7,11 @@ mod model;
 use std::panic;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::commands::{
-    ablate, attention, bench, data, demo, dvae, eval, finetune, ground, import, keywords, pretrain, report, search,
+    ablate, attention, bench, data, demo, doctor, dvae, eval, finetune, ground, import, keywords, pretrain, report,
+    search, shell,
 };
 
 /// Learns from photographs with captions, and nothing else, to align images with sentences, patches with words, and images
@@ -48,6 +49,11 @@ enum Command {
     #[command(subcommand)]
     Bench(bench::Command),
     Report(report::Arguments),
+    Doctor(doctor::Arguments),
+    #[command(hide = true)]
+    Completions(shell::Completions),
+    #[command(hide = true)]
+    Man(shell::ManPages),
 }
 
 fn main() -> ExitCode {
@@ -70,6 +76,9 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(arguments),
         Command::Bench(command) => bench::run(command),
         Command::Report(arguments) => report::run(arguments),
+        Command::Doctor(arguments) => doctor::run(arguments),
+        Command::Completions(arguments) => shell::completions(arguments, Arguments::command()),
+        Command::Man(arguments) => shell::man(arguments, Arguments::command()),
     });
     match outcome {
         Ok(Ok(code)) => code,

@@ -4,14 +4,12 @@
 //! version is opened, whose kernels add themselves to the running libtorch. So one program serves machines with and without a GPU.
 
 use std::ffi::c_int;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
-use simla_libtorch::{CPU_LIBRARY, Libtorch, VERSION};
+use simla_libtorch::{CUDA_LIBRARY, Libtorch, NoCuda, VERSION};
 use tch::{Cuda, Device, Kind, TchError, Tensor};
 
-const CUDA_LIBRARY: &str = "libtorch_cuda.so";
 /// The NVIDIA driver's own library.
 const DRIVER_LIBRARY: &str = "libcuda.so.1";
 /// `CUDA_ERROR_NO_DEVICE` of the driver's interface.
@@ -53,15 +51,12 @@ pub enum DeviceError {
         count: usize,
     },
     /// There is no libtorch with CUDA.
-    #[error(
-        "device `{name}`: there is no {CUDA_LIBRARY} of version {VERSION}: install it with `pip install torch=={VERSION}` in a Python environment that you activate, or set LIBTORCH to a folder with the CUDA build of libtorch {VERSION}{}",
-        searched.iter().map(|place| format!("\n  looked in {place}")).collect::<String>()
-    )]
+    #[error("device `{name}`: {reason}")]
     NoCudaLibrary {
         /// What was asked for.
         name: String,
         /// The places that were looked at and what was wrong with each.
-        searched: Vec<String>,
+        reason: NoCuda,
     },
     /// The library is there, but cannot be opened.
     #[error("device `{name}`: {} does not load: {reason}; install it anew with `pip install torch=={VERSION}`", path.display())]
@@ -75,14 +70,15 @@ pub enum DeviceError {
     },
     /// libtorch does not see the GPUs that the driver sees.
     #[error(
-        "device `{name}`: {} finds no GPU, though the driver has {count}: the driver may be too old for it; update the driver, or use the device `cpu`",
-        path.display()
+        "device `{name}`: libtorch {libtorch} of {} finds no GPU, though the driver has {count}: the driver may be too old for it{}; `nvidia-smi` shows the driver's version; update the driver, or use the device `cpu`",
+        libtorch.root.display(),
+        libtorch.oldest_driver().map(|number| format!(" (this build needs {number} or newer)")).unwrap_or_default()
     )]
     Unsupported {
         /// What was asked for.
         name: String,
-        /// The library.
-        path: PathBuf,
+        /// The libtorch with CUDA.
+        libtorch: Libtorch,
         /// How many GPUs the driver offers.
         count: usize,
     },
@@ -118,9 +114,9 @@ pub fn open(name: &str) -> Result<Device, DeviceError> {
     if index >= count {
         return Err(DeviceError::NoSuchGpu { name: name.into(), count });
     }
-    let path = load_cuda_library(name)?;
+    let libtorch = load_cuda_library(name)?;
     if Cuda::device_count() <= index as i64 {
-        return Err(DeviceError::Unsupported { name: name.into(), path, count });
+        return Err(DeviceError::Unsupported { name: name.into(), libtorch, count });
     }
     let device = Device::Cuda(index);
     first_calculation(device).map_err(|error| {
@@ -169,10 +165,11 @@ fn driver_gpus(name: &str) -> Result<usize, DeviceError> {
     Ok(usize::try_from(count).unwrap_or(0))
 }
 
-/// Opens `libtorch_cuda.so`, for the rest of the program, and returns where it was.
-fn load_cuda_library(name: &str) -> Result<PathBuf, DeviceError> {
-    let path = find_cuda_library(name)?;
-    // SAFETY: the library is made to be loaded into a program with the `libtorch_cpu.so` of the same version, which is checked.
+/// Opens `libtorch_cuda.so`, for the rest of the program, and returns the libtorch that it is of.
+fn load_cuda_library(name: &str) -> Result<Libtorch, DeviceError> {
+    let found = simla_libtorch::with_cuda().map(|found| (found.lib().join(CUDA_LIBRARY), found));
+    let (path, libtorch) = found.map_err(|reason| DeviceError::NoCudaLibrary { name: name.into(), reason })?;
+    // SAFETY: the library is made to be loaded into a program with the `libtorch_cpu.so` of the same build, which is checked.
     // Its constructors register kernels. It is never closed: libtorch keeps pointers into it.
     let library = unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_GLOBAL) };
     match library {
@@ -184,51 +181,7 @@ fn load_cuda_library(name: &str) -> Result<PathBuf, DeviceError> {
     if !tch::utils::has_cudart() {
         return Err(DeviceError::TooLate { name: name.into() });
     }
-    Ok(path)
-}
-
-/// The first `libtorch_cuda.so` of the right version: in `LIBTORCH`, beside the libtorch that runs, in a Python.
-fn find_cuda_library(name: &str) -> Result<PathBuf, DeviceError> {
-    let mut searched = Vec::new();
-    let mut look = |place: String, found: Result<Libtorch, simla_libtorch::Unfit>| {
-        let reason = match found {
-            Err(unfit) => unfit.to_string(),
-            Ok(libtorch) => {
-                let path = libtorch.lib().join(CUDA_LIBRARY);
-                if path.is_file() {
-                    return Some(path);
-                }
-                format!("{} is libtorch for the CPU", libtorch.root.display())
-            }
-        };
-        searched.push(format!("{place}: {reason}"));
-        None
-    };
-    if let Some(root) = std::env::var_os("LIBTORCH")
-        && let Some(path) = look("LIBTORCH".into(), simla_libtorch::at(Path::new(&root)))
-    {
-        return Ok(path);
-    }
-    if let Some(root) = running_libtorch()
-        && let Some(path) = look("the libtorch that runs".into(), simla_libtorch::at(&root))
-    {
-        return Ok(path);
-    }
-    for python in simla_libtorch::pythons() {
-        if let Some(path) = look(format!("the Python {}", python.display()), simla_libtorch::in_python(&python)) {
-            return Ok(path);
-        }
-    }
-    Err(DeviceError::NoCudaLibrary { name: name.into(), searched })
-}
-
-/// The root of the libtorch that this program runs with, from the list of loaded files.
-fn running_libtorch() -> Option<PathBuf> {
-    // A line is `7f00-7f01 r-xp 00000000 fe:00 1234   /path/lib/libtorch_cpu.so`.
-    let maps = fs::read_to_string("/proc/self/maps").ok()?;
-    let paths = maps.lines().filter_map(|line| Some(Path::new(&line[line.find('/')?..])));
-    let library = paths.into_iter().find(|path| path.file_name().is_some_and(|name| name == CPU_LIBRARY))?;
-    Some(library.parent()?.parent()?.to_path_buf())
+    Ok(libtorch)
 }
 
 /// Adds two numbers on the device, so that what does not work fails now.
@@ -297,9 +250,18 @@ mod tests {
     }
 
     #[test]
+    fn a_driver_that_may_be_too_old_is_told_the_number() {
+        let of = |build: &str| {
+            let libtorch = Libtorch { root: "/torch".into(), build: Some(build.into()) };
+            DeviceError::Unsupported { name: "cuda".into(), libtorch, count: 1 }.to_string()
+        };
+        assert!(of("cu130").contains("libtorch 2.11.0+cu130 of /torch") && of("cu130").contains("580 or newer"));
+        assert!(of("cu126").contains("525 or newer"));
+    }
+
+    #[test]
     fn the_running_libtorch_is_known_and_of_the_right_version() {
         assert!(tch::Tensor::from(1.0).double_value(&[]) == 1.0); // keeps libtorch linked
-        let root = running_libtorch().unwrap();
-        assert_eq!(simla_libtorch::at(&root).unwrap().root, root);
+        assert!(simla_libtorch::running().is_some());
     }
 }
