@@ -17,7 +17,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    ablate, attention, bench, data, demo, dvae, eval, finetune, ground, import, keywords, pretrain, report, search,
+    ablate, attention, bench, data, demo, dvae, eval, export, finetune, ground, import, keywords, pretrain, report,
+    search,
 };
 
 /// Learns from photographs with captions, and nothing else, to align images with sentences, patches with words, and images
@@ -43,6 +44,8 @@ enum Command {
     #[command(subcommand)]
     Import(import::Command),
     #[command(subcommand)]
+    Export(export::Command),
+    #[command(subcommand)]
     Dvae(dvae::Command),
     #[command(subcommand)]
     Eval(eval::Command),
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         Command::Finetune(command) => finetune::run(command),
         Command::Data(command) => data::run(command),
         Command::Import(command) => import::run(command),
+        Command::Export(command) => export::run(command),
         Command::Dvae(command) => dvae::run(command),
         Command::Eval(command) => eval::run(command),
         Command::Ground(arguments) => ground::run(arguments),

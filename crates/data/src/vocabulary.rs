@@ -61,6 +61,8 @@ pub struct Vocabulary {
     pieces: Vec<String>,
     special: Special,
     words: Vec<i64>,
+    /// Whether text ends in `[SEP]`.
+    closes: bool,
     /// The tokenizer.json that this was read from.
     json: Option<String>,
 }
@@ -101,6 +103,16 @@ impl Vocabulary {
         Self::of_lines(&pieces.join("\n"), Path::new("(learned)"))
     }
 
+    /// As it is, for text that ends in `[SEP]`, as BERT's does and without being asked for; or does not.
+    pub fn closing(self, closes: bool) -> Self {
+        Self { closes, ..self }
+    }
+
+    /// Whether text ends in `[SEP]`.
+    pub fn closes(&self) -> bool {
+        self.closes
+    }
+
     /// Writes a `tokenizer.json` (by the ending) or else a `vocab.txt`, which holds the pieces alone; see
     /// [`write_atomically`].
     pub fn save(&self, path: &Path) -> Result<(), VocabularyError> {
@@ -110,20 +122,23 @@ impl Vocabulary {
         write_atomically(path, text.as_bytes()).map_err(io)
     }
 
-    /// The pieces of a caption, cleaned first (see [`caption::clean`]): `[CLS]`, at most `max - 2` pieces, `[SEP]`.
-    /// A caption that says nothing gives `[CLS] [SEP]`.
+    /// The pieces of a caption, cleaned first (see [`caption::clean`]): `[CLS]`, at most `max - 2` pieces, `[SEP]`; without
+    /// [`closing`](Self::closing), `[CLS]` and at most `max - 1` pieces. A caption that says nothing gives the special ones alone.
     pub fn encode(&self, caption: &str, max: usize) -> Vec<i64> {
         let Special { cls, sep, unk, .. } = self.special;
         let text = caption::clean(caption);
+        let ends = 1 + usize::from(self.closes);
         let mut ids = vec![cls];
         match self.tokenizer.encode_fast(text.as_str(), false) {
             Ok(encoding) => {
-                ids.extend(encoding.get_ids().iter().take(max.saturating_sub(2)).map(|id| i64::from(*id)));
+                ids.extend(encoding.get_ids().iter().take(max.saturating_sub(ends)).map(|id| i64::from(*id)));
             }
             // Only a model without [UNK] fails, and `of` refuses those.
             Err(_) => ids.push(unk),
         }
-        ids.push(sep);
+        if self.closes {
+            ids.push(sep);
+        }
         ids
     }
 
@@ -213,7 +228,7 @@ impl Vocabulary {
         }
         let Special { pad, unk, cls, sep, mask } = special;
         let words = (0..pieces.len() as i64).filter(|id| ![pad, unk, cls, sep, mask].contains(id)).collect();
-        Ok(Vocabulary { tokenizer, pieces, special, words, json: None })
+        Ok(Vocabulary { tokenizer, pieces, special, words, closes: true, json: None })
     }
 }
 
@@ -293,6 +308,12 @@ pub(crate) mod tests {
         assert_eq!(ids.len(), 25);
         assert_eq!((ids[0], ids[1], ids[23], ids[24]), (2, 5, 5 + 22, 3));
         assert_eq!(vocabulary.encode("!", MAX_TOKENS), [2, 3]);
+
+        let open = vocabulary.closing(false);
+        let ids = open.encode(&long.join(" "), MAX_TOKENS);
+        assert_eq!((ids.len(), ids[0], ids[24]), (25, 2, 5 + 23));
+        assert_eq!(open.encode("w1", MAX_TOKENS), [2, 6]);
+        assert_eq!(open.encode("!", MAX_TOKENS), [2]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod demo;
 pub mod demo_report;
 pub mod dvae;
 pub mod eval;
+pub mod export;
 pub mod finetune;
 pub mod ground;
 pub mod grounding;
