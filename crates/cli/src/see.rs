@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use simla::guard::guarded;
 use simla::inputs::normalized;
 use simla::model::Simla;
 use simla::settings::Dtype;
@@ -14,9 +13,11 @@ use simla::tasks::boxes::Bounds;
 use simla::tasks::gradcam::{Map, default_layer};
 use simla::tasks::pretrain::Model;
 use simla::tasks::search::phrase;
+use simla_data::BoxedPicture;
 use simla_data::record::MAX_IMAGE_BYTES;
 use simla_image::{Limits, RgbImage};
 use simla_pictures::heat::{BoxKind, HeatMap, Marked};
+use simla_train::torch::guard::guarded;
 use tch::{Tensor, no_grad};
 
 /// Which model looks, and where it computes.
@@ -32,7 +33,7 @@ pub struct ModelArguments {
 
 impl ModelArguments {
     pub fn open(&self) -> Result<Model> {
-        let device = simla::device::open(&self.device)?;
+        let device = simla_train::torch::device::open(&self.device)?;
         Ok(Model::open(&self.checkpoint, Dtype::F32.kind(), device)?)
     }
 }
@@ -58,6 +59,13 @@ impl Seen {
         };
         let bytes = read().with_context(|| path.display().to_string())?;
         Self::decode(&bytes, model).with_context(|| path.display().to_string())
+    }
+
+    /// Reads a picture of a file of boxes for `model`.
+    pub fn of(boxed: &BoxedPicture, model: &Simla) -> Result<Self> {
+        let mut bytes = Vec::new();
+        boxed.image.read(&boxed.name, &mut bytes)?;
+        Self::decode(&bytes, model).with_context(|| boxed.image.to_string())
     }
 
     /// The picture in these bytes of a file.

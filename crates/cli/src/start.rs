@@ -9,7 +9,7 @@ use simla::import::{self, Sizes};
 use simla::model::Simla;
 use simla::settings::Decided;
 use simla::tasks::pretrain::VOCABULARY;
-use simla::train::checkpoint::Checkpoint;
+use simla_train::checkpoint::Checkpoint;
 
 /// What `simla import` writes down about parts of a model.
 #[derive(Debug, Default, Serialize, Deserialize)]

@@ -2,13 +2,14 @@
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use simla_data::{Batch, Entry, RecordError};
+use simla_data::masks::words::NOT_MASKED;
+use simla_data::{Batch, Entry, Pair, RecordError};
 use simla_image::{Limits, MEAN, STD, evaluation_view};
 use tch::{Device, Kind, Tensor};
 
-use crate::device::upload;
 use crate::objectives::negatives::Negatives;
 use crate::step::{Inputs, Masked};
+use simla_train::torch::device::upload;
 
 /// Pixels `[B, S, S, 3]` of the host as bytes `[B, 3, S, S]` on the device.
 fn bytes(pixels: &[u8], batch: usize, side: usize, device: Device) -> Tensor {
@@ -27,11 +28,11 @@ pub fn normalized(pixels: &[u8], batch: usize, side: usize, device: Device) -> T
 
 /// The views of a batch as the visual tokenizer reads them at `side`: `[B, 3, side, side]`. Half of the views' own side was made with
 /// them; another, for patches of 14 pixels say, is resampled here.
-pub fn tokenizer_pixels(batch: &Batch, side: i64, device: Device) -> Tensor {
+pub fn tokenizer_pixels<R>(batch: &Batch<R>, side: i64, device: Device) -> Tensor {
     if 2 * side == batch.side as i64 {
-        return halved(&batch.halves, batch.size, batch.side / 2, device);
+        return halved(&batch.halves, batch.len(), batch.side / 2, device);
     }
-    resampled(&batch.images, batch.size, batch.side, side, device)
+    resampled(&batch.images, batch.len(), batch.side, side, device)
 }
 
 /// Views `[B, S, S, 3]` as the visual tokenizer reads them at another `side`.
@@ -61,39 +62,51 @@ pub(crate) fn whole_view(entry: &Entry, side: usize) -> Result<Vec<u8>, RecordEr
     Ok(view)
 }
 
-/// A seed for one purpose of one step: resuming needs no generator's state.
-pub fn step_seed(seed: u64, step: u64, purpose: u64) -> u64 {
-    // SplitMix64's finaliser over the three numbers.
-    let mix = |mut x: u64| {
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        x ^ (x >> 31)
-    };
-    mix(mix(mix(seed.wrapping_add(0x9e37_79b9_7f4a_7c15)).wrapping_add(step)).wrapping_add(purpose))
+/// Rows of numbers as one rectangle `[rows, longest]`, filled up with `filler`.
+pub fn padded<'a>(rows: impl ExactSizeIterator<Item = &'a [i64]> + Clone, filler: i64) -> Tensor {
+    let (count, longest) = (rows.len(), rows.clone().map(<[i64]>::len).max().unwrap_or(0));
+    let fill = |row: &'a [i64]| row.iter().copied().chain(std::iter::repeat(filler)).take(longest);
+    Tensor::from_slice(&rows.flat_map(fill).collect::<Vec<_>>()).view([count as i64, longest as i64])
+}
+
+/// 1 where a row of [`padded`] has something, 0 where it was filled up.
+pub fn padding_mask<'a>(rows: impl ExactSizeIterator<Item = &'a [i64]> + Clone) -> Tensor {
+    let ones: Vec<Vec<i64>> = rows.map(|row| vec![1; row.len()]).collect();
+    padded(ones.iter().map(Vec::as_slice), 0)
 }
 
 impl Inputs {
-    /// The batch on `device`; `tokens` `[B, P]` are the views' visual tokens where MIM takes part, `noise` seeds the draw of negatives.
-    pub fn new(batch: &Batch, tokens: Option<&Tensor>, noise: u64, device: Device) -> Self {
-        let (size, length) = (batch.size as i64, batch.length as i64);
-        let ints = |values: &[i64]| upload(&Tensor::from_slice(values).view([size, length]), device);
-        let masked_words: Vec<bool> = batch.mlm_labels.iter().map(|&label| label >= 0).collect();
-        let words = Masked::new(&masked_words, batch.length, device);
-        let patches = Masked::new(&batch.masked_patches, batch.patches, device);
-        let ids = ints(&batch.ids);
+    /// The batch on `device`, captions filled up with the piece `pad`; `tokens` `[B, P]` are the views' visual tokens where MIM takes
+    /// part, `noise` seeds the draw of negatives.
+    pub fn new(batch: &Batch<Pair>, tokens: Option<&Tensor>, noise: u64, pad: i64, device: Device) -> Self {
+        let rows = &batch.rows;
+        let captions = || rows.iter().map(|row| row.ids.as_slice());
+        let length = captions().map(<[i64]>::len).max().unwrap_or(0);
+        let masked_words =
+            rows.iter().flat_map(|row| (0..length).map(|i| *row.mlm_labels.get(i).unwrap_or(&NOT_MASKED) >= 0));
+        let masked_patches: Vec<bool> = rows.iter().flat_map(|row| row.masked_patches.iter().copied()).collect();
+        let words = Masked::new(&masked_words.collect::<Vec<_>>(), length, device);
+        let patches = Masked::new(&masked_patches, rows.first().map_or(0, |row| row.masked_patches.len()), device);
+        let ids = upload(&padded(captions(), pad), device);
         Self {
-            image: normalized(&batch.images, batch.size, batch.side, device),
-            mask: ints(&batch.mask),
-            mlm_ids: ints(&batch.mlm_ids),
+            image: normalized(&batch.pictures, batch.len(), batch.side, device),
+            mask: upload(&padding_mask(captions()), device),
+            mlm_ids: upload(&padded(rows.iter().map(|row| row.mlm_ids.as_slice()), pad), device),
             word_labels: words.pick(&ids),
             patch_labels: tokens.map(|tokens| patches.pick(tokens)),
             ids,
             words,
             patches,
-            negatives: Negatives::noise(size, &mut ChaCha8Rng::seed_from_u64(noise), device),
+            negatives: Negatives::noise(rows.len() as i64, &mut ChaCha8Rng::seed_from_u64(noise), device),
             image_ids: None,
         }
     }
+}
+
+/// Which image each pair of the batch shows, `[B]`.
+pub fn image_ids(batch: &Batch<Pair>, device: Device) -> Tensor {
+    let ids: Vec<i64> = batch.rows.iter().map(|row| row.image_id).collect();
+    upload(&Tensor::from_slice(&ids), device)
 }
 
 #[cfg(test)]
@@ -130,11 +143,10 @@ mod tests {
     }
 
     #[test]
-    fn seeds_differ_by_step_and_purpose() {
-        let mut seeds: Vec<u64> =
-            (0..50).flat_map(|step| (0..4).map(move |purpose| step_seed(1, step, purpose))).collect();
-        seeds.sort_unstable();
-        seeds.dedup();
-        assert_eq!(seeds.len(), 200);
+    fn rows_are_filled_up_to_the_longest() {
+        let rows = [vec![4, 5], vec![6], vec![]];
+        let slices = || rows.iter().map(Vec::as_slice);
+        assert_eq!(padded(slices(), 9), Tensor::from_slice2(&[[4i64, 5], [6, 9], [9, 9]]));
+        assert_eq!(padding_mask(slices()), Tensor::from_slice2(&[[1i64, 1], [1, 0], [0, 0]]));
     }
 }

@@ -11,7 +11,7 @@ use crate::config::{ModelConfig, Preset, SpecialIds};
 use crate::dvae::DvaeConfig;
 use crate::dvae::encoder::EncoderConfig;
 use crate::objectives::Objectives;
-use crate::optim::{AdamWConfig, Schedule};
+use simla_train::optim::{AdamWConfig, Schedule};
 
 /// The type in which products run; weights, losses and the optimiser are f32 in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -771,7 +771,8 @@ mod tests {
     #[test]
     fn weights_decide_the_sizes_and_what_contradicts_them_is_refused() {
         let sizes = |all: &[(&str, i64)]| all.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
-        let vit = [("image_size", 224), ("patch_size", 14), ("vision_width", 384), ("vision_depth", 12), ("vision_heads", 6)];
+        let vit =
+            [("image_size", 224), ("patch_size", 14), ("vision_width", 384), ("vision_depth", 12), ("vision_heads", 6)];
         let bert =
             [("text_width", 384), ("text_depth", 6), ("text_heads", 12), ("text_mlp", 1536), ("max_positions", 512)];
         let mut decided = Decided::default();

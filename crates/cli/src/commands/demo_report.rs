@@ -10,8 +10,8 @@ use simla::tasks::grounding::Grounding;
 use simla::tasks::keywords::said_share;
 use simla::tasks::pretrain::Model;
 use simla::tasks::retrieval::Retrieval;
-use simla_data::files::write_atomically;
 use simla_data::read_boxes;
+use simla_files::write_atomically;
 use simla_pictures::canvas::{BAD, GOOD, stack};
 use simla_pictures::heat::{BoxKind, Overlay};
 use simla_pictures::page::save_report;
@@ -131,7 +131,7 @@ fn grounding_sheet(model: &Model, found: &[Found]) -> Result<Sheet> {
     let mut cells = Vec::new();
     // As many different pictures as there is room for.
     for found in found.iter().filter(|found| found.object == 0).take(SHOWN) {
-        let seen = Seen::open(&found.picture.image, &model.simla)?;
+        let seen = Seen::of(found.picture, &model.simla)?;
         let object = &found.picture.objects[found.object];
         let chosen = found.answers.window.map(|b| marked(b, BoxKind::Chosen));
         let truth = marked(Bounds::from(object.bounds), BoxKind::True);

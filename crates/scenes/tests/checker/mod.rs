@@ -229,10 +229,9 @@ fn total(reader: &mut Reader) -> Option<usize> {
 
 /// "one of them striped"
 fn share(reader: &mut Reader, total: Option<usize>) -> Option<(Mention, usize)> {
-    let number =
-        (1..NUMBERS.len())
-            .find(|&number| reader.eat(&format!("{} of them", NUMBERS[number])))
-            .or_else(|| if reader.eat("all of them") { total } else { None })?;
+    let number = (1..NUMBERS.len())
+        .find(|&number| reader.eat(&format!("{} of them", NUMBERS[number])))
+        .or_else(|| if reader.eat("all of them") { total } else { None })?;
     let mut mention = Mention::default();
     reader.adjectives(&mut mention);
     Some((mention, number))
@@ -277,11 +276,11 @@ pub fn describes(mention: &Mention, object: &Object) -> bool {
 }
 
 /// The name in the files.
-fn name(value: impl std::fmt::Debug) -> String {
+pub fn name(value: impl std::fmt::Debug) -> String {
     format!("{value:?}").to_lowercase()
 }
 
-fn centre(object: &Object) -> [f64; 2] {
+pub fn centre(object: &Object) -> [f64; 2] {
     let [x, y, width, height] = object.bbox.map(f64::from);
     [x + width / 2.0, y + height / 2.0]
 }

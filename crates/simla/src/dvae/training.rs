@@ -8,13 +8,13 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use simla_data::Batch;
+use simla_data::{Batch, Pair};
 use tch::{Kind, Tensor, no_grad};
 
 use crate::dvae::{Dvae, TASK};
 use crate::inputs::tokenizer_pixels;
-use crate::train::{At, Scores, Task};
-use crate::weights::{Gradients, Weights, WeightsError, check};
+use simla_train::weights::{Gradients, Weights, WeightsError, check};
+use simla_train::{At, Scores, Task};
 
 /// Temperature of the relaxation at the end of the annealing.
 const COLDEST: f64 = 1.0 / 16.0;
@@ -83,6 +83,12 @@ impl Training {
 }
 
 impl Task for Training {
+    type Batch = Batch<Pair>;
+
+    fn records(batch: &Batch<Pair>) -> &[String] {
+        &batch.records
+    }
+
     fn name(&self) -> &'static str {
         TASK
     }
@@ -95,7 +101,7 @@ impl Task for Training {
         &mut self.dvae.weights
     }
 
-    fn backward(&mut self, batch: &Batch, at: At, gradients: &mut Gradients) -> Scores {
+    fn backward(&mut self, batch: &Batch<Pair>, at: At, gradients: &mut Gradients) -> Scores {
         let pixels = tokenizer_pixels(batch, self.dvae.config.image_size / 2, self.dvae.weights.device());
         let logits = self.dvae.logits(&pixels);
         // Standard Gumbel noise by two logarithms; the clamp keeps both finite.

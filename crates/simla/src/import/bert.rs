@@ -9,7 +9,7 @@ use tch::Tensor;
 use super::files::{Published, renamed};
 use super::{ImportError, Tensors, are_tied, load, require, require_whole, sizes};
 use crate::text::TextEncoder;
-use crate::weights::Layout;
+use simla_train::weights::Layout;
 
 const KIND: &str = "a BERT checkpoint";
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::files::Published;
 use super::{ImportError, Tensors, load, require};
 use crate::dvae::encoder::{Encoder, EncoderConfig, MOST_BLOCKS, MOST_GROUPS, WIDEST};
-use crate::weights::Layout;
+use simla_train::weights::Layout;
 
 const KIND: &str = "DALL-E's encoder";
 

@@ -9,7 +9,7 @@ use tch::{Kind, Tensor};
 use thiserror::Error;
 
 use super::Tensors;
-use crate::tensors::{self, TensorsError};
+use simla_train::tensors::{self, TensorsError};
 
 /// Why a model could not be exported.
 #[derive(Debug, Error)]

@@ -9,7 +9,7 @@ use tch::Tensor;
 use super::files::{Published, renamed};
 use super::{ImportError, Tensors, load, require, require_whole, sizes};
 use crate::vision::VisionEncoder;
-use crate::weights::Layout;
+use simla_train::weights::Layout;
 
 const KIND: &str = "a DeiT or ViT checkpoint";
 const REGISTERS: &str = ": register tokens, which SIMLA's encoder has not (take the weights without registers)";

@@ -1,0 +1,246 @@
+//! The trainer's own work, on a task small enough to be checked by hand: accumulation, clipping, bad steps, resuming.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use serde_json::Value;
+use simla_train::checkpoint::Checkpoint;
+use simla_train::metrics::StepRecord;
+use simla_train::optim::{AdamWConfig, Schedule};
+use simla_train::weights::{Gradients, Init, Layout, Leaf, Weights, WeightsError};
+use simla_train::{At, Ending, Observer, Plan, Scores, Task, TrainError, Trainer};
+use tch::{Device, Kind, Tensor};
+
+/// Mean over a batch of (a . x - 1)^2, with x a row of the batch's ids.
+struct Regression {
+    weights: Weights,
+    a: Leaf,
+    /// Steps whose loss is not a number.
+    bad: Vec<u64>,
+    /// Ends of steps, and whether they were applied.
+    ended: Vec<bool>,
+}
+
+const NUMBERS: i64 = 3;
+
+impl Regression {
+    fn new(bad: &[u64]) -> Self {
+        let mut layout = Layout::default();
+        let a = layout.leaf("a", &[NUMBERS, 1], Init::Constant(0.5));
+        Self { weights: Weights::new(&layout, Kind::Float, Device::Cpu, true), a, bad: bad.to_vec(), ended: vec![] }
+    }
+
+    fn a(&self) -> Vec<f32> {
+        Vec::try_from(self.weights.value(self.a).flatten(0, -1)).unwrap()
+    }
+}
+
+impl Task for Regression {
+    type Batch = Rows;
+
+    fn records(batch: &Rows) -> &[String] {
+        &batch.records
+    }
+
+    fn name(&self) -> &'static str {
+        "regression"
+    }
+
+    fn config(&self) -> Value {
+        Value::Null
+    }
+
+    fn weights(&mut self) -> &mut Weights {
+        &mut self.weights
+    }
+
+    fn backward(&mut self, batch: &Rows, at: At, gradients: &mut Gradients) -> Scores {
+        let x = Tensor::from_slice(&batch.numbers).view([-1, NUMBERS]).to_kind(Kind::Float);
+        let loss = (x.matmul(&self.weights[self.a]) - 1.0).square().mean(Kind::Float);
+        let loss = match self.bad.contains(&at.step) {
+            true => loss * f64::NAN,
+            false => loss,
+        };
+        gradients.backward(&loss, &self.weights);
+        Scores {
+            losses: vec![("squares", loss.detach())],
+            others: vec![("rows", Tensor::from(batch.records.len() as i64))],
+        }
+    }
+
+    fn end_step(&mut self, applied: bool) {
+        self.ended.push(applied);
+    }
+
+    fn tensors(&self) -> BTreeMap<String, Tensor> {
+        self.weights.named()
+    }
+
+    fn load(&mut self, tensors: &BTreeMap<String, Tensor>) -> Result<(), WeightsError> {
+        self.weights.load(tensors, str::to_owned)
+    }
+}
+
+/// Keeps what it sees.
+#[derive(Default)]
+struct Notes {
+    records: Vec<StepRecord>,
+    skipped: Vec<(u64, Vec<String>)>,
+    saved: Vec<u64>,
+}
+
+impl Observer<Regression> for Notes {
+    fn stepped(&mut self, _: &mut Regression, record: &mut StepRecord) -> Result<Option<f64>, String> {
+        self.records.push(record.clone());
+        Ok(None)
+    }
+
+    fn skipped(&mut self, step: u64, _reason: &str, records: &[String]) {
+        self.skipped.push((step, records.to_vec()));
+    }
+
+    fn saved(&mut self, step: u64, _path: &Path) {
+        self.saved.push(step);
+    }
+}
+
+/// Numbers to fit, row by row.
+struct Rows {
+    numbers: Vec<i64>,
+    records: Vec<String>,
+}
+
+/// Rows of a batch are functions of its number and their own.
+fn batch(number: u64, rows: std::ops::Range<i64>) -> Rows {
+    Rows {
+        numbers: rows.clone().flat_map(|row| [row + 1, number as i64 - row, 2]).collect(),
+        records: (0..rows.count()).map(|row| format!("batch {number}, row {row}")).collect(),
+    }
+}
+
+fn plan(steps: u64) -> Plan {
+    Plan {
+        seed: 1,
+        steps,
+        steps_per_epoch: 4,
+        accumulate: 1,
+        schedule: Schedule { lr: 0.1, warmup_lr: 0.01, min_lr: 0.01, warmup_steps: 2, steps },
+        clip_norm: 0.0,
+        max_bad_steps: 3,
+        save_every_steps: 0,
+        save_every: Duration::ZERO,
+        keep: 2,
+    }
+}
+
+struct Run {
+    task: Regression,
+    notes: Notes,
+    ending: Result<Ending, TrainError>,
+}
+
+/// Trains in `folder`, from its last checkpoint where there is one, on micro-batches of these `rows` each step.
+fn train(folder: &Path, mut task: Regression, plan: Plan, rows: &[(i64, i64)]) -> Run {
+    let plan = Plan { accumulate: rows.len() as u64, ..plan };
+    let resume = Checkpoint::open(folder).ok();
+    let config = AdamWConfig::default();
+    let mut trainer = Trainer::new(&mut task, config, plan, folder, resume.as_ref()).unwrap();
+    let first = trainer.step();
+    let mut batches = (first..).flat_map(|number| {
+        let of_step = rows.iter().map(move |rows| Ok::<_, Infallible>(batch(number, rows.0..rows.1)));
+        of_step.collect::<Vec<_>>()
+    });
+    let mut notes = Notes::default();
+    let stop = AtomicBool::new(false);
+    let ending = trainer.run(&mut task, &mut batches, &mut notes, &stop);
+    Run { task, notes, ending }
+}
+
+#[test]
+fn accumulated_batches_step_as_one_batch_of_all_their_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = train(&folder.path().join("one"), Regression::new(&[]), plan(5), &[(0, 6)]);
+    let rows = [(0, 2), (2, 4), (4, 6)];
+    let three = train(&folder.path().join("three"), Regression::new(&[]), plan(5), &rows);
+    for (one, three) in one.notes.records.iter().zip(&three.notes.records) {
+        let close = |a: f64, b: f64| (a - b).abs() <= 1e-5 * a.abs();
+        assert!(close(one.loss, three.loss), "{} against {}", one.loss, three.loss);
+        assert!(close(one.grad_norm, three.grad_norm), "{one:?} against {three:?}");
+        assert_eq!((one.scores["rows"], three.scores["rows"]), (6.0, 2.0), "means of micro-batches");
+        assert_eq!((one.lr, one.epoch), (three.lr, three.epoch));
+    }
+    assert_eq!(three.task.ended, [true; 5], "a step ends once");
+    for (one, three) in one.task.a().into_iter().zip(three.task.a()) {
+        assert!((one - three).abs() < 1e-5, "{one} against {three}");
+    }
+}
+
+#[test]
+fn a_gradient_above_the_limit_is_scaled_to_it_and_one_below_is_left() {
+    let first_moment = |clip_norm: f64| {
+        let folder = tempfile::tempdir().unwrap();
+        let plan = Plan { clip_norm, ..plan(1) };
+        let run = train(folder.path(), Regression::new(&[]), plan, &[(0, 4)]);
+        run.ending.unwrap();
+        let checkpoint = Checkpoint::open(folder.path()).unwrap();
+        let moment = checkpoint.optimizer().unwrap()["exp_avg.a"].norm().double_value(&[]);
+        // After one step the first moment is (1 - beta1) times the gradient.
+        (moment / 0.1, run.notes.records[0].grad_norm)
+    };
+    let (whole, norm) = first_moment(0.0);
+    assert!((whole - norm).abs() < 1e-4 * norm && norm > 1.0, "{whole} and {norm}");
+    let (clipped, before) = first_moment(0.25);
+    assert!((clipped - 0.25).abs() < 1e-5 && before == norm, "{clipped} of {before}");
+    let (left, _) = first_moment(2.0 * norm);
+    assert!((left - norm).abs() < 1e-4 * norm);
+}
+
+#[test]
+fn a_bad_step_changes_nothing_but_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = train(folder.path(), Regression::new(&[2, 5]), plan(6), &[(0, 2), (2, 4)]);
+    assert!(matches!(run.ending, Ok(Ending::Finished)), "{:?}", run.ending);
+    assert_eq!(run.task.ended, [true, true, false, true, true, false]);
+    // Both micro-batches of the step.
+    let named = |row| format!("batch 2, row {row}");
+    let records: Vec<String> = [0, 1, 0, 1].map(named).into();
+    assert_eq!(run.notes.skipped[0], (3, records));
+    assert_eq!(run.notes.skipped[1].0, 6);
+    assert_eq!(run.notes.saved, [6], "the weights of a run that ends with a bad step are good");
+    let checkpoint = Checkpoint::open(folder.path()).unwrap();
+    let steps = checkpoint.optimizer().unwrap()["steps"].int64_value(&[0]);
+    assert_eq!(steps, 4, "the optimiser has not seen the bad ones");
+    let reasons: Vec<bool> = run.notes.records.iter().map(|r| r.skipped.is_some()).collect();
+    assert_eq!(reasons, [false, false, true, false, false, true]);
+}
+
+#[test]
+fn too_many_bad_steps_end_the_run_and_leave_what_was_saved_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let every_step = Plan { save_every_steps: 1, ..plan(20) };
+    let run = train(folder.path(), Regression::new(&[4, 6, 7, 8]), every_step.clone(), &[(0, 2)]);
+    let error = run.ending.unwrap_err();
+    assert!(matches!(error, TrainError::BadSteps { count: 3, step: 9 }), "{error}");
+    assert_eq!(run.notes.saved, [1, 2, 3, 4, 6], "nothing is saved while steps go wrong");
+    let again = train(folder.path(), Regression::new(&[]), every_step, &[(0, 2)]);
+    assert!(matches!(again.ending, Ok(Ending::Finished)));
+    assert_eq!(again.notes.records[0].step, 7);
+}
+
+#[test]
+fn a_run_in_two_parts_is_bit_for_bit_the_run_in_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = [(0, 3), (3, 6)];
+    let whole = train(&folder.path().join("whole"), Regression::new(&[]), plan(9), &rows);
+    let parts = folder.path().join("parts");
+    // The schedule is that of the whole run.
+    let first = Plan { steps: 4, ..plan(9) };
+    train(&parts, Regression::new(&[]), first, &rows).ending.unwrap();
+    let second = train(&parts, Regression::new(&[]), plan(9), &rows);
+    let losses = |run: &Run| run.notes.records.iter().map(|r| r.loss.to_bits()).collect::<Vec<_>>();
+    assert_eq!(losses(&whole)[4..], losses(&second));
+    assert_eq!(whole.task.a(), second.task.a());
+}
