@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::commands::{
-    ablate, attention, bench, data, demo, doctor, dvae, eval, finetune, ground, import, keywords, pretrain, report,
+    ablate, attention, bench, data, demo, doctor, dvae, eval, export, finetune, ground, import, keywords, pretrain, report,
     search, shell,
 };
 
@@ -36,6 +36,8 @@ enum Command {
     Data(data::Command),
     #[command(subcommand)]
     Import(import::Command),
+    #[command(subcommand)]
+    Export(export::Command),
     #[command(subcommand)]
     Dvae(dvae::Command),
     #[command(subcommand)]
@@ -66,6 +68,7 @@ fn main() -> ExitCode {
         Command::Finetune(command) => finetune::run(command),
         Command::Data(command) => data::run(command),
         Command::Import(command) => import::run(command),
+        Command::Export(command) => export::run(command),
         Command::Dvae(command) => dvae::run(command),
         Command::Eval(command) => eval::run(command),
         Command::Ground(arguments) => ground::run(arguments),

@@ -88,6 +88,7 @@ impl Run {
                 }
             }
         };
+        let vocabulary = vocabulary.closing(settings.closing_sep);
         let held_out = match &inputs.held_out {
             Some(path) => Some(HeldOut::open(path, &options, &vocabulary, &settings)?),
             None => None,
@@ -187,21 +188,13 @@ impl Run {
             }
         };
         let dvae = Dvae::open(&folder, kind, self.device)?;
-        let (codes, factor) = (dvae.vocab(), dvae.config.encoder.factor());
+        let codes = dvae.vocab();
         let s = &self.settings;
         if codes != s.visual_vocab {
             bail!(
                 "{}: a tokenizer of {codes} codes, but visual_vocab = {} (--set visual_vocab={codes})",
                 folder.display(),
                 s.visual_vocab
-            );
-        }
-        if 2 * factor != s.patch_size {
-            bail!(
-                "{}: a tokenizer of {factor} pixels a code, which fits patch_size = {}, not {}",
-                folder.display(),
-                2 * factor,
-                s.patch_size
             );
         }
         Ok((Some(dvae), Ending::Finished))

@@ -83,6 +83,7 @@ settings! {
     dropout: f64, "of BERT's hidden states and attention";
 
     vocab_size: u64, "pieces of a vocabulary that is learned from the captions";
+    closing_sep: bool, "ends captions with [SEP], as BERT does; the authors' weights read them without";
     max_tokens: u64, "pieces of a caption at most, [CLS] and [SEP] included";
     min_scale: f64, "smallest share of the picture that a random crop shows";
     flip: bool, "mirrors half of the views: switch it off where captions say left and right";
@@ -118,6 +119,7 @@ const SIZES: &[&str] = &[
     "max_positions",
     "embed_dim",
     "visual_vocab",
+    "closing_sep",
 ];
 
 /// What a run that has begun cannot change, beside [`SIZES`].
@@ -145,6 +147,78 @@ const OF_PRETRAINING: &[&str] = &[
     "dvae_lr",
     "samples_every_steps",
 ];
+
+/// Sizes that weights fit whatever they are: positions and patch kernels are resampled.
+const RESAMPLED: &[&str] = &["image_size", "patch_size"];
+
+/// A size, and the weights that have it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Size {
+    pub value: i64,
+    /// Where they are.
+    pub of: String,
+}
+
+/// What weights to start from decide about a run.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Decided {
+    /// By the names of the settings.
+    pub sizes: BTreeMap<String, Size>,
+    /// Whether they read text that ends in [SEP], where they have words.
+    pub closing_sep: Option<bool>,
+}
+
+impl Decided {
+    /// Takes the sizes of weights that lie in `of`. For what is resampled the later ones count.
+    ///
+    /// # Errors
+    /// A size that weights before them have otherwise.
+    pub fn add(&mut self, of: &str, sizes: &BTreeMap<String, i64>) -> Result<(), String> {
+        for (name, &value) in sizes {
+            let size = Size { value, of: of.into() };
+            if let Some(before) = self.sizes.insert(name.clone(), size)
+                && before.value != value
+                && !RESAMPLED.contains(&name.as_str())
+            {
+                return Err(format!("{name}: {} in {}, {value} in {of}", before.value, before.of));
+            }
+        }
+        match (self.sizes.get("vision_width"), self.sizes.get("text_width")) {
+            (Some(vision), Some(text)) if vision.value != text.value => Err(format!(
+                "width: {} in {}, {} in {}; patches and words have the same width in SIMLA",
+                vision.value, vision.of, text.value, text.of
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn width(&self) -> Option<i64> {
+        let width = ["vision_width", "text_width"].iter().find_map(|name| self.sizes.get(*name));
+        width.map(|width| width.value)
+    }
+
+    /// As settings. An encoder that starts anew beside weights has their width, and its heads and feed-forward layers those of a
+    /// published model of it.
+    fn settings(&self, preset: Preset) -> BTreeMap<String, Value> {
+        let mut sizes: BTreeMap<String, i64> = BTreeMap::new();
+        let usual = ModelConfig::preset(preset, 1, SpecialIds::default());
+        if let Some(width) = self.width().filter(|&width| width != usual.vision_width) {
+            let heads = (width / 64).max(1);
+            for (name, value) in [
+                ("vision_width", width),
+                ("vision_heads", heads),
+                ("text_width", width),
+                ("text_heads", heads),
+                ("text_mlp", 4 * width),
+            ] {
+                sizes.insert(name.into(), value);
+            }
+        }
+        sizes.extend(self.sizes.iter().map(|(name, size)| (name.clone(), size.value)));
+        let sizes = sizes.into_iter().map(|(name, value)| (name, Value::Integer(value)));
+        sizes.chain(self.closing_sep.map(|closes| ("closing_sep".into(), Value::Boolean(closes)))).collect()
+    }
+}
 
 /// A setting that cannot be used.
 #[derive(Debug, Error)]
@@ -203,6 +277,7 @@ impl Settings {
             temperature: model.temperature,
             keywords: model.keywords,
             dropout: model.dropout,
+            closing_sep: model.closing_sep,
             vocab_size: 30_522,
             max_tokens: 25,
             min_scale: 0.2,
@@ -270,14 +345,28 @@ impl Settings {
     /// # Errors
     /// An unknown name, a value of the wrong kind or out of range: with the name and the value.
     pub fn resolve(file: Option<&str>, assignments: &[String]) -> Result<Self, SettingsError> {
+        Self::resolve_from(&Decided::default(), file, assignments)
+    }
+
+    /// As [`Settings::resolve`], for a run that starts from weights: sizes are theirs, and the preset is the one of their width.
+    ///
+    /// # Errors
+    /// As [`Settings::resolve`]; and a size that is asked for and is not that of the weights.
+    pub fn resolve_from(weights: &Decided, file: Option<&str>, assignments: &[String]) -> Result<Self, SettingsError> {
         let asked = asked(file, assignments)?;
         let preset = match asked.get("preset") {
             Some(value) => {
                 value.clone().try_into().map_err(|_| bad_value("preset", value, "expected tiny, small or base"))?
             }
-            None => Preset::Tiny,
+            None => weights.width().map_or(Preset::Tiny, Preset::for_width),
         };
-        let settings = Self::preset(preset).changed(asked)?;
+        let settings = Self::preset(preset).changed(weights.settings(preset))?.changed(asked)?;
+        let found = settings.table();
+        for (name, Size { value, of }) in weights.sizes.iter().filter(|(name, _)| !RESAMPLED.contains(&name.as_str())) {
+            if found[name].as_integer() != Some(*value) {
+                return Err(bad_value(name, &found[name], &format!("the weights of {of} have {value}")));
+            }
+        }
         settings.validate()?;
         Ok(settings)
     }
@@ -478,13 +567,8 @@ impl Settings {
                 &format!("expected {} to {}", WIDTHS.start(), WIDTHS.end()),
             ));
         }
-        let reduction = self.patch_size / 2;
-        if self.patch_size % 2 != 0 || ![1, 2, 4, 8].contains(&reduction) {
-            return Err(bad_value(
-                "patch_size",
-                &self.patch_size,
-                "expected 2, 4, 8 or 16: a patch is one visual token at half the side",
-            ));
+        if self.image_size % 2 != 0 {
+            return Err(bad_value("image_size", &self.image_size, "expected an even number of pixels"));
         }
         Ok(())
     }
@@ -510,22 +594,22 @@ impl Settings {
             temperature: self.temperature,
             keywords: self.keywords,
             dropout: self.dropout,
+            closing_sep: self.closing_sep,
             special,
         }
     }
 
-    /// The visual tokenizer's sizes: one code a patch, at half the side.
+    /// The visual tokenizer's sizes: one code a patch, of half its side or the power of two next to that, at most DALL-E's 8 pixels.
     pub fn tokenizer(&self) -> DvaeConfig {
-        DvaeConfig {
-            encoder: EncoderConfig {
-                width: self.dvae_width,
-                groups: i64::from((self.patch_size / 2).ilog2()) + 1,
-                blocks_per_group: 2,
-                vocab: self.visual_vocab,
-            },
-            image_size: self.image_size,
-            decoder: true,
-        }
+        let halvings = (self.patch_size as f64 / 2.0).log2().round() as i64;
+        let encoder = EncoderConfig {
+            width: self.dvae_width,
+            groups: halvings.clamp(0, EncoderConfig::DALLE.groups - 1) + 1,
+            blocks_per_group: 2,
+            vocab: self.visual_vocab,
+        };
+        let patches = self.image_size / self.patch_size;
+        DvaeConfig { encoder, image_size: 2 * patches * encoder.factor(), decoder: true }
     }
 
     /// Patches hidden of each image: none without MIM.
@@ -682,6 +766,44 @@ mod tests {
         let known: Vec<&str> = HELP.iter().map(|(name, _)| *name).collect();
         let mut fixed = SIZES.iter().chain(OF_PRETRAINING);
         assert!(fixed.all(|name| known.contains(name)));
+    }
+
+    #[test]
+    fn weights_decide_the_sizes_and_what_contradicts_them_is_refused() {
+        let sizes = |all: &[(&str, i64)]| all.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
+        let vit =
+            [("image_size", 224), ("patch_size", 14), ("vision_width", 384), ("vision_depth", 12), ("vision_heads", 6)];
+        let bert =
+            [("text_width", 384), ("text_depth", 6), ("text_heads", 12), ("text_mlp", 1536), ("max_positions", 512)];
+        let mut decided = Decided::default();
+        decided.add("vit", &sizes(&vit)).unwrap();
+        decided.add("bert", &sizes(&bert)).unwrap();
+        let of = |decided: &Decided, asked: &[&str]| {
+            let asked: Vec<String> = asked.iter().map(|&s| s.to_owned()).collect();
+            Settings::resolve_from(decided, None, &asked).map_err(|e| e.to_string())
+        };
+        let settings = of(&decided, &[]).unwrap();
+        assert_eq!((settings.preset, settings.text_heads, settings.max_positions), (Preset::Small, 12, 512));
+        // A code for each of the 16 x 16 patches, whatever the side of the view.
+        let tokenizer = settings.tokenizer();
+        assert_eq!((tokenizer.encoder.factor(), tokenizer.image_size), (8, 256));
+        assert_eq!(of(&decided, &["image_size=256", "patch_size=16", "vision_depth=12"]).unwrap().patch_size, 16);
+        let error = of(&decided, &["vision_depth=4"]).unwrap_err();
+        assert!(["vision_depth", "4", "vit have 12"].iter().all(|word| error.contains(word)), "{error}");
+
+        // One encoder alone: the other has its width.
+        let mut alone = Decided::default();
+        alone.add("vit", &sizes(&[("vision_width", 192), ("vision_depth", 12), ("vision_heads", 3)])).unwrap();
+        let settings = of(&alone, &[]).unwrap();
+        assert_eq!((settings.text_width, settings.text_heads, settings.text_mlp), (192, 3, 768));
+        let error = alone.add("bert", &sizes(&bert)).unwrap_err();
+        assert!(["192 in vit", "384 in bert"].iter().all(|word| error.contains(word)), "{error}");
+        let error = alone.add("other", &sizes(&[("vision_depth", 6)])).unwrap_err();
+        assert_eq!(error, "vision_depth: 12 in vit, 6 in other");
+
+        let authors = Decided { closing_sep: Some(false), ..Decided::default() };
+        assert!(!of(&authors, &[]).unwrap().model(500, SpecialIds::default()).closing_sep);
+        assert!(of(&authors, &["closing_sep=true"]).unwrap().closing_sep);
     }
 
     #[test]

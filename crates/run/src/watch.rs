@@ -274,6 +274,11 @@ pub fn square(bytes: &[u8], side: usize) -> RgbImage {
     RgbImage::from_raw(side as u32, side as u32, bytes.to_vec()).expect("a square of RGB bytes")
 }
 
+/// Side of a square of RGB bytes.
+fn side_of(bytes: &[u8]) -> usize {
+    (bytes.len() / 3).isqrt()
+}
+
 /// The `i`th pair of the batch: its view, the view with hidden patches greyed, and both through the tokenizer.
 fn in_pictures(batch: &Batch<Pair>, i: usize, sample: &Sample) -> SamplePictures {
     const HIDDEN: Rgb<u8> = Rgb([128; 3]);
@@ -289,8 +294,8 @@ fn in_pictures(batch: &Batch<Pair>, i: usize, sample: &Sample) -> SamplePictures
         }
     }
     let decoded = sample.decoded.as_ref().map(|decoded| Decoded {
-        filled: square(&decoded.filled, batch.side / 2),
-        whole: square(&decoded.original, batch.side / 2),
+        filled: square(&decoded.filled, side_of(&decoded.filled)),
+        whole: square(&decoded.original, side_of(&decoded.original)),
     });
     SamplePictures { original, masked, decoded }
 }

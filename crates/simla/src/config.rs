@@ -47,7 +47,15 @@ pub struct ModelConfig {
     pub keywords: i64,
     /// Of hidden states and attention in BERT, during training.
     pub dropout: f64,
+    /// Whether text ends in `[SEP]`; the authors' models read it without.
+    #[serde(default = "closes")]
+    pub closing_sep: bool,
     pub special: SpecialIds,
+}
+
+/// Of models that do not say: all but the authors' close their text.
+fn closes() -> bool {
+    true
 }
 
 /// A size that cannot be built, with the field to change.
@@ -71,9 +79,14 @@ pub enum Preset {
 impl Preset {
     /// The smallest that is no narrower than `model`; `Base` where none is.
     pub fn of(model: &ModelConfig) -> Self {
-        let width = |preset| ModelConfig::preset(preset, 1, model.special).vision_width;
+        Self::for_width(model.vision_width)
+    }
+
+    /// The smallest that is no narrower than `width`; `Base` where none is.
+    pub fn for_width(width: i64) -> Self {
+        let of = |preset| ModelConfig::preset(preset, 1, SpecialIds::default()).vision_width;
         let narrow = [Self::Tiny, Self::Small].into_iter();
-        let mut wide_enough = narrow.filter(|&preset| width(preset) >= model.vision_width);
+        let mut wide_enough = narrow.filter(|&preset| of(preset) >= width);
         wide_enough.next().unwrap_or(Self::Base)
     }
 }
@@ -100,6 +113,7 @@ impl ModelConfig {
             temperature: 0.07,
             keywords: 4,
             dropout: 0.1,
+            closing_sep: true,
             special,
         };
         match preset {
@@ -235,6 +249,13 @@ mod tests {
         for preset in [Preset::Tiny, Preset::Small, Preset::Base] {
             ModelConfig::preset(preset, 30_522, SPECIAL).validate().unwrap();
         }
+    }
+
+    #[test]
+    fn models_that_do_not_say_close_their_text() {
+        let mut json = serde_json::to_value(ModelConfig::preset(Preset::Tiny, 500, SPECIAL)).unwrap();
+        assert_eq!(json.as_object_mut().unwrap().remove("closing_sep"), Some(true.into()));
+        assert!(serde_json::from_value::<ModelConfig>(json).unwrap().closing_sep);
     }
 
     #[test]

@@ -26,15 +26,29 @@ pub fn normalized(pixels: &[u8], batch: usize, side: usize, device: Device) -> T
     (bytes(pixels, batch, side, device).to_kind(Kind::Float) * scale + shift).contiguous()
 }
 
-/// The views of a batch as the visual tokenizer reads them: `[B, 3, S / 2, S / 2]`.
-pub fn tokenizer_pixels<R>(batch: &Batch<R>, device: Device) -> Tensor {
-    halved(&batch.halves, batch.len(), batch.side / 2, device)
+/// The views of a batch as the visual tokenizer reads them at `side`: `[B, 3, side, side]`. Half of the views' own side was made with
+/// them; another, for patches of 14 pixels say, is resampled here.
+pub fn tokenizer_pixels<R>(batch: &Batch<R>, side: i64, device: Device) -> Tensor {
+    if 2 * side == batch.side as i64 {
+        return halved(&batch.halves, batch.len(), batch.side / 2, device);
+    }
+    resampled(&batch.images, batch.len(), batch.side, side, device)
 }
 
-/// Half-size views `[B, S, S, 3]` as the visual tokenizer reads them: `[B, 3, S, S]`, pixels p in 0 to 1 mapped to 0.8 p + 0.1.
+/// Views `[B, S, S, 3]` as the visual tokenizer reads them at another `side`.
+fn resampled(pixels: &[u8], batch: usize, from: usize, side: i64, device: Device) -> Tensor {
+    let x = bytes(pixels, batch, from, device).to_kind(Kind::Float);
+    of_tokenizer(x.internal_upsample_bilinear2d_aa([side, side], false, None, None))
+}
+
+/// Half-size views `[B, S, S, 3]` as the visual tokenizer reads them: `[B, 3, S, S]`.
 pub fn halved(pixels: &[u8], batch: usize, side: usize, device: Device) -> Tensor {
-    let x = bytes(pixels, batch, side, device).to_kind(Kind::Float);
-    (x * (0.8 / 255.0) + 0.1).contiguous()
+    of_tokenizer(bytes(pixels, batch, side, device).to_kind(Kind::Float))
+}
+
+/// Bytes as the visual tokenizer reads them: pixels p in 0 to 1 mapped to 0.8 p + 0.1.
+fn of_tokenizer(bytes: Tensor) -> Tensor {
+    (bytes * (0.8 / 255.0) + 0.1).contiguous()
 }
 
 /// A whole picture at `side`: RGB bytes `[side, side, 3]`.
@@ -109,6 +123,23 @@ mod tests {
             let found = x.double_value(&[0, channel as i64, row as i64, column as i64]);
             assert!((found - expected).abs() < 1e-5, "{found} against {expected}");
         }
+    }
+
+    #[test]
+    fn the_tokenizer_sees_the_view_at_its_own_side() {
+        let side = 28;
+        let images: Vec<u8> = (0..side * side * 3).map(|i| (i / (side * 3)) as u8 * 9).collect(); // rows of one shade
+        let mut halves = vec![0; images.len() / 4];
+        simla_image::halve(&images, side as u32, &mut halves);
+        let column = |x: Tensor| x.select(0, 0).select(0, 0).select(1, 0);
+        let half = column(halved(&halves, 1, side / 2, Device::Cpu));
+        let other = column(resampled(&images, 1, side, 16, Device::Cpu));
+        assert_eq!((half.size(), other.size()), (vec![14], vec![16]));
+        // Both are the same picture: the ramp's ends and mean, in the tokenizer's units.
+        let value = |x: &Tensor, i: i64| x.double_value(&[i]);
+        assert!((value(&half, 0) - value(&other, 0)).abs() < 0.01);
+        assert!((value(&half, 13) - value(&other, 15)).abs() < 0.01);
+        assert!((half.mean(Kind::Float) - other.mean(Kind::Float)).abs().double_value(&[]) < 0.003);
     }
 
     #[test]

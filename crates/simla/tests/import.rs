@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use simla::config::{ModelConfig, SpecialIds};
 use simla::dvae::encoder::{Encoder, EncoderConfig};
 use simla::import::{
-    Dalle, ImportError, PositionsError, StartError, Tensors, authors, bert, dalle, deit, fit_positions,
-    resample_positions, start,
+    Dalle, ImportError, PositionsError, StartError, Tensors, authors, bert, dalle, export, fit_positions,
+    resample_kernels, resample_positions, sizes, start, vit,
 };
 use simla::model::Simla;
 use simla::text::{Reading, Rows};
@@ -52,6 +52,7 @@ fn small() -> ModelConfig {
         temperature: 0.07,
         keywords: 4,
         dropout: 0.0,
+        closing_sep: false,
         special: SpecialIds { pad: 0, cls: 1, sep: 2, mask: 3 },
     }
 }
@@ -67,7 +68,7 @@ fn model(config: ModelConfig) -> Simla {
 
 #[test]
 fn deit_becomes_the_vision_encoder() {
-    let mut imported = deit(&fixture("deit-mini.pth")).unwrap();
+    let mut imported = vit(&fixture("deit-mini.pth")).unwrap();
     fit_positions(&mut imported, 16).unwrap();
     let positions = &imported["visual_encoder.pos_embed"];
     assert_close(positions, &expected("deit-mini.expected.safetensors")["pos_embed_4x4"], 1e-6);
@@ -217,7 +218,7 @@ fn bert_that_does_not_fit_is_refused() {
     let message = bert(&fixture("deit-mini.pth")).unwrap_err().to_string();
     assert!(message.contains("not a BERT checkpoint"), "{message}");
     assert!(message.contains("found blocks.0.attn.proj.bias"), "{message}");
-    let message = deit(&fixture("bert-mini.bin")).unwrap_err().to_string();
+    let message = vit(&fixture("bert-mini.bin")).unwrap_err().to_string();
     assert!(message.contains("tensor cls_token is missing"), "{message}");
     let message = dalle(&fixture("deit-mini.pth")).unwrap_err().to_string();
     assert!(message.contains("not DALL-E's encoder"), "{message}");
@@ -309,7 +310,7 @@ fn the_sizes_of_the_authors_model_are_read_off_its_shapes() {
 fn a_model_starts_from_parts() {
     let mut simla = model(small());
     let before = simla.named()["mim_head.weight"].copy();
-    let deit = deit(&fixture("deit-mini.pth")).unwrap();
+    let deit = vit(&fixture("deit-mini.pth")).unwrap();
     let expected = resample_positions(&deit["visual_encoder.pos_embed"], 16).unwrap();
     assert_eq!(start(&mut simla, copies(&deit)).unwrap(), deit.len());
     let bert = bert(&fixture("bert-mini.bin")).unwrap();
@@ -377,4 +378,255 @@ fn an_encoder_that_contradicts_itself_is_refused() {
     assert!(matches!(with_width(1 << 15), Err(ImportError::Shape { .. })));
     let group = of(&|named| named.retain(|name, _| !name.contains("group_4")));
     assert!(matches!(group, Err(ImportError::Size { .. })));
+}
+
+/// The tensors of a file, as they are named in it.
+fn raw(name: &str) -> Tensors {
+    let archive = simla_weights::read(&fixture(name), &Default::default()).unwrap();
+    let root = archive.root();
+    let tensors = root.get("model").unwrap_or(root).tensors().unwrap();
+    let load = |(name, tensor): (&String, &simla_weights::TensorRef)| {
+        let shape: Vec<i64> = tensor.shape().iter().map(|&n| n as i64).collect();
+        let tensor = tensor.load().unwrap();
+        let flat = match tensor.to_i64() {
+            Some(ints) => Tensor::from_slice(&ints),
+            None => Tensor::from_slice(&tensor.to_f32()),
+        };
+        (name.clone(), flat.view(&shape[..]))
+    };
+    tensors.iter().map(load).collect()
+}
+
+/// Reads a safetensors file of these tensors.
+fn of_file<T>(tensors: Tensors, read: impl FnOnce(&Path) -> T) -> T {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model-00001-of-00002.safetensors");
+    Tensor::write_safetensors(&tensors.into_iter().collect::<Vec<_>>(), &path).unwrap();
+    read(&path)
+}
+
+fn without(mut tensors: Tensors, part: &str) -> Tensors {
+    tensors.retain(|name, _| !name.contains(part));
+    tensors
+}
+
+#[test]
+fn half_a_model_is_refused_with_what_is_missing() {
+    let refused = |error: ImportError, words: &[&str]| {
+        let message = error.to_string();
+        assert!(words.iter().all(|word| message.contains(word)), "{message}");
+    };
+    let (bert_mini, deit_mini) = (raw("bert-mini.bin"), raw("deit-mini.pth"));
+    let error = of_file(without(copies(&bert_mini), "layer.3."), bert).unwrap_err();
+    refused(error, &["16 of the 201 tensors", "layer.3.attention", "and 13 more", "shard 1 of 2", "index"]);
+    let error = of_file(without(copies(&bert_mini), "transform.dense.bias"), bert).unwrap_err();
+    refused(error, &["1 of the 201", "text_encoder.cls.predictions.transform.dense.bias"]);
+    let error = of_file(without(copies(&bert_mini), "position_embeddings"), bert).unwrap_err();
+    refused(error, &["position_embeddings.weight is missing"]);
+    let error = of_file(without(copies(&deit_mini), "blocks.0.mlp.fc2.bias"), vit).unwrap_err();
+    refused(error, &["visual_encoder.blocks.0.mlp.fc2.bias"]);
+
+    let poisoned = copies(&deit_mini);
+    let _ = poisoned["blocks.1.norm1.bias"].get(3).fill_(f64::NAN);
+    refused(of_file(poisoned, vit).unwrap_err(), &["blocks.1.norm1.bias", "not finite"]);
+    let mut narrow = copies(&deit_mini);
+    narrow.insert("blocks.1.norm1.bias".into(), Tensor::zeros([7], (Kind::Float, Device::Cpu)));
+    refused(of_file(narrow, vit).unwrap_err(), &["blocks.1.norm1.bias", "[7]", "[32]"]);
+
+    let whole = authors(&fixture("simla-authors-mini.pth")).unwrap();
+    whole.check().unwrap();
+    for part in
+        ["visual_encoder_m.blocks.1.", "text_encoder.bert.encoder.layer.7.crossattention", "mim_head", "queue_ptr"]
+    {
+        let half = of_file(without(raw("simla-authors-mini.pth"), part), authors).unwrap();
+        refused(half.check().unwrap_err(), &[part]);
+    }
+    let fine_tuned = authors(&fixture("authors-fine-tuned.pth")).unwrap();
+    refused(fine_tuned.check().unwrap_err(), &["is missing"]);
+}
+
+#[test]
+fn shards_wrappers_and_half_precision_are_read() {
+    let imported = bert(&fixture("bert-mini.bin")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
+    let (first, second): (Vec<_>, Vec<_>) = raw_bert()
+        .into_iter()
+        .map(|(name, value)| (format!("module.{name}"), value))
+        .partition(|(name, _)| name.contains("layer.1"));
+    let shard = |i: usize, of: &[(String, Tensor)]| {
+        of.iter().map(|(name, _)| (name.clone(), names[i].into())).collect::<Vec<_>>()
+    };
+    let map: serde_json::Map<String, serde_json::Value> =
+        [shard(0, &first), shard(1, &second)].concat().into_iter().collect();
+    let index = folder.path().join("model.safetensors.index.json");
+    std::fs::write(&index, serde_json::json!({"metadata": {}, "weight_map": map}).to_string()).unwrap();
+    Tensor::write_safetensors(&first, folder.path().join(names[0])).unwrap();
+    let message = bert(&index).unwrap_err().to_string();
+    assert!(message.contains(names[1]) && message.contains("not beside it") && message.contains("more"), "{message}");
+    Tensor::write_safetensors(&second, folder.path().join(names[1])).unwrap();
+    assert!(same(&bert(&index).unwrap(), &imported));
+    assert!(same(&bert(folder.path()).unwrap(), &imported), "the folder says as much");
+    Tensor::write_safetensors(&second[1..], folder.path().join(names[1])).unwrap();
+    let message = bert(&index).unwrap_err().to_string();
+    assert!(message.contains("lacks") && message.contains(&second[0].0), "{message}");
+
+    for kind in [Kind::Half, Kind::BFloat16] {
+        let halves = raw_bert().into_iter().map(|(name, value)| (name, value.to_kind(kind))).collect();
+        let halves = of_file(halves, bert).unwrap();
+        for (name, value) in &halves {
+            assert_eq!(value.kind(), Kind::Float);
+            let scale = imported[name].abs().max().double_value(&[]);
+            assert_close(value, &imported[name], scale * 2f64.powi(-7));
+        }
+    }
+}
+
+/// A small ViT as DINOv2 publishes it: LayerScale, a flat mask token.
+fn with_layer_scale(timm: &Tensors) -> Tensors {
+    let mut scaled = copies(timm);
+    scaled.retain(|name, _| !name.starts_with("head"));
+    for (i, (scale, layer)) in [("ls1", "attn.proj"), ("ls2", "mlp.fc2")].iter().enumerate() {
+        for block in 0..2 {
+            let gamma = Tensor::arange(32, (Kind::Float, Device::Cpu)) * 0.125 + 0.5 + i as f64;
+            for (part, gamma) in [("weight", gamma.unsqueeze(1)), ("bias", gamma.shallow_clone())] {
+                let name = format!("blocks.{block}.{layer}.{part}");
+                scaled.insert(name.clone(), &timm[&name] / gamma);
+            }
+            scaled.insert(format!("blocks.{block}.{scale}.gamma"), gamma);
+        }
+    }
+    scaled
+}
+
+#[test]
+fn vits_of_other_publishers_become_the_same() {
+    let timm = raw("deit-mini.pth");
+    let expected = vit(&fixture("deit-mini.pth")).unwrap();
+    let close = |found: Tensors| {
+        assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+        found.iter().for_each(|(name, value)| assert_close(value, &expected[name], 1e-6));
+    };
+    close(of_file(with_layer_scale(&timm), vit).unwrap());
+    // In chunks, and behind a wrapper, beside the head of something else.
+    let chunked = |name: &str| match name.strip_prefix("blocks.") {
+        Some(rest) => format!("backbone.blocks.{}.{rest}", &rest[..1]),
+        None => format!("backbone.{name}"),
+    };
+    let mut larger: Tensors =
+        with_layer_scale(&timm).into_iter().map(|(name, value)| (chunked(&name), value)).collect();
+    larger.insert("decoder.weight".into(), Tensor::zeros([2], (Kind::Float, Device::Cpu)));
+    close(of_file(larger, vit).unwrap());
+    // As transformers names it.
+    let theirs = |name: &str| {
+        let renamed = [
+            ("patch_embed.proj.", "embeddings.patch_embeddings.projection."),
+            ("pos_embed", "embeddings.position_embeddings"),
+            ("cls_token", "embeddings.cls_token"),
+            ("norm.", "layernorm."),
+            ("blocks.", "encoder.layer."),
+        ];
+        let (start, new) = renamed.iter().find(|(start, _)| name.starts_with(start)).unwrap();
+        let inner = [
+            ("attn.proj", "attention.output.dense"),
+            ("attn.query", "attention.attention.query"),
+            ("attn.key", "attention.attention.key"),
+            ("attn.value", "attention.attention.value"),
+            ("ls1.gamma", "layer_scale1.lambda1"),
+            ("ls2.gamma", "layer_scale2.lambda1"),
+        ];
+        inner.iter().fold(name.replacen(start, new, 1), |name, (a, b)| name.replace(a, b))
+    };
+    let mut transformers = Tensors::new();
+    for (name, value) in with_layer_scale(&timm) {
+        match name.contains(".qkv.") {
+            true => {
+                for (part, value) in ["query", "key", "value"].iter().zip(value.chunk(3, 0)) {
+                    transformers.insert(theirs(&name.replace("qkv", part)), value.contiguous());
+                }
+            }
+            false => drop(transformers.insert(theirs(&name), value)),
+        }
+    }
+    close(of_file(transformers, vit).unwrap());
+
+    let mut masked = with_layer_scale(&timm);
+    masked.insert("mask_token".into(), Tensor::ones([1, 32], (Kind::Float, Device::Cpu)));
+    assert_eq!(of_file(masked, vit).unwrap()["visual_encoder.mask_token"].size(), [1, 1, 32]);
+    let mut patches_alone = copies(&timm);
+    patches_alone.insert("pos_embed".into(), timm["pos_embed"].slice(1, 1, None, 1).contiguous());
+    let found = of_file(patches_alone, vit).unwrap();
+    assert_eq!(found["visual_encoder.pos_embed"].size(), timm["pos_embed"].size());
+    assert_eq!(found["visual_encoder.pos_embed"].select(1, 0).abs().max().double_value(&[]), 0.0);
+
+    for (extra, word) in [
+        ("register_tokens", "register"),
+        ("reg_token", "register"),
+        ("dist_token", "distillation"),
+        ("fc_norm.weight", "fc_norm"),
+    ] {
+        let mut other = copies(&timm);
+        other.insert(extra.into(), Tensor::ones([1, 4, 32], (Kind::Float, Device::Cpu)));
+        let message = of_file(other, vit).unwrap_err().to_string();
+        assert!(message.contains(word), "{message}");
+    }
+}
+
+#[test]
+fn sizes_are_read_off_the_weights() {
+    let found = sizes(&vit(&fixture("deit-mini.pth")).unwrap(), Some(4)).unwrap();
+    let expected = [("patch_size", 16), ("vision_depth", 2), ("vision_heads", 4), ("vision_width", 32)];
+    assert!(expected.iter().all(|(name, value)| found[*name] == *value), "{found:?}");
+    assert!(!found.keys().any(|name| name.starts_with("text")));
+    let found = sizes(&bert(&fixture("bert-mini.bin")).unwrap(), None).unwrap();
+    let expected = [("max_positions", 32), ("text_depth", 12), ("text_mlp", 64), ("text_width", 32)];
+    assert!(expected.iter().all(|(name, value)| found[*name] == *value), "{found:?}");
+}
+
+#[test]
+fn resampled_kernels_say_of_resampled_patches_what_they_said() {
+    let options = (Kind::Double, Device::Cpu);
+    let (kernels, patches) = (Tensor::randn([5, 3, 14, 14], options), Tensor::randn([7, 3, 14, 14], options));
+    let answers = |patches: &Tensor, kernels: &Tensor| {
+        patches.flatten(1, -1).matmul(&kernels.to_kind(Kind::Double).flatten(1, -1).transpose(0, 1))
+    };
+    let larger = patches.internal_upsample_bicubic2d_aa([16, 16], false, None, None);
+    let resampled = resample_kernels(&kernels, 16);
+    assert_eq!((resampled.size(), resampled.kind()), (vec![5, 3, 16, 16], Kind::Float));
+    assert_close(&answers(&larger, &resampled), &answers(&patches, &kernels), 1e-4);
+    // Where patches shrink: exact for those that the larger ones are resampled from, nearly; a flat one at least.
+    let smaller = resample_kernels(&kernels, 8);
+    let sum = |kernels: &Tensor| kernels.to_kind(Kind::Double).sum_dim_intlist([2, 3].as_slice(), false, Kind::Double);
+    assert_eq!(smaller.size(), [5, 3, 8, 8]);
+    assert!((sum(&smaller) - sum(&kernels)).abs().max().double_value(&[]) < 6.0);
+    assert_close(&resample_kernels(&kernels, 14).to_kind(Kind::Double), &kernels, 1e-6);
+
+    let deit = vit(&fixture("deit-mini.pth")).unwrap();
+    let mut simla = model(ModelConfig { image_size: 56, patch_size: 14, ..small() });
+    start(&mut simla, copies(&deit)).unwrap();
+    let name = "visual_encoder.patch_embed.proj.weight";
+    assert_close(&simla.named()[name], &resample_kernels(&deit[name], 14), 0.0);
+}
+
+#[test]
+fn what_is_exported_is_the_authors_file() {
+    let theirs = raw("simla-authors-mini.pth");
+    let imported = authors(&fixture("simla-authors-mini.pth")).unwrap().weights;
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["model.pth", "model.safetensors"] {
+        let path = folder.path().join(name);
+        export(copies(&imported), &path).unwrap();
+        let again = authors(&path).unwrap();
+        again.check().unwrap();
+        assert!(same(&again.weights, &imported), "{name}");
+        let archive = simla_weights::read(&path, &Default::default()).unwrap();
+        let root = archive.root();
+        let names = root.get("model").unwrap_or(root).tensors().unwrap();
+        let lost: Vec<_> = theirs.keys().filter(|name| !names.contains_key(*name)).collect();
+        // Token types are folded into the words.
+        assert!(lost.iter().all(|name| name.contains("token_type")), "{lost:?}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "nothing else stays");
+    let message = export(copies(&imported), &folder.path().join("model.onnx")).unwrap_err().to_string();
+    assert!(message.contains(".safetensors"), "{message}");
 }

@@ -1,4 +1,4 @@
-//! Reads the checkpoints that the field publishes, without running what is in them.
+//! Reads the checkpoints that the field publishes, without running what is in them; and writes them, see [`write_torch`].
 //!
 //! Most weights are published as pickles, and a pickle is a program. This crate describes such a program instead of
 //! running it: it knows the few constructs that tensors need and keeps everything else as [`Node`]s that say which class
@@ -23,8 +23,10 @@ mod format;
 pub mod limits;
 mod pickle;
 mod tensor;
+mod write;
 
 pub use archive::{Archive, Node, TensorRef, read};
 pub use error::{Fault, ReadError};
 pub use limits::Limits;
 pub use tensor::{DType, Tensor};
+pub use write::{Declared, write_torch};

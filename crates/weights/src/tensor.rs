@@ -46,6 +46,22 @@ impl DType {
         })
     }
 
+    /// The storage class of PyTorch that has such elements.
+    pub(crate) fn storage_class(self) -> &'static str {
+        match self {
+            Self::Bool => "BoolStorage",
+            Self::U8 => "ByteStorage",
+            Self::I8 => "CharStorage",
+            Self::I16 => "ShortStorage",
+            Self::I32 => "IntStorage",
+            Self::I64 => "LongStorage",
+            Self::F16 => "HalfStorage",
+            Self::BF16 => "BFloat16Storage",
+            Self::F32 => "FloatStorage",
+            Self::F64 => "DoubleStorage",
+        }
+    }
+
     pub(crate) fn from_safetensors(dtype: safetensors::Dtype) -> Option<Self> {
         use safetensors::Dtype;
         Some(match dtype {

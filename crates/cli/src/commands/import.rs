@@ -7,32 +7,35 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde_json::Value;
 use simla::config::ModelConfig;
 use simla::dvae::DvaeConfig;
-use simla::import::{self, Tensors};
+use simla::import::{self, Sizes, Tensors};
 use simla::tasks::pretrain::{self, VOCABULARY, special_ids};
 use simla_data::Vocabulary;
 use simla_train::checkpoint::{Checkpoints, Contents};
+
+use crate::start::Parts;
 
 /// Published weights to start from, or to use
 ///
 /// Files of PyTorch (.pth, .bin, .pkl) or safetensors. Nothing in them is run: only tensors and what holds them is understood.
 #[derive(Subcommand)]
 pub enum Command {
-    /// DeiT or ViT for the vision encoder: use it with simla pretrain --init
-    Deit(FileArguments),
+    /// A ViT (DeiT's, timm's, DINOv2's) for the vision encoder: use it with simla pretrain --init
+    #[command(alias = "deit")]
+    Vit(EncoderArguments),
     /// BERT for the language and multimodal encoder: use it with simla pretrain --init
     Bert(WordsArguments),
     /// A SIMLA checkpoint of the authors: use it as any model of ours, or with simla pretrain --init
-    Authors(AuthorsArguments),
+    Authors(WordsArguments),
     /// DALL-E's encoder: use it with simla pretrain --dvae
     Dalle(FileArguments),
 }
 
 #[derive(Args)]
 pub struct FileArguments {
-    /// The published file
+    /// The published file, the index of its shards (model.safetensors.index.json), or the folder of either
     file: PathBuf,
     /// Folder for the weights; it must not be there, or be empty
     #[arg(long, value_name = "DIR")]
@@ -40,21 +43,28 @@ pub struct FileArguments {
 }
 
 #[derive(Args)]
-pub struct WordsArguments {
+pub struct EncoderArguments {
     #[command(flatten)]
     file: FileArguments,
-    /// The vocab.txt or tokenizer.json of these weights (bert-base-uncased's); it goes with them
-    #[arg(long, value_name = "FILE")]
-    vocabulary: Option<PathBuf>,
+    /// Attention heads of each encoder; without, as the config.json beside the file says, or one for every 64 features
+    #[arg(long, value_name = "N")]
+    heads: Option<i64>,
+}
+
+impl EncoderArguments {
+    /// The heads that are known: asked for, or published.
+    fn heads(&self) -> Option<i64> {
+        self.heads.or_else(|| import::published_heads(&self.file.file))
+    }
 }
 
 #[derive(Args)]
-pub struct AuthorsArguments {
+pub struct WordsArguments {
     #[command(flatten)]
-    words: WordsArguments,
-    /// Attention heads of each encoder; without, one for every 64 features, as published
-    #[arg(long, value_name = "N")]
-    heads: Option<i64>,
+    encoder: EncoderArguments,
+    /// The vocab.txt or tokenizer.json of these weights (bert-base-uncased's); it goes with them
+    #[arg(long, value_name = "FILE")]
+    vocabulary: Option<PathBuf>,
 }
 
 /// What goes into the folder.
@@ -70,23 +80,36 @@ struct Imported {
 
 impl Imported {
     /// Parts of a model, with `words` where word embeddings are among them.
-    fn parts(weights: Tensors, words: bool, vocabulary: Option<Vocabulary>, output: &Path) -> Self {
-        Self {
+    fn parts(
+        weights: Tensors,
+        closing_sep: Option<bool>,
+        vocabulary: Option<Vocabulary>,
+        encoder: &EncoderArguments,
+    ) -> Result<Self> {
+        let sizes = import::sizes(&weights, encoder.heads()).map_err(anyhow::Error::msg)?;
+        show(&sizes, encoder)?;
+        let parts = Parts { words: closing_sep.is_some(), closing_sep, sizes: Some(sizes) };
+        let output = encoder.file.output.display();
+        let words = match (parts.words, &vocabulary) {
+            (true, None) => " --vocabulary vocab.txt",
+            _ => "",
+        };
+        Ok(Self {
             task: import::TASK,
-            config: json!({"words": words}),
+            config: serde_json::to_value(parts)?,
             weights,
             epoch: 0.0,
             vocabulary,
-            next: format!("simla pretrain --init {} --set preset=base ...", output.display()),
-        }
+            next: format!("simla pretrain --init {output}{words} --data FILE --output RUN"),
+        })
     }
 }
 
 pub fn run(command: Command) -> Result<ExitCode> {
     let FileArguments { file, output } = match &command {
-        Command::Deit(arguments) | Command::Dalle(arguments) => arguments,
-        Command::Bert(arguments) => &arguments.file,
-        Command::Authors(arguments) => &arguments.words.file,
+        Command::Dalle(arguments) => arguments,
+        Command::Vit(arguments) => &arguments.file,
+        Command::Bert(arguments) | Command::Authors(arguments) => &arguments.encoder.file,
     };
     if let Ok(mut files) = fs::read_dir(output)
         && files.next().is_some()
@@ -95,11 +118,11 @@ pub fn run(command: Command) -> Result<ExitCode> {
     }
     eprintln!("reading {}", file.display());
     let imported = match &command {
-        Command::Deit(arguments) => Imported::parts(import::deit(&arguments.file)?, false, None, output),
+        Command::Vit(arguments) => Imported::parts(import::vit(file)?, None, None, arguments)?,
         Command::Bert(arguments) => {
-            let weights = import::bert(&arguments.file.file)?;
+            let weights = import::bert(file)?;
             let vocabulary = vocabulary(arguments, &weights)?;
-            Imported::parts(weights, true, vocabulary, output)
+            Imported::parts(weights, Some(true), vocabulary, &arguments.encoder)?
         }
         Command::Authors(arguments) => authors(arguments)?,
         Command::Dalle(arguments) => {
@@ -115,10 +138,9 @@ pub fn run(command: Command) -> Result<ExitCode> {
                 epoch: 0.0,
                 vocabulary: None,
                 next: format!(
-                    "simla pretrain --dvae {} --set visual_vocab={} --set patch_size={} ...",
+                    "simla pretrain --dvae {} --set visual_vocab={} --data FILE --output RUN",
                     output.display(),
                     config.encoder.vocab,
-                    2 * config.encoder.factor()
                 ),
             }
         }
@@ -131,22 +153,47 @@ pub fn run(command: Command) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// A whole model with its vocabulary; without one, or where parts are missing, weights to start from.
-fn authors(arguments: &AuthorsArguments) -> Result<Imported> {
-    let AuthorsArguments { words, heads } = arguments;
-    let found = import::authors(&words.file.file)?;
-    let output = &words.file.output;
-    let Some(vocabulary) = vocabulary(words, &found.weights)? else {
-        eprintln!("without --vocabulary, these are weights to start from, and no model to use");
-        return Ok(Imported::parts(found.weights, true, None, output));
+/// Says what the weights are, and refuses heads that do not divide their width: shapes do not tell the heads, and wrong ones make
+/// the weights worthless without a word.
+fn show(sizes: &Sizes, encoder: &EncoderArguments) -> Result<()> {
+    let by = match (encoder.heads, encoder.heads()) {
+        (Some(_), _) => "--heads",
+        (None, Some(_)) => "config.json",
+        (None, None) => "one for every 64 features; --heads where that is wrong",
     };
-    let config: ModelConfig = match found.config(special_ids(&vocabulary), *heads) {
-        Ok(config) => config,
-        Err(reason) => {
-            eprintln!("weights to start from, and no whole pre-trained model: {reason}");
-            return Ok(Imported::parts(found.weights, true, Some(vocabulary), output));
+    for part in ["vision", "text"] {
+        let of = |name: &str| sizes.get(&format!("{part}_{name}"));
+        if let (Some(width), Some(depth), Some(&heads)) = (of("width"), of("depth"), of("heads")) {
+            if heads < 1 || width % heads != 0 {
+                bail!("{heads} heads ({by}): expected a divisor of the width, {width}; pass --heads");
+            }
+            eprintln!("{part}: width {width}, {depth} layers, {heads} heads ({by})");
         }
+    }
+    if let (Some(image), Some(patch)) = (sizes.get("image_size"), sizes.get("patch_size")) {
+        eprintln!("positions for {image} pixels in patches of {patch}; other sizes are resampled");
+    }
+    Ok(())
+}
+
+/// A whole model with its vocabulary; without one, or where parts are missing, weights to start from.
+fn authors(arguments: &WordsArguments) -> Result<Imported> {
+    let encoder = &arguments.encoder;
+    let found = import::authors(&encoder.file.file)?;
+    found.check()?;
+    let output = &encoder.file.output;
+    let Some(vocabulary) = vocabulary(arguments, &found.weights)? else {
+        eprintln!("without --vocabulary, these are weights to start from, and no model to use");
+        return Imported::parts(found.weights, Some(false), None, encoder);
     };
+    if found.fine_tuned {
+        eprintln!("of a task, without the heads of pre-training: weights to start from, and no model to use");
+        return Imported::parts(found.weights, Some(false), Some(vocabulary), encoder);
+    }
+    let config: ModelConfig = found
+        .config(special_ids(&vocabulary), encoder.heads())
+        .map_err(anyhow::Error::msg)
+        .with_context(|| encoder.file.file.display().to_string())?;
     Ok(Imported {
         task: pretrain::TASK,
         config: serde_json::to_value(config)?,
@@ -154,7 +201,7 @@ fn authors(arguments: &AuthorsArguments) -> Result<Imported> {
         weights: found.weights,
         vocabulary: Some(vocabulary),
         next: format!(
-            "simla eval retrieval --checkpoint {0} --data FILE, or simla pretrain --init {0} --set preset=base ...",
+            "simla eval retrieval --checkpoint {0} --data FILE, or simla pretrain --init {0} --data FILE --output RUN",
             output.display()
         ),
     })
@@ -173,7 +220,7 @@ fn vocabulary(arguments: &WordsArguments, weights: &Tensors) -> Result<Option<Vo
             "--vocabulary {}: {} pieces, but {} has {words} words",
             path.display(),
             vocabulary.len(),
-            arguments.file.file.display()
+            arguments.encoder.file.file.display()
         );
     }
     Ok(Some(vocabulary))

@@ -13,6 +13,7 @@ pub mod demo_report;
 pub mod doctor;
 pub mod dvae;
 pub mod eval;
+pub mod export;
 pub mod finetune;
 pub mod ground;
 pub mod grounding;

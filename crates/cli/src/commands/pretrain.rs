@@ -10,7 +10,7 @@ use simla_train::Ending;
 use crate::commands::training::{Resumable, conclude, settings_help};
 use simla_run::fit::Run;
 use simla_run::inputs::Inputs;
-use simla_run::stop;
+use simla_run::{init, stop};
 
 /// Pre-trains a model on image-caption pairs
 ///
@@ -30,8 +30,8 @@ pub struct Arguments {
     /// A visual tokenizer to use; without, one is trained on the same images first
     #[arg(long, value_name = "DIR")]
     dvae: Option<PathBuf>,
-    /// Weights to start from, in place of random ones: folders of `simla import` or of another run. Positions are resampled to
-    /// image_size; all other sizes must be those of the weights
+    /// Weights to start from, in place of random ones: folders of `simla import` or of another run. Sizes are those of the weights;
+    /// positions and patch kernels are resampled where image_size or patch_size are set otherwise
     #[arg(long, num_args = 1.., value_name = "DIR", conflicts_with = "resume")]
     init: Vec<PathBuf>,
 }
@@ -48,6 +48,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
             (settings, Inputs { dvae, ..inputs })
         }
         None => {
+            let settings = arguments.run.training.settings_from(&init::decided(&arguments.init)?)?;
             let inputs = Inputs {
                 data: arguments.run.data.clone(),
                 image_root: arguments.run.training.image_root.clone(),
@@ -57,7 +58,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
                 held_out: arguments.run.eval_data.clone(),
                 ..Inputs::default()
             };
-            (arguments.run.training.settings()?, inputs)
+            (settings, inputs)
         }
     };
     let stop = stop::on_signal()?;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use simla::config::Preset;
 use simla::model::Simla;
-use simla_run::settings::{HELP, Settings};
+use simla_run::settings::{Decided, HELP, Settings};
 use simla_train::Ending;
 use simla_train::checkpoint::{Checkpoint, CheckpointError};
 use tch::Device;
@@ -48,7 +48,12 @@ impl Training {
 
     /// The settings of pre-training, resolved.
     pub fn settings(&self) -> Result<Settings> {
-        Ok(Settings::resolve(self.config()?.as_deref(), &self.set)?)
+        self.settings_from(&Decided::default())
+    }
+
+    /// As [`Training::settings`], for a run that starts from weights.
+    pub fn settings_from(&self, weights: &Decided) -> Result<Settings> {
+        Ok(Settings::resolve_from(weights, self.config()?.as_deref(), &self.set)?)
     }
 }
 

@@ -17,9 +17,10 @@ pub struct Sentences {
 }
 
 impl Sentences {
-    /// With `[SEP]`, and as many pieces as in pre-training.
+    /// With `[SEP]` where the vocabulary [closes](Vocabulary::closes) text, and as many pieces as in pre-training.
     pub fn new(vocabulary: Arc<Vocabulary>) -> Self {
-        Self { vocabulary, max_tokens: MAX_TOKENS, closed: true }
+        let closed = vocabulary.closes();
+        Self { vocabulary, max_tokens: MAX_TOKENS, closed }
     }
 
     /// The pieces of a sentence, `[CLS]` first.

@@ -60,6 +60,8 @@ pub struct Vocabulary {
     pieces: Vec<String>,
     special: Special,
     words: Vec<i64>,
+    /// Whether text ends in `[SEP]`.
+    closes: bool,
     /// The tokenizer.json that this was read from.
     json: Option<String>,
 }
@@ -100,6 +102,16 @@ impl Vocabulary {
         Self::of_lines(&pieces.join("\n"), Path::new("(learned)"))
     }
 
+    /// As it is, for text that ends in `[SEP]`, as BERT's does and without being asked for; or does not.
+    pub fn closing(self, closes: bool) -> Self {
+        Self { closes, ..self }
+    }
+
+    /// Whether text ends in `[SEP]`.
+    pub fn closes(&self) -> bool {
+        self.closes
+    }
+
     /// Writes a `tokenizer.json` (by the ending) or else a `vocab.txt`, which holds the pieces alone; see
     /// [`write_atomically`].
     pub fn save(&self, path: &Path) -> Result<(), VocabularyError> {
@@ -109,10 +121,10 @@ impl Vocabulary {
         write_atomically(path, text.as_bytes()).map_err(io)
     }
 
-    /// The pieces of a caption, cleaned first (see [`caption::clean`]): `[CLS]`, at most `max - 2` pieces, `[SEP]`.
-    /// A caption that says nothing gives `[CLS] [SEP]`.
+    /// The pieces of a caption, cleaned first (see [`caption::clean`]): `[CLS]`, at most `max - 2` pieces, `[SEP]`; without
+    /// [`closing`](Self::closing), `[CLS]` and at most `max - 1` pieces. A caption that says nothing gives the special ones alone.
     pub fn encode(&self, caption: &str, max: usize) -> Vec<i64> {
-        self.cut(&caption::clean(caption), max, true)
+        self.cut(&caption::clean(caption), max, self.closes)
     }
 
     /// The pieces of a text as it is: `[CLS]`, its pieces, `[SEP]` where it is `closed`; at most `max` in all.
@@ -219,7 +231,7 @@ impl Vocabulary {
         }
         let Special { pad, unk, cls, sep, mask } = special;
         let words = (0..pieces.len() as i64).filter(|id| ![pad, unk, cls, sep, mask].contains(id)).collect();
-        Ok(Vocabulary { tokenizer, pieces, special, words, json: None })
+        Ok(Vocabulary { tokenizer, pieces, special, words, closes: true, json: None })
     }
 }
 
@@ -299,6 +311,12 @@ pub(crate) mod tests {
         assert_eq!(ids.len(), 25);
         assert_eq!((ids[0], ids[1], ids[23], ids[24]), (2, 5, 5 + 22, 3));
         assert_eq!(vocabulary.encode("!", MAX_TOKENS), [2, 3]);
+
+        let open = vocabulary.closing(false);
+        let ids = open.encode(&long.join(" "), MAX_TOKENS);
+        assert_eq!((ids.len(), ids[0], ids[24]), (25, 2, 5 + 23));
+        assert_eq!(open.encode("w1", MAX_TOKENS), [2, 6]);
+        assert_eq!(open.encode("!", MAX_TOKENS), [2]);
     }
 
     #[test]

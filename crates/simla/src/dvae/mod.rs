@@ -26,7 +26,7 @@ pub const TASK: &str = "dvae";
 #[serde(deny_unknown_fields)]
 pub struct DvaeConfig {
     pub encoder: EncoderConfig,
-    /// Side of the views in pixels that it was trained for; it sees them at half the side.
+    /// Twice the side in pixels of the views that it was trained for: where a code is half a patch's side, the side of the model's views.
     pub image_size: i64,
     /// Without, there are tokens but no reconstructions (an imported encoder).
     pub decoder: bool,
@@ -108,6 +108,11 @@ impl Dvae {
     /// Codes.
     pub fn vocab(&self) -> i64 {
         self.config.encoder.vocab
+    }
+
+    /// Side in pixels of a view that has one code for each of `grid` x `grid` patches.
+    pub fn side_of(&self, grid: i64) -> i64 {
+        grid * self.config.encoder.factor()
     }
 
     /// Logits of the codes of pixels `[B, 3, H, W]` (0.8 p + 0.1): `[B, vocab, H / factor, W / factor]`, in f32.

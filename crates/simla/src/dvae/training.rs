@@ -102,7 +102,7 @@ impl Task for Training {
     }
 
     fn backward(&mut self, batch: &Batch<Pair>, at: At, gradients: &mut Gradients) -> Scores {
-        let pixels = tokenizer_pixels(batch, self.dvae.weights.device());
+        let pixels = tokenizer_pixels(batch, self.dvae.config.image_size / 2, self.dvae.weights.device());
         let logits = self.dvae.logits(&pixels);
         // Standard Gumbel noise by two logarithms; the clamp keeps both finite.
         let noise = -(-logits.rand_like().clamp(1e-20, 1.0 - 1e-7).log()).log();

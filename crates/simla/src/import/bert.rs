@@ -6,7 +6,10 @@ use std::path::Path;
 use simla_weights::TensorRef;
 use tch::Tensor;
 
-use super::{ImportError, Tensors, are_tied, load, open, renamed, require, state_dict};
+use super::files::{Published, renamed};
+use super::{ImportError, Tensors, are_tied, load, require, require_whole, sizes};
+use crate::text::TextEncoder;
+use simla_train::weights::Layout;
 
 const KIND: &str = "a BERT checkpoint";
 
@@ -17,17 +20,36 @@ const KIND: &str = "a BERT checkpoint";
 /// the file has none.
 ///
 /// # Errors
-/// A file that cannot be read, is not a BERT, or whose decoder is not tied to its word embeddings.
+/// A file that cannot be read, is not a whole BERT, or whose decoder is not tied to its word embeddings.
 pub fn bert(path: &Path) -> Result<Tensors, ImportError> {
-    let archive = open(path)?;
-    let tensors = state_dict(&archive).tensors()?;
-    let tensors = renamed(path, tensors, |name| match is_bare(name) {
+    let published = Published::open(path)?;
+    let path = published.path();
+    let tensors = renamed(path, published.tensors()?, |name| match is_bare(name) {
         true => format!("bert.{name}"),
         false => name.into(),
     })?;
     require(path, &tensors, KIND, WORDS)?;
     require(path, &tensors, KIND, "bert.encoder.layer.0.attention.self.query.weight")?;
-    encoder(path, &tensors, "text_encoder.")
+    let imported = encoder(path, &tensors, "text_encoder.")?;
+    let has_head = imported.keys().any(|name| name.starts_with(HEAD));
+    let mut wanted = wanted(path, &imported, KIND)?;
+    wanted.retain(|name, _| !name.contains(".crossattention.") && (has_head || !name.starts_with(HEAD)));
+    require_whole(path, KIND, &imported, &wanted)?;
+    Ok(imported)
+}
+
+const HEAD: &str = "text_encoder.cls.";
+
+/// Names and shapes of the text encoder that `weights` are of, its cross-attention and masked-word head included.
+pub(super) fn wanted(
+    path: &Path,
+    weights: &Tensors,
+    kind: &'static str,
+) -> Result<BTreeMap<String, Vec<i64>>, ImportError> {
+    let config = sizes::model_of(path, kind, weights)?;
+    let mut layout = Layout::default();
+    TextEncoder::new(&mut layout, "text_encoder", &config);
+    Ok(layout.shapes())
 }
 
 /// Whether a name is of the encoder without its outer `bert.`.
@@ -54,12 +76,12 @@ pub(super) fn encoder(
     let mut origin: BTreeMap<String, &str> = BTreeMap::new();
     for (name, tensor) in tensors {
         let Some(ours) = our_name(name, tensors) else {
-            return Err(ImportError::Unknown { path: path.into(), expected: KIND, name: name.clone() });
+            return Err(ImportError::Unknown { path: path.into(), expected: KIND, name: name.clone(), hint: "" });
         };
         let Some(ours) = ours else { continue };
         let value = match (name.as_str(), tensors.get(TOKEN_TYPES)) {
-            (WORDS, Some(types)) => fold_token_type(path, load(tensor)?, load(types)?)?,
-            _ => load(tensor)?,
+            (WORDS, Some(types)) => fold_token_type(path, load(path, name, tensor)?, load(path, TOKEN_TYPES, types)?)?,
+            _ => load(path, name, tensor)?,
         };
         let ours = format!("{prefix}{ours}");
         if let Some(first) = origin.insert(ours.clone(), name) {

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use super::{ImportError, Tensors, load, open, require, state_dict};
+use super::files::Published;
+use super::{ImportError, Tensors, load, require};
 use crate::dvae::encoder::{Encoder, EncoderConfig, MOST_BLOCKS, MOST_GROUPS, WIDEST};
 use simla_train::weights::Layout;
 
@@ -22,8 +23,8 @@ pub struct Dalle {
 /// # Errors
 /// A file that cannot be read, or that is not DALL-E's encoder.
 pub fn dalle(path: &Path) -> Result<Dalle, ImportError> {
-    let archive = open(path)?;
-    let tensors = state_dict(&archive).tensors()?;
+    let published = Published::open(path)?;
+    let (path, tensors) = (published.path(), published.tensors()?);
     for name in ["blocks.input.w", "blocks.group_1.block_1.res_path.conv_1.w", "blocks.output.conv.w"] {
         require(path, &tensors, KIND, name)?;
     }
@@ -59,7 +60,7 @@ pub fn dalle(path: &Path) -> Result<Dalle, ImportError> {
     }
     let weights = tensors
         .iter()
-        .map(|(name, tensor)| Ok((format!("encoder.{name}"), load(tensor)?)))
+        .map(|(name, tensor)| Ok((format!("encoder.{name}"), load(path, name, tensor)?)))
         .collect::<Result<_, ImportError>>()?;
     Ok(Dalle { config, weights })
 }

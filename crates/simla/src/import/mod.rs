@@ -1,35 +1,45 @@
 //! Starting weights from elsewhere, under our parameter names (spec section 5).
 //!
-//! - [`deit`]: DeiT-B/16 for the vision encoder.
-//! - [`bert`]: bert-base-uncased for the text encoder.
-//! - [`authors`]: the authors' SIMLA checkpoints.
+//! - [`vit`]: DeiT, timm's and DINOv2's ViTs for the vision encoder.
+//! - [`bert`]: BERT for the text encoder.
+//! - [`authors`]: the authors' SIMLA checkpoints; [`export`] writes them.
 //! - [`dalle`]: DALL-E's encoder for the visual tokens.
 //!
-//! [`start`] puts what they give into a model, positions resampled to its patches.
+//! [`start`] puts what they give into a model, positions and patches resampled to its own; [`sizes`] says which model that is.
 //!
-//! All read PyTorch files and safetensors alike, through `simla_weights`, which runs nothing of what is in them. The
-//! results are f32 on the CPU (integers stay integers).
+//! All read PyTorch files and safetensors alike, whole or in shards, through `simla_weights`, which runs nothing of what is in
+//! them. Half a model is refused: what an architecture has, its weights must have, and numbers in it. The results are f32 on
+//! the CPU (integers stay integers).
 
 mod authors;
 mod bert;
 mod dalle;
-mod deit;
+mod export;
+mod files;
+mod patches;
 mod positions;
+mod sizes;
 mod start;
+mod vit;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use simla_weights::{Archive, DType, Limits, Node, ReadError, TensorRef};
+use simla_weights::{DType, ReadError, TensorRef};
 use tch::Tensor;
 use thiserror::Error;
 
 pub use authors::{Authors, authors};
 pub use bert::bert;
 pub use dalle::{Dalle, dalle};
-pub use deit::deit;
+pub use export::{ExportError, export};
+pub use files::published_heads;
+use files::{listed, shard_hint};
+pub use patches::{fit_patches, resample_kernels};
 pub use positions::{PositionsError, fit_positions, resample_positions};
+pub use sizes::{HEAD_WIDTH, Sizes, sizes};
 pub use start::{StartError, start};
+pub use vit::vit;
 
 /// What a checkpoint of imported weights calls its task: parts of a model, to start from.
 pub const TASK: &str = "import";
@@ -42,6 +52,8 @@ pub type Tensors = BTreeMap<String, Tensor>;
 pub enum ImportError {
     #[error(transparent)]
     Read(#[from] ReadError),
+    #[error("{path}: {reason}")]
+    Index { path: PathBuf, reason: String },
     #[error("{path}: not {expected}: tensor {missing} is missing; found {found}")]
     Kind {
         path: PathBuf,
@@ -50,10 +62,16 @@ pub enum ImportError {
         /// The first names of the file.
         found: String,
     },
-    #[error("{path}: tensor {name} does not belong to {expected}")]
-    Unknown { path: PathBuf, expected: &'static str, name: String },
+    #[error("{path}: {missing} of the {all} tensors of {expected} are missing: {names}{hint}")]
+    Missing { path: PathBuf, expected: &'static str, missing: usize, all: usize, names: String, hint: String },
+    #[error("{path}: not all of {expected}: {reason}{hint}")]
+    Half { path: PathBuf, expected: &'static str, reason: String, hint: String },
+    #[error("{path}: tensor {name} does not belong to {expected}{hint}")]
+    Unknown { path: PathBuf, expected: &'static str, name: String, hint: &'static str },
     #[error("{path}: tensor {name} has shape {found:?}, expected {expected}")]
     Shape { path: PathBuf, name: String, found: Vec<i64>, expected: String },
+    #[error("{path}: tensor {name} holds values that are not finite")]
+    NotFinite { path: PathBuf, name: String },
     #[error("{path}: {found} values, but an encoder of its width and depth has {expected}")]
     Size { path: PathBuf, expected: i64, found: i64 },
     #[error("{path}: the decoder of the words is not tied to the word embeddings, as SIMLA's is")]
@@ -62,42 +80,18 @@ pub enum ImportError {
     Twice { path: PathBuf, first: String, second: String, name: String },
 }
 
-fn open(path: &Path) -> Result<Archive, ReadError> {
-    simla_weights::read(path, &Limits::default())
-}
-
-/// The state dict of a file: `model` or `state_dict` of a training checkpoint, or the file itself.
-fn state_dict(archive: &Archive) -> Node<'_> {
-    let root = archive.root();
-    ["model", "state_dict"].into_iter().find_map(|key| root.get(key)).unwrap_or(root)
-}
-
-/// Reads a tensor's data.
-fn load(tensor: &TensorRef) -> Result<Tensor, ReadError> {
+/// Reads a tensor's data, which must be numbers.
+fn load(path: &Path, name: &str, tensor: &TensorRef) -> Result<Tensor, ImportError> {
     let tensor = tensor.load()?;
     let shape: Vec<i64> = tensor.shape.iter().map(|&size| size as i64).collect();
-    let flat = match tensor.to_i64() {
-        Some(ints) => Tensor::from_slice(&ints),
-        None => Tensor::from_slice(&tensor.to_f32()),
-    };
-    Ok(flat.view(&shape[..]))
-}
-
-/// The tensors under other names, which must stay distinct.
-fn renamed<'a>(
-    path: &Path,
-    tensors: BTreeMap<String, TensorRef<'a>>,
-    rename: impl Fn(&str) -> String,
-) -> Result<BTreeMap<String, TensorRef<'a>>, ImportError> {
-    let mut origins: BTreeMap<String, (String, TensorRef)> = BTreeMap::new();
-    for (second, tensor) in tensors {
-        let name = rename(&second);
-        if let Some((first, _)) = origins.get(&name) {
-            return Err(ImportError::Twice { path: path.into(), first: first.clone(), second, name });
-        }
-        origins.insert(name, (second, tensor));
+    if let Some(ints) = tensor.to_i64() {
+        return Ok(Tensor::from_slice(&ints).view(&shape[..]));
     }
-    Ok(origins.into_iter().map(|(name, (_, tensor))| (name, tensor)).collect())
+    let values = tensor.to_f32();
+    match values.iter().all(|value| value.is_finite()) {
+        true => Ok(Tensor::from_slice(&values).view(&shape[..])),
+        false => Err(ImportError::NotFinite { path: path.into(), name: name.into() }),
+    }
 }
 
 /// Refuses a file that lacks a tensor by which its kind is known.
@@ -110,14 +104,37 @@ fn require(
     if tensors.contains_key(name) {
         return Ok(());
     }
-    const SHOWN: usize = 3;
-    let first: Vec<&str> = tensors.keys().take(SHOWN).map(String::as_str).collect();
-    let found = match tensors.len() {
-        0 => "no tensors at all".into(),
-        n if n <= SHOWN => first.join(", "),
-        n => format!("{} and {} more", first.join(", "), n - SHOWN),
-    };
+    let found = listed(tensors.keys().cloned().collect());
     Err(ImportError::Kind { path: path.into(), expected, missing: name.into(), found })
+}
+
+/// Refuses weights that are not all that an architecture `wanted`, by name and shape.
+fn require_whole(
+    path: &Path,
+    expected: &'static str,
+    weights: &Tensors,
+    wanted: &BTreeMap<String, Vec<i64>>,
+) -> Result<(), ImportError> {
+    let missing: Vec<String> = wanted.keys().filter(|name| !weights.contains_key(*name)).cloned().collect();
+    if !missing.is_empty() {
+        return Err(ImportError::Missing {
+            path: path.into(),
+            expected,
+            missing: missing.len(),
+            all: wanted.len(),
+            names: listed(missing),
+            hint: shard_hint(path),
+        });
+    }
+    match wanted.iter().find(|(name, shape)| weights[*name].size() != **shape) {
+        Some((name, shape)) => Err(ImportError::Shape {
+            path: path.into(),
+            name: name.clone(),
+            found: weights[name].size(),
+            expected: format!("{shape:?}, as the other tensors have it"),
+        }),
+        None => Ok(()),
+    }
 }
 
 /// Whether two tensors of a file mean the same values: the same bytes, or equal ones.

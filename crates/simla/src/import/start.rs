@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::{PositionsError, Tensors, fit_positions};
+use super::{PositionsError, Tensors, fit_patches, fit_positions};
 use crate::model::Simla;
 use simla_train::weights::WeightsError;
 
@@ -20,7 +20,8 @@ pub enum StartError {
 }
 
 /// Puts `weights` in place of what `simla` started with, and gives the number of parameters that were replaced. Parts of a
-/// model will do (DeiT's, BERT's): the rest stays. Positions are resampled to the model's patches. The momentum model
+/// model will do (DeiT's, BERT's): the rest stays. Positions are resampled to the model's
+/// patches, patch kernels to their side. The momentum model
 /// starts as a copy of the online one; queues, momentum weights and heads of other tasks in `weights` are not used.
 ///
 /// # Errors
@@ -36,6 +37,7 @@ pub fn start(simla: &mut Simla, mut weights: Tensors) -> Result<usize, StartErro
         return Err(StartError::Nothing);
     }
     fit_positions(&mut weights, simla.config.patches())?;
+    fit_patches(&mut weights, simla.config.patch_size);
     let taken = weights.len();
     all.extend(weights);
     simla.online.load(&all, str::to_owned)?;

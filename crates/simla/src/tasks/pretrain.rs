@@ -76,7 +76,8 @@ impl Saved {
             .map_err(|e| OpenError::Config { path: shown.clone(), reason: e.to_string() })?;
         config.validate()?;
         let vocabulary = Vocabulary::open(&checkpoint.extra(VOCABULARY))
-            .map_err(|e| OpenError::Vocabulary { path: shown.clone(), reason: e.to_string() })?;
+            .map_err(|e| OpenError::Vocabulary { path: shown.clone(), reason: e.to_string() })?
+            .closing(config.closing_sep);
         if vocabulary.len() as i64 != config.vocab_size || special_ids(&vocabulary) != config.special {
             let reason = format!("{} pieces, the model has {}", vocabulary.len(), config.vocab_size);
             return Err(OpenError::Vocabulary { path: shown, reason });
@@ -180,7 +181,7 @@ impl Task for Pretraining {
         let device = self.simla.online.device();
         let alpha = alpha_at(self.alpha, at.step, at.steps_per_epoch);
         let tokens = self.dvae.as_ref().map(|dvae| {
-            let tokens = dvae.tokens(&tokenizer_pixels(batch, device));
+            let tokens = dvae.tokens(&tokenizer_pixels(batch, dvae.side_of(self.simla.config.grid()), device));
             (tokens, dvae.vocab())
         });
         const NEGATIVES: u64 = 1;

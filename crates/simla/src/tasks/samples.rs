@@ -31,7 +31,7 @@ pub struct Sample {
     pub decoded: Option<Decoded>,
 }
 
-/// A view through the tokenizer's decoder: RGB bytes at half its side.
+/// A view through the tokenizer's decoder: RGB bytes at the tokenizer's side.
 #[derive(Debug, Clone)]
 pub struct Decoded {
     /// From the tokens of the whole view: no filling can be better.
@@ -66,7 +66,7 @@ fn look(
     keywords: i64,
 ) -> Vec<Sample> {
     let device = model.online.device();
-    let tokens = dvae.map(|dvae| dvae.tokens(&tokenizer_pixels(batch, device)));
+    let tokens = dvae.map(|dvae| dvae.tokens(&tokenizer_pixels(batch, dvae.side_of(model.config.grid()), device)));
     let b = Inputs::new(batch, tokens.as_ref(), 0, model.config.special.pad, device);
     let (_, seen) = model.align(&b, 0.0, Objectives { itm: false, ..Objectives::default() });
     let logits = seen.mlm_logits.expect("MLM takes part");

@@ -34,7 +34,7 @@ pub enum PhraseError {
 /// If there is no word in it, or none that the vocabulary knows.
 pub fn phrase(vocabulary: &Vocabulary, text: &str, max_tokens: usize) -> Result<Vec<i64>, PhraseError> {
     let ids = vocabulary.encode(text, max_tokens);
-    let words = &ids[1..ids.len() - 1];
+    let words = &ids[1..ids.len() - usize::from(vocabulary.closes())];
     if words.is_empty() {
         return Err(PhraseError::Empty(text.into()));
     }

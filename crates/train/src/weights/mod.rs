@@ -118,6 +118,11 @@ impl Layout {
         Leaf(self.leaves.len() - 1)
     }
 
+    /// The shape of each parameter by its published name.
+    pub fn shapes(&self) -> BTreeMap<String, Vec<i64>> {
+        self.leaves.iter().flat_map(|leaf| leaf.names.iter().map(|name| (name.clone(), leaf.share()))).collect()
+    }
+
     /// Number of trainable values.
     pub fn parameters(&self) -> i64 {
         self.leaves.iter().map(LeafSpec::numel).sum()

@@ -1,0 +1,55 @@
+//! `simla export`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use clap::{Args, Subcommand};
+use simla::import;
+use simla::tasks::pretrain::Saved;
+
+/// A model for other programs
+#[derive(Subcommand)]
+pub enum Command {
+    /// What the authors' PyTorch code loads: their names, as safetensors or as a file of PyTorch
+    Authors(Arguments),
+}
+
+#[derive(Args)]
+pub struct Arguments {
+    /// The model: a run's folder, or a checkpoint's
+    #[arg(value_name = "RUN")]
+    checkpoint: PathBuf,
+    /// The file to write: .safetensors, or .pth with the weights as `model`
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+    /// Replace a file that is there
+    #[arg(long)]
+    force: bool,
+}
+
+pub fn run(command: Command) -> Result<ExitCode> {
+    let Command::Authors(Arguments { checkpoint, output, force }) = command;
+    if output.exists() && !force {
+        bail!("{}: there is a file already; --force replaces it", output.display());
+    }
+    let saved = Saved::open(&checkpoint)?;
+    saved.checkpoint.verify()?;
+    import::export(saved.checkpoint.model()?, &output)?;
+    let c = &saved.config;
+    eprintln!(
+        "{}: {} layers of vision, {} of text, width {}, {} and {} heads, {} pixels in patches of {}",
+        output.display(),
+        c.vision_depth,
+        c.text_depth,
+        c.text_width,
+        c.vision_heads,
+        c.text_heads,
+        c.image_size,
+        c.patch_size
+    );
+    if c.closing_sep {
+        eprintln!("it reads text that ends in [SEP], which the authors' own tokenizer leaves out: put it in");
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,92 @@
+//! Out again: a model as the authors' PyTorch code loads it.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use simla_weights::{DType, Declared, write_torch};
+use tch::{Kind, Tensor};
+use thiserror::Error;
+
+use super::Tensors;
+use simla_train::tensors::{self, TensorsError};
+
+/// Why a model could not be exported.
+#[derive(Debug, Error)]
+pub enum ExportError {
+    #[error("{path}: expected a name that ends in .safetensors, .pth, .pt or .bin")]
+    Ending { path: PathBuf },
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Tensors(#[from] TensorsError),
+}
+
+/// What the authors' code keeps beside ours, in each of the two text encoders.
+const TEXT_ENCODERS: [&str; 2] = ["text_encoder", "text_encoder_m"];
+
+/// Writes `weights`, all tensors of a model under our names, under the authors': as safetensors, or as `{"model": ...}` in a file of
+/// PyTorch, by the ending of `path`. An existing file is replaced once the new one is whole.
+///
+/// The names are ours, and what their modules have besides: the decoder that is tied to the word embeddings, its bias, and the
+/// positions' numbers.
+///
+/// # Errors
+/// Another ending, and what the system said.
+pub fn export(mut weights: Tensors, path: &Path) -> Result<(), ExportError> {
+    for top in TEXT_ENCODERS {
+        let get = |name: &str| weights.get(&format!("{top}.{name}")).map(Tensor::shallow_clone);
+        let added = [
+            ("cls.predictions.decoder.weight", get("bert.embeddings.word_embeddings.weight")),
+            ("cls.predictions.decoder.bias", get("cls.predictions.bias")),
+            (
+                "bert.embeddings.position_ids",
+                get("bert.embeddings.position_embeddings.weight").map(|positions| {
+                    Tensor::arange(positions.size()[0], (Kind::Int64, positions.device())).unsqueeze(0)
+                }),
+            ),
+        ];
+        let added = added.map(|(name, tensor)| Some((format!("{top}.{name}"), tensor?)));
+        weights.extend(added.into_iter().flatten());
+    }
+    let io = |source| ExportError::Io { path: path.into(), source };
+    let aside = path.with_extension(format!("{}.unfinished", std::process::id()));
+    let written = match path.extension().and_then(|ending| ending.to_str()) {
+        // Tied tensors are two there: the format knows no ties.
+        Some("safetensors") => tensors::write(&aside, weights).map_err(ExportError::from),
+        Some("pth" | "pt" | "bin") => pth(&aside, &weights).map_err(io),
+        _ => return Err(ExportError::Ending { path: path.into() }),
+    };
+    let done = written.and_then(|()| fs::rename(&aside, path).map_err(io));
+    if done.is_err() {
+        let _ = fs::remove_file(&aside);
+    }
+    done
+}
+
+fn pth(path: &Path, weights: &Tensors) -> io::Result<()> {
+    let declared: Vec<Declared> = weights
+        .iter()
+        .map(|(name, tensor)| Declared {
+            name: name.clone(),
+            dtype: if tensor.kind() == Kind::Int64 { DType::I64 } else { DType::F32 },
+            shape: tensor.size().into_iter().map(|size| size as usize).collect(),
+        })
+        .collect();
+    let file = File::create(path)?;
+    write_torch(io::BufWriter::new(&file), "model", &declared, |Declared { name, dtype, shape }| {
+        let flat = weights[name].flatten(0, -1);
+        let bytes = match dtype {
+            DType::I64 => bytes(&Vec::<i64>::try_from(flat).expect("a flat tensor"), |value| value.to_le_bytes()),
+            _ => bytes(&Vec::<f32>::try_from(flat.to_kind(Kind::Float)).expect("a flat tensor"), |value| {
+                value.to_le_bytes()
+            }),
+        };
+        simla_weights::Tensor { dtype: *dtype, shape: shape.clone(), bytes }
+    })?;
+    file.sync_all()
+}
+
+fn bytes<T: Copy, const N: usize>(values: &[T], of: impl Fn(T) -> [u8; N]) -> Vec<u8> {
+    values.iter().flat_map(|&value| of(value)).collect()
+}
