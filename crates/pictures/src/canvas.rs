@@ -3,6 +3,7 @@
 //! Everything clips at the border of the canvas, so callers need no checks of their own.
 
 use crate::error::PicturesError;
+use crate::output::named;
 use image::imageops::{self, FilterType};
 use image::{ExtendedColorType, ImageEncoder, Rgb, RgbImage, codecs::png::PngEncoder};
 use std::io::Write;
@@ -145,7 +146,11 @@ pub fn png_bytes(picture: &RgbImage) -> Vec<u8> {
 }
 
 /// Writes a PNG file; a reader sees the old file or the whole new one, never a part.
+///
+/// # Errors
+/// When the name does not end in .png, and when the file cannot be written.
 pub fn save_png(picture: &RgbImage, path: &Path) -> Result<(), PicturesError> {
+    named(path, "png")?;
     save_bytes(&png_bytes(picture), path)
 }
 
@@ -245,5 +250,7 @@ mod tests {
         let below_a_file = path.join("x.png");
         let error = save_png(&picture, &below_a_file).unwrap_err().to_string();
         assert!(error.contains("picture.png"), "{error}");
+        let error = save_png(&picture, &folder.path().join("picture.jpg")).unwrap_err().to_string();
+        assert!(error.contains("must end in .png"), "{error}");
     }
 }
