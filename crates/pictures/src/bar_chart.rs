@@ -28,6 +28,9 @@ pub struct Group {
     pub values: Vec<Vec<f64>>,
 }
 
+/// A text with its left end and its middle, in pixels.
+type Word = (Block, i64, i64);
+
 /// A chart of horizontal bars.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BarChart {
@@ -49,26 +52,26 @@ impl BarChart {
         let slots = measures.len() + 1; // one stays empty between two groups
         let height = (groups.len() * slots) as u32 * BAR + 60;
         let mut buffer = blank(WIDTH, height).into_raw();
-        let texts = {
+        let words = {
             let backend = BitMapBackend::with_buffer(&mut buffer, (WIDTH, height));
             self.plot(&backend.into_drawing_area(), measures.len(), groups)
                 .expect("drawing into memory with an embedded font")
         };
         let mut plot = RgbImage::from_raw(WIDTH, height, buffer).expect("the size that was drawn");
-        for (text, x, y) in texts {
+        for (text, x, y) in words {
             text.draw(&mut plot, x, y - i64::from(text.height() / 2));
         }
         let colors = measures.iter().map(String::as_str).zip(SERIES);
         stack(&[heading(&self.title, "", colors, WIDTH), plot])
     }
 
-    /// Draws the bars; returns the words beside them, each with its left end and its middle.
+    /// Draws the bars; returns the words beside them.
     fn plot<DB: DrawingBackend>(
         &self,
         root: &DrawingArea<DB, plotters::coord::Shift>,
         measures: usize,
         groups: &[Group],
-    ) -> Result<Vec<(Block, i64, i64)>, DrawingAreaErrorKind<DB::ErrorType>> {
+    ) -> Result<Vec<Word>, DrawingAreaErrorKind<DB::ErrorType>> {
         LazyLock::force(&FONT);
         let slots = (measures + 1) as f64;
         let all = groups.iter().flat_map(|group| group.values.iter().take(measures).flatten().copied());
@@ -91,11 +94,11 @@ impl BarChart {
             .x_label_formatter(&|x| short_number(*x))
             .draw()?;
         let length = |value: f64| if value.is_finite() { value.clamp(0.0, highest) } else { 0.0 };
-        let mut texts = Vec::new();
+        let mut words = Vec::new();
         for (number, group) in groups.iter().enumerate() {
             let top = -(number as f64) * slots;
             let (_, middle) = chart.backend_coord(&(0.0, top - (slots - 1.0) / 2.0));
-            texts.push((Block::line(&group.name, Style::BODY, NAMES - 20), 12, i64::from(middle)));
+            words.push((Block::line(&group.name, Style::BODY, NAMES - 20), 12, i64::from(middle)));
             for (measure, values) in group.values.iter().take(measures).enumerate() {
                 let (mean, _) = mean_and_deviation(values);
                 let top = top - measure as f64;
@@ -108,11 +111,11 @@ impl BarChart {
                 let text = if mean.is_nan() { "-".to_string() } else { format!("{mean:.1}") };
                 let beyond = several.iter().map(|value| length(*value)).fold(length(mean), f64::max);
                 let (x, y) = chart.backend_coord(&(beyond, middle));
-                texts.push((Block::line(&text, Style::NOTE, 60), i64::from(x + 6), i64::from(y)));
+                words.push((Block::line(&text, Style::NOTE, 60), i64::from(x + 6), i64::from(y)));
             }
         }
         root.present()?;
-        Ok(texts)
+        Ok(words)
     }
 }
 

@@ -2,11 +2,11 @@
 //!
 //! A number is called `group/name` where it is born, `loss/itc` say, and what it is to be compared with `group/name/baseline`:
 //! `held_out/txt_r1/chance`. A group is a chart; where its numbers differ too much in size for one plane, it is several. What is a
-//! straight line is no picture: it is told in words.
+//! straight line is no picture: it is told in words. A name without a group, of an old run, has a chart of its own.
 
 use crate::curves::{Chart, MAX_SERIES};
 use crate::metrics::Metrics;
-use crate::numbers::{extent, short_number};
+use crate::numbers::{extent, natural, quantiles, short_number};
 use crate::series::Series;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,6 +24,9 @@ const NOISE: f64 = 0.01;
 
 /// Numbers share a plane up to this ratio of the largest of each; beyond it a logarithmic one shows more.
 const MAX_RATIO: f64 = 30.0;
+
+/// Share of a curve's points that does not make a chart logarithmic.
+const FEW: f64 = 0.2;
 
 /// A line that strays from its chord by less than this share of its height is straight.
 const STRAIGHT: f64 = 0.005;
@@ -48,7 +51,7 @@ pub(crate) fn parts(name: &str) -> (&str, &str, Option<&str>) {
 
 /// How a group is called on the page.
 pub(crate) fn title(group: &str) -> String {
-    if group.is_empty() { "scores".into() } else { group.replace('_', " ") }
+    group.replace('_', " ")
 }
 
 /// The charts of all groups.
@@ -56,7 +59,10 @@ pub(crate) fn of(metrics: &Metrics) -> Curves {
     let mut curves = Curves::default();
     let mut groups: BTreeMap<&str, Vec<(f64, Chart)>> = BTreeMap::new();
     let baselines = metrics.series.keys().filter(|name| parts(name).2.is_some()).collect::<BTreeSet<_>>();
-    for (name, points) in &metrics.series {
+    let mut names: Vec<&String> = metrics.series.keys().collect();
+    names.sort_by(|a, b| natural(a).cmp(&natural(b)));
+    for name in names {
+        let points = &metrics.series[name];
         let (group, own, baseline) = parts(name);
         if baseline.is_some() {
             continue;
@@ -67,7 +73,8 @@ pub(crate) fn of(metrics: &Metrics) -> Curves {
         }
         let size = largest(points);
         let fits = |(other, chart): &&mut (f64, Chart)| {
-            size.max(*other) <= MAX_RATIO * size.min(*other) && chart.series.len() < MAX_SERIES
+            let room = !group.is_empty() && chart.series.len() < MAX_SERIES;
+            room && size.max(*other) <= MAX_RATIO * size.min(*other)
         };
         let charts = groups.entry(group).or_default();
         let chart = match charts.iter_mut().find(fits) {
@@ -130,8 +137,12 @@ fn styled(mut chart: Chart) -> Chart {
     if chart.series.iter().any(noisy) {
         chart.smoothing = SMOOTHING;
     }
-    let heights = chart.series.iter().flat_map(|series| &series.points).map(|point| point.1);
-    chart.log_y = extent(heights).is_some_and(|(low, high)| low > 0.0 && high / low > MAX_RATIO);
+    // From where the lowest curve is for most of its time: one that only starts at zero stays as it is.
+    let heights = |series: &Series| quantiles(series.points.iter().map(|point| point.1), [0.0, FEW, 1.0]);
+    let all: Vec<[f64; 3]> = chart.series.iter().filter_map(heights).collect();
+    let wide = extent(all.iter().flat_map(|[_, few, high]| [*few, *high]));
+    let positive = all.iter().all(|[low, ..]| *low > 0.0);
+    chart.log_y = positive && wide.is_some_and(|(low, high)| high / low > MAX_RATIO);
     chart
 }
 
@@ -169,13 +180,15 @@ fn spread(name: &str, metrics: &Metrics) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::numbers::quartiles;
+    use crate::numbers::QUARTILES;
 
     const FALLING: &[f64] = &[2.0, 1.0, 0.8];
 
     fn metrics(series: &[(&str, &[f64])]) -> Metrics {
         let points = |values: &[f64]| values.iter().enumerate().map(|(x, y)| (x as f64, *y)).collect();
-        let quartiles = series.iter().map(|(name, values)| (name.to_string(), quartiles(values).unwrap()));
+        let quartiles = series
+            .iter()
+            .map(|(name, values)| (name.to_string(), quantiles(values.iter().copied(), QUARTILES).unwrap_or_default()));
         let series = series.iter().map(|(name, values)| (name.to_string(), points(values)));
         Metrics { series: series.collect(), quartiles: quartiles.collect(), ..Metrics::default() }
     }
@@ -185,11 +198,11 @@ mod tests {
     }
 
     #[test]
-    fn a_group_is_a_chart_and_names_without_one_are_scores() {
+    fn a_group_is_a_chart_and_so_is_a_name_without_one() {
         let names = ["loss/itc", "loss/mim", "held_out/accuracy", "old", "older"].map(|name| (name, FALLING));
         let curves = of(&metrics(&names));
-        assert_eq!(titles(&curves.charts), ["scores", "held out: accuracy", "loss"]);
-        let names: Vec<_> = curves.charts[2].series.iter().map(|series| &series.name).collect();
+        assert_eq!(titles(&curves.charts), ["old", "older", "held out: accuracy", "loss"]);
+        let names: Vec<_> = curves.charts[3].series.iter().map(|series| &series.name).collect();
         assert_eq!(names, ["itc", "mim"]);
     }
 
@@ -235,6 +248,8 @@ mod tests {
         let decay: Vec<f64> = (0..60).map(|n| 0.8_f64.powi(n)).collect();
         let noise: Vec<f64> = (0..60).map(|n| f64::from(n * 37 % 60) - 1.0).collect();
         let charts = of(&metrics(&[("a/decay", &decay), ("b/noise", &noise)])).charts;
+        let warmup: Vec<f64> = (1..60).map(|n| 1e-4 * f64::from(n.min(10)) / 1000.0).collect();
+        assert!(!of(&metrics(&[("schedule/lr", &warmup)])).charts[0].log_y);
         assert!(charts[0].log_y && charts[0].smoothing == 0.0);
         assert!(!charts[1].log_y && charts[1].smoothing > 0.0);
     }

@@ -4,7 +4,7 @@
 //! line may be half there. Millions of steps become a few thousand points: the mean of each span.
 
 use crate::error::PicturesError;
-use crate::numbers::quartiles;
+use crate::numbers::{QUARTILES, quantiles};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -91,7 +91,7 @@ fn read_lines(mut lines: impl BufRead) -> std::io::Result<Metrics> {
     }
     metrics.names_left_out = left_out.len();
     for (name, series) in thinned {
-        if let Some(quartiles) = quartiles(&series.single) {
+        if let Some(quartiles) = quantiles(series.single.iter().copied(), QUARTILES) {
             metrics.quartiles.insert(name.clone(), quartiles);
         }
         metrics.series.insert(name, series.finish());

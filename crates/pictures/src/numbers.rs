@@ -53,16 +53,26 @@ pub fn extent(values: impl IntoIterator<Item = f64>) -> Option<(f64, f64)> {
     })
 }
 
-/// First quartile, median and third quartile, numbers between two taken as lying on a line (R's type 7); None: no finite number.
-pub fn quartiles(values: &[f64]) -> Option<[f64; 3]> {
-    let mut sorted: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
+/// The values below which these shares of some numbers lie, numbers between two taken as lying on a line (R's type 7); None: no
+/// finite number.
+pub fn quantiles<const N: usize>(values: impl IntoIterator<Item = f64>, shares: [f64; N]) -> Option<[f64; N]> {
+    let mut sorted: Vec<f64> = values.into_iter().filter(|v| v.is_finite()).collect();
     sorted.sort_by(f64::total_cmp);
     let last = sorted.len().checked_sub(1)?;
-    Some([0.25, 0.5, 0.75].map(|share| {
+    Some(shares.map(|share| {
         let at = share * last as f64;
         let (low, high) = (sorted[at.floor() as usize], sorted[at.ceil() as usize]);
         low + (high - low) * at.fract()
     }))
+}
+
+/// First quartile, median, third quartile.
+pub const QUARTILES: [f64; 3] = [0.25, 0.5, 0.75];
+
+/// To sort names by, the numbers at their ends as numbers: "txt_r5" before "txt_r10".
+pub fn natural(name: &str) -> (&str, u64) {
+    let words = name.trim_end_matches(|c: char| c.is_ascii_digit());
+    (words, name[words.len()..].parse().unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -78,10 +88,17 @@ mod tests {
 
     #[test]
     fn quartiles_lie_between_numbers() {
-        assert_eq!(quartiles(&[4.0, 1.0, f64::NAN, 2.0, 3.0]), Some([1.75, 2.5, 3.25]));
-        assert_eq!(quartiles(&[7.0]), Some([7.0; 3]));
-        assert_eq!(quartiles(&[f64::INFINITY]), None);
+        assert_eq!(quantiles([4.0, 1.0, f64::NAN, 2.0, 3.0], QUARTILES), Some([1.75, 2.5, 3.25]));
+        assert_eq!(quantiles([7.0], QUARTILES), Some([7.0; 3]));
+        assert_eq!(quantiles([f64::INFINITY], QUARTILES), None);
         assert_eq!((extent([2.0, f64::NAN, -1.0]), extent([])), (Some((-1.0, 2.0)), None));
+    }
+
+    #[test]
+    fn numbers_in_names_count() {
+        let mut names = ["b", "txt_r10", "7", "txt_r5", "a", ""];
+        names.sort_by(|a, b| natural(a).cmp(&natural(b)));
+        assert_eq!(names, ["", "7", "a", "b", "txt_r5", "txt_r10"]);
     }
 
     #[test]

@@ -6,10 +6,7 @@
 
 use crate::canvas::{FAINT, INK, blend};
 use cosmic_text::fontdb::{Database, Source};
-use cosmic_text::{
-    Attrs, Buffer, Color, Ellipsize, EllipsizeHeightLimit, Family, FontSystem, LayoutGlyph, Metrics, Shaping,
-    SwashCache, Weight,
-};
+use cosmic_text::{Attrs, Buffer, Color, Family, FontSystem, LayoutGlyph, Metrics, Shaping, SwashCache, Weight};
 use image::{Rgb, RgbImage};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
@@ -86,6 +83,8 @@ pub struct Block {
 
 struct Line {
     glyphs: Vec<LayoutGlyph>,
+    /// Where its paragraph begins in the text, in bytes: the glyphs count from there.
+    paragraph: usize,
     width: f32,
     /// Below the top of the line, in pixels.
     baseline: f32,
@@ -146,30 +145,39 @@ impl Block {
     }
 }
 
-/// The lines of all paragraphs; where some are left out, the last one says so.
+/// At most `max_lines` lines; where some are left out, the last one ends in an ellipsis. (cosmic-text's own ellipsis loses words of
+/// right-to-left lines.)
 fn lines(fonts: &mut FontSystem, text: &str, style: Style, max_width: f32, max_lines: usize) -> Vec<Line> {
-    let mut lines = Vec::new();
-    let mut paragraphs = text.split('\n').filter(|_| !text.is_empty()).peekable();
-    while let Some(paragraph) = paragraphs.next().filter(|_| lines.len() < max_lines) {
-        let room = max_lines - lines.len();
-        let mut these = paragraph_lines(fonts, paragraph, style, max_width, room);
-        if these.len() == room && paragraphs.peek().is_some() {
-            these = paragraph_lines(fonts, &format!("{paragraph}{ELLIPSIS}"), style, max_width, room);
-        }
-        lines.append(&mut these);
+    let mut lines = all_lines(fonts, text, style, max_width);
+    if lines.len() <= max_lines {
+        return lines;
     }
-    lines
+    lines.truncate(max_lines);
+    let Some(last) = lines.last() else {
+        return lines;
+    };
+    let mut ends: Vec<usize> = last.glyphs.iter().flat_map(|glyph| [glyph.start, glyph.end]).collect();
+    ends.sort_unstable();
+    ends.dedup();
+    let cut = |end: &usize| format!("{}{ELLIPSIS}", text[..last.paragraph + end].trim_end());
+    let shorter = ends.iter().rev().chain([&0]).map(|end| all_lines(fonts, &cut(end), style, max_width));
+    let fitting = shorter.into_iter().find(|lines| lines.len() <= max_lines);
+    fitting.unwrap_or(lines)
 }
 
-fn paragraph_lines(fonts: &mut FontSystem, text: &str, style: Style, max_width: f32, max_lines: usize) -> Vec<Line> {
+fn all_lines(fonts: &mut FontSystem, text: &str, style: Style, max_width: f32) -> Vec<Line> {
+    if text.is_empty() {
+        return Vec::new();
+    }
     let mut buffer = Buffer::new_empty(Metrics::new(style.size, style.line_height() as f32));
-    buffer.set_ellipsize(Ellipsize::End(EllipsizeHeightLimit::Lines(max_lines)));
     buffer.set_size(Some(max_width), None);
     let weight = if style.bold { Weight::BOLD } else { Weight::NORMAL };
     buffer.set_text(text, &Attrs::new().family(Family::Name("DejaVu Sans")).weight(weight), Shaping::Advanced, None);
     buffer.shape_until_scroll(fonts, false);
+    let paragraphs: Vec<usize> = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
     let line = |run: cosmic_text::LayoutRun| Line {
         glyphs: run.glyphs.to_vec(),
+        paragraph: paragraphs[run.line_i],
         width: run.line_w,
         baseline: (run.line_y - run.line_top).round(),
     };
@@ -256,6 +264,9 @@ mod tests {
         assert!(ends_in_one("a dog\nin the snow", 500, 1), "a paragraph is left out");
         assert!(ends_in_one(&"a ".repeat(MAX_CHARACTERS), 500, 999), "cut by its length");
         assert!(!ends_in_one("a dog\nin the snow", 500, 2));
+        assert!(ends_in_one("a\n\nb", 500, 2));
+        assert_eq!(Block::new("wide", BODY, 1, 2).lines(), 2, "however narrow");
+        assert_eq!(Block::new("a dog", BODY, 500, 0).lines(), 0);
     }
 
     #[test]
@@ -287,6 +298,7 @@ mod tests {
         let mut hebrew = glyphs("אבג");
         hebrew.reverse();
         assert_eq!(hebrew, ["א", "ב", "ג"].map(|letter| glyphs(letter)[0]));
+        assert_eq!(glyphs("1. שלום").last(), glyphs("1").first(), "numbers stay");
         assert_eq!(glyphs("א(").first(), glyphs("a)").last(), "brackets are mirrored");
         let alone: u32 = ["س", "ل", "ا", "م"].map(|letter| Block::new(letter, BODY, 200, 1).width()).iter().sum();
         assert!(Block::new("سلام", BODY, 200, 1).width() < alone, "isolated forms are wider");

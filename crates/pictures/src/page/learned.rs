@@ -2,6 +2,7 @@
 
 use super::words::{cell, clipped};
 use crate::charts;
+use crate::numbers::natural;
 use crate::run::EvaluationRow;
 use maud::{Markup, html};
 use serde_json::Value;
@@ -67,11 +68,14 @@ pub(super) fn table(evaluations: &[EvaluationRow]) -> Markup {
     }
 }
 
-/// All names of numbers, in the alphabet's order.
+/// All names of numbers, in their natural order.
 fn numbers(evaluations: &[EvaluationRow]) -> Vec<&str> {
     let pairs = evaluations.iter().flatten();
     let numbers = pairs.filter(|(name, value)| *name != "step" && (value.is_number() || value.is_null()));
-    numbers.map(|(name, _)| name.as_str()).collect::<BTreeSet<_>>().into_iter().collect()
+    let names: BTreeSet<&str> = numbers.map(|(name, _)| name.as_str()).collect();
+    let mut names: Vec<&str> = names.into_iter().collect();
+    names.sort_by(|a, b| natural(a).cmp(&natural(b)));
+    names
 }
 
 /// What is said of an evaluation: its step and its words.
@@ -96,7 +100,12 @@ mod tests {
             json!({"when": "before", "held_out/txt_r1": 2.5, "held_out/txt_r1/chance": 2}),
             json!({"when": "after", "held_out/txt_r1": 70.25, "grounding/pointing": 60, "grounding/pointing/random": 9}),
         ]));
-        let cells: String = page.into_string().replace("thead>", "x>").replace("<td", "|<td").replace("<th", "|<th").replace("</tr>", "\n");
+        let cells: String = page
+            .into_string()
+            .replace("thead>", "x>")
+            .replace("<td", "|<td")
+            .replace("<th", "|<th")
+            .replace("</tr>", "\n");
         let text: String = cells.split('<').map(|part| part.split_once('>').map_or(part, |(_, text)| text)).collect();
         let expected =
             "||chance|random|before|after\n|grounding\n|pointing|-|9|-|60\n|held out\n|txt_r1|2|-|2.5|70.25\n";
