@@ -1,20 +1,8 @@
-// Compiles the one file in C++, and lets tests find libtorch.
+// Lets tests find libtorch.
 
-include!("link.rs");
+include!("../train/link.rs");
 
 fn main() {
-    println!("cargo::rerun-if-changed=link.rs");
-    println!("cargo::rerun-if-changed=src/products/linear.cpp");
-    let Some(libtorch) = link() else {
-        return;
-    };
-    let headers = libtorch.join("include");
-    cc::Build::new()
-        .cpp(true)
-        .std("c++17")
-        .warnings(false) // of libtorch's headers
-        .include(headers.join("torch/csrc/api/include"))
-        .include(headers)
-        .file("src/products/linear.cpp")
-        .compile("simla_products");
+    println!("cargo::rerun-if-changed=../train/link.rs");
+    link();
 }

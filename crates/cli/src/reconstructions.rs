@@ -5,12 +5,12 @@ use std::path::Path;
 use anyhow::Result;
 use simla::dvae::evaluation::{Evaluation, Outcome, Reconstruction, evaluate};
 use simla::dvae::training::Training;
-use simla::train::Observer;
-use simla::train::metrics::StepRecord;
 use simla_data::Dataset;
 use simla_pictures::canvas::save_png;
 use simla_pictures::samples::SampleSet;
 use simla_pictures::sheet::{Cell, Sheet};
+use simla_train::Observer;
+use simla_train::metrics::StepRecord;
 
 use crate::console::Progress;
 use crate::watch::{Watch, square};

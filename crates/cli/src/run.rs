@@ -17,17 +17,17 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use simla::dvae::Dvae;
 use simla::dvae::training::Training;
-use simla::guard::guarded;
 use simla::model::Simla;
-use simla::optim::AdamWConfig;
 use simla::settings::Settings;
 use simla::tasks::pretrain::{Pretraining, Saved, special_ids};
 use simla::tasks::retrieval::{Gallery, Retrieval, evaluate};
-use simla::train::checkpoint::Checkpoint;
-use simla::train::{Ending, Plan, Trainer};
-use simla_data::files::write_atomically;
 use simla_data::{Batch, Dataset, Loader, Options, Source, Vocabulary};
+use simla_files::write_atomically;
 use simla_image::Recipe;
+use simla_train::checkpoint::Checkpoint;
+use simla_train::optim::AdamWConfig;
+use simla_train::torch::guard::guarded;
+use simla_train::{Ending, Plan, Trainer};
 use tch::Device;
 
 use crate::console::{Count, NAMED, Progress};
@@ -265,7 +265,7 @@ impl Run {
             steps: s.dvae_steps,
             steps_per_epoch: loader.steps_per_epoch(),
             accumulate: 1,
-            schedule: simla::optim::Schedule {
+            schedule: simla_train::optim::Schedule {
                 lr: s.dvae_lr,
                 warmup_lr: s.dvae_lr / 10.0,
                 min_lr: s.dvae_lr / 20.0,

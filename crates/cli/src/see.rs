@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use simla::guard::guarded;
 use simla::inputs::normalized;
 use simla::model::Simla;
 use simla::settings::Dtype;
@@ -17,6 +16,7 @@ use simla::tasks::search::phrase;
 use simla_data::record::MAX_IMAGE_BYTES;
 use simla_image::{Limits, RgbImage};
 use simla_pictures::heat::{BoxKind, HeatMap, Marked};
+use simla_train::torch::guard::guarded;
 use tch::{Tensor, no_grad};
 
 /// Which model looks, and where it computes.
@@ -32,7 +32,7 @@ pub struct ModelArguments {
 
 impl ModelArguments {
     pub fn open(&self) -> Result<Model> {
-        let device = simla::device::open(&self.device)?;
+        let device = simla_train::torch::device::open(&self.device)?;
         Ok(Model::open(&self.checkpoint, Dtype::F32.kind(), device)?)
     }
 }

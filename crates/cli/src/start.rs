@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use simla::import;
 use simla::model::Simla;
 use simla::tasks::pretrain::VOCABULARY;
-use simla::train::checkpoint::Checkpoint;
+use simla_train::checkpoint::Checkpoint;
 
 /// The vocabulary that belongs to the words of the last folder that has words; none where no folder has any.
 ///

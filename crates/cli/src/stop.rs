@@ -25,9 +25,9 @@ pub fn on_signal() -> Result<Arc<AtomicBool>> {
 }
 
 /// The code to exit with.
-pub fn code(ending: simla::train::Ending) -> ExitCode {
+pub fn code(ending: simla_train::Ending) -> ExitCode {
     match ending {
-        simla::train::Ending::Finished => ExitCode::SUCCESS,
-        simla::train::Ending::Stopped => ExitCode::from(STOPPED),
+        simla_train::Ending::Finished => ExitCode::SUCCESS,
+        simla_train::Ending::Stopped => ExitCode::from(STOPPED),
     }
 }

@@ -10,12 +10,12 @@ use serde::{Deserialize, Serialize};
 use simla::tasks::pretrain::Pretraining;
 use simla::tasks::retrieval::Recalls;
 use simla::tasks::samples::{Sample, samples};
-use simla::train::metrics::{Metrics, StepRecord};
-use simla::train::{Ending, Observer, Task, TrainError};
 use simla_data::{Batch, Report, Vocabulary};
 use simla_pictures::run::{State, Status};
 use simla_pictures::samples::{Decoded, Keyword, Prediction, SamplePictures, SampleSet, WordGuess};
 use simla_pictures::tensorboard::EventWriter;
+use simla_train::metrics::{Metrics, StepRecord};
+use simla_train::{Ending, Observer, Task, TrainError};
 
 use crate::console::Progress;
 use crate::run::HeldOut;

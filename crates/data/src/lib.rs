@@ -10,7 +10,6 @@ pub mod boxes;
 pub mod caption;
 pub mod dataset;
 pub mod evaluation;
-pub mod files;
 pub mod inspect;
 mod learn;
 pub mod loader;

@@ -12,11 +12,11 @@ use simla_image::Limits;
 use tar::{Builder, Header};
 
 use crate::dataset::Dataset;
-use crate::files::sync_parent;
 use crate::permutation::Permutation;
 use crate::random::{Purpose, stream};
 use crate::record::{Record, RecordError};
 use crate::tally::{Report, Tally};
+use simla_files::sync_parent;
 
 /// Records that are read and checked at the same time: bounds the image files in memory.
 const TOGETHER: u64 = 32;

@@ -9,8 +9,8 @@ use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::tokenizer::Tokenizer;
 
 use crate::caption;
-use crate::files::write_atomically;
 use crate::learn;
+use simla_files::write_atomically;
 
 /// Pieces of a caption at most, `[CLS]` and `[SEP]` included, as the authors count them.
 pub const MAX_TOKENS: usize = 25;

@@ -6,7 +6,7 @@ use crate::error::PicturesError;
 use crate::output::named;
 use image::imageops::{self, FilterType};
 use image::{ExtendedColorType, ImageEncoder, Rgb, RgbImage, codecs::png::PngEncoder};
-use std::io::Write;
+use simla_files::write_atomically;
 use std::path::Path;
 
 /// Colour of text.
@@ -154,32 +154,11 @@ pub fn save_png(picture: &RgbImage, path: &Path) -> Result<(), PicturesError> {
     save_bytes(&png_bytes(picture), path)
 }
 
-/// Writes a file under a temporary name beside `path`, then renames it.
+/// Writes a file whole or not at all; its folder is made if need be.
 pub(crate) fn save_bytes(bytes: &[u8], path: &Path) -> Result<(), PicturesError> {
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let write = || {
-        std::fs::create_dir_all(folder)?;
-        let mut file = new_file().tempfile_in(folder)?;
-        file.write_all(bytes)?;
-        file.persist(path)?;
-        Ok(())
-    };
-    write().map_err(PicturesError::write(path))
-}
-
-/// Temporary files are private by default; ours become results, as readable as any new file.
-fn new_file() -> tempfile::Builder<'static, 'static> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".simla-");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(std::fs::Permissions::from_mode(0o666)); // the umask still applies
-    }
-    builder
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let written = std::fs::create_dir_all(folder).and_then(|()| write_atomically(path, bytes));
+    written.map_err(PicturesError::write(path))
 }
 
 #[cfg(test)]

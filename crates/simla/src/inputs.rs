@@ -6,9 +6,9 @@ use simla_data::{Batch, Entry, RecordError};
 use simla_image::{Limits, MEAN, STD, evaluation_view};
 use tch::{Device, Kind, Tensor};
 
-use crate::device::upload;
 use crate::objectives::negatives::Negatives;
 use crate::step::{Inputs, Masked};
+use simla_train::torch::device::upload;
 
 /// Pixels `[B, S, S, 3]` of the host as bytes `[B, 3, S, S]` on the device.
 fn bytes(pixels: &[u8], batch: usize, side: usize, device: Device) -> Tensor {
@@ -45,17 +45,6 @@ pub(crate) fn whole_view(entry: &Entry, side: usize) -> Result<Vec<u8>, RecordEr
     entry.read_image(&mut bytes)?;
     evaluation_view(&bytes, side as u32, &Limits::default(), &mut view).map_err(|error| entry.unreadable(error))?;
     Ok(view)
-}
-
-/// A seed for one purpose of one step: resuming needs no generator's state.
-pub fn step_seed(seed: u64, step: u64, purpose: u64) -> u64 {
-    // SplitMix64's finaliser over the three numbers.
-    let mix = |mut x: u64| {
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        x ^ (x >> 31)
-    };
-    mix(mix(mix(seed.wrapping_add(0x9e37_79b9_7f4a_7c15)).wrapping_add(step)).wrapping_add(purpose))
 }
 
 impl Inputs {
@@ -96,14 +85,5 @@ mod tests {
             let found = x.double_value(&[0, channel as i64, row as i64, column as i64]);
             assert!((found - expected).abs() < 1e-5, "{found} against {expected}");
         }
-    }
-
-    #[test]
-    fn seeds_differ_by_step_and_purpose() {
-        let mut seeds: Vec<u64> =
-            (0..50).flat_map(|step| (0..4).map(move |purpose| step_seed(1, step, purpose))).collect();
-        seeds.sort_unstable();
-        seeds.dedup();
-        assert_eq!(seeds.len(), 200);
     }
 }

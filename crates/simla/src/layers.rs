@@ -5,10 +5,10 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tch::{Device, Kind, Tensor};
 
-use crate::products::linear;
-use crate::recompute::draw_seed;
-use crate::values::values;
-use crate::weights::{Init, Layout, Leaf, Weights};
+use simla_train::seed::draw_seed;
+use simla_train::torch::linear::linear;
+use simla_train::torch::values::values;
+use simla_train::weights::{Init, Layout, Leaf, Weights};
 
 /// Standard deviation of fresh weights, as BERT and ViT start.
 pub const INITIAL_STD: f64 = 0.02;

@@ -4,27 +4,16 @@
 //! [`objectives`] turn features into losses (2.2 to 2.4), [`step`] puts one pre-training step together.
 
 pub mod config;
-pub mod device;
-pub mod disk;
 pub mod dvae;
 pub mod flops;
-pub mod guard;
 pub mod import;
 pub mod inputs;
 mod layers;
-pub mod memory;
 pub mod model;
 pub mod objectives;
-pub mod optim;
-mod products;
 pub mod queue;
-mod recompute;
 pub mod settings;
 pub mod step;
 pub mod tasks;
-pub mod tensors;
 pub mod text;
-pub mod train;
-mod values;
 pub mod vision;
-pub mod weights;

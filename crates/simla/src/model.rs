@@ -9,7 +9,7 @@ use crate::layers::Linear;
 use crate::queue::Queues;
 use crate::text::{KeysValues, Rows, TextEncoder};
 use crate::vision::VisionEncoder;
-use crate::weights::{Init, Layout, Leaf, Weights, WeightsError};
+use simla_train::weights::{Init, Layout, Leaf, Weights, WeightsError};
 
 /// What has a momentum copy: both encoders, both projections, the MIM and concept heads. The online and the momentum model are
 /// this one type, over different [`Weights`].

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tch::{Device, Kind, Tensor, no_grad};
 
-use crate::weights::{WeightsError, check};
+use simla_train::weights::{WeightsError, check};
 
 /// The images' name in a checkpoint, the authors'.
 const IMAGE_IDS: &str = "idx_queue";

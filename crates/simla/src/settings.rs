@@ -11,7 +11,7 @@ use crate::config::{ModelConfig, Preset, SpecialIds};
 use crate::dvae::DvaeConfig;
 use crate::dvae::encoder::EncoderConfig;
 use crate::objectives::Objectives;
-use crate::optim::{AdamWConfig, Schedule};
+use simla_train::optim::{AdamWConfig, Schedule};
 
 /// The type in which products run; weights, losses and the optimiser are f32 in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,13 +7,13 @@
 
 use tch::{Kind, Tensor, no_grad};
 
-use crate::device::upload;
 use crate::layers::key_bias;
 use crate::model::Simla;
 use crate::objectives::negatives::{Negatives, sample};
 use crate::objectives::{Objectives, itc, itm, psl, xmm};
 use crate::text::{Reading, Rows};
-use crate::weights::Gradients;
+use simla_train::torch::device::upload;
+use simla_train::weights::Gradients;
 
 /// A batch on the device, every random choice made.
 #[derive(Debug)]

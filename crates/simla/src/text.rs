@@ -11,7 +11,7 @@ use crate::config::ModelConfig;
 use crate::layers::{
     INITIAL_STD, LayerNorm, Linear, attend, attention, dropout, key_bias, merge_heads, split_heads, take_rows,
 };
-use crate::weights::{Init, Layout, Leaf, Weights};
+use simla_train::weights::{Init, Layout, Leaf, Weights};
 
 const EPS: f64 = 1e-12;
 

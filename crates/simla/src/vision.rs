@@ -4,7 +4,7 @@ use tch::Tensor;
 
 use crate::config::ModelConfig;
 use crate::layers::{INITIAL_STD, LayerNorm, Linear, attend, attention, merge_heads};
-use crate::weights::{Init, Layout, Leaf, Weights};
+use simla_train::weights::{Init, Layout, Leaf, Weights};
 
 const EPS: f64 = 1e-6;
 

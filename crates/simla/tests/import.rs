@@ -13,7 +13,7 @@ use simla::import::{
 };
 use simla::model::Simla;
 use simla::text::{Reading, Rows};
-use simla::weights::{Layout, Weights};
+use simla_train::weights::{Layout, Weights};
 use tch::{Device, Kind, Tensor, no_grad};
 
 fn fixture(name: &str) -> PathBuf {

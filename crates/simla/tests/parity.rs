@@ -11,10 +11,10 @@ use simla::config::{ModelConfig, SpecialIds};
 use simla::model::Simla;
 use simla::objectives::Objectives;
 use simla::objectives::negatives::Negatives;
-use simla::optim::{AdamW, AdamWConfig};
 use simla::step::{Inputs, Masked};
 use simla::text::Rows;
-use simla::weights::Gradients;
+use simla_train::optim::{AdamW, AdamWConfig};
+use simla_train::weights::Gradients;
 use tch::{Device, Kind, Tensor, no_grad};
 
 type Tensors = BTreeMap<String, Tensor>;
@@ -144,7 +144,7 @@ fn two_steps_with_recomputed_layers_agree_with_it_too() {
 
 fn agree_with_the_reference(recompute: bool) {
     let device = std::env::var("SIMLA_PARITY_DEVICE").unwrap_or_else(|_| "cpu".into());
-    let device = simla::device::open(&device).unwrap();
+    let device = simla_train::torch::device::open(&device).unwrap();
     let case = Case::open();
     let mut model = Simla::new(case.config.clone(), Kind::Float, device, 0);
     model.load(&case.weights).unwrap();

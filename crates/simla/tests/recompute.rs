@@ -7,7 +7,7 @@ use simla::model::Simla;
 use simla::objectives::Objectives;
 use simla::objectives::negatives::Negatives;
 use simla::step::{Inputs, Masked};
-use simla::weights::Gradients;
+use simla_train::weights::Gradients;
 use tch::{Device, Kind, Tensor};
 
 const BATCH: i64 = 3;

@@ -20,8 +20,8 @@ use serde_json::{Value, json};
 use simla::objectives::Objectives;
 use simla::settings::Settings;
 use simla::tasks::retrieval::Retrieval;
-use simla::train::Ending;
-use simla_data::files::write_atomically;
+use simla_files::write_atomically;
+use simla_train::Ending;
 use tch::Device;
 
 use crate::commands::ablate_report::{Comparison, Outcome};

@@ -8,13 +8,13 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use simla::settings::Settings;
 use simla::tasks::retrieval::{Recalls, Retrieval};
-use simla::train::metrics::StepRecord;
-use simla_data::files::write_atomically;
+use simla_files::write_atomically;
 use simla_pictures::bar_chart::{BarChart, Group};
 use simla_pictures::canvas::save_png;
 use simla_pictures::curves::Chart;
 use simla_pictures::numbers::mean_and_deviation;
 use simla_pictures::series::Series;
+use simla_train::metrics::StepRecord;
 
 use crate::commands::ablate::{ADDED, objectives};
 use crate::commands::eval::chance;

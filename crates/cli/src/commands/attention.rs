@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
-use simla::guard::guarded;
 use simla::model::Simla;
 use simla_pictures::canvas::save_png;
 use simla_pictures::heat::HeatRow;
+use simla_train::torch::guard::guarded;
 use tch::{Kind, Tensor, no_grad};
 
 use crate::see::{ModelArguments, Seen, heat};

@@ -11,16 +11,16 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 use simla::config::{ModelConfig, Preset, SpecialIds};
 use simla::flops;
-use simla::guard::guarded;
-use simla::memory::Peak;
 use simla::model::Simla;
 use simla::objectives::Objectives;
 use simla::objectives::negatives::Negatives;
-use simla::optim::{AdamW, AdamWConfig};
 use simla::settings::Dtype;
 use simla::step::{Inputs, Masked};
-use simla::weights::Gradients;
 use simla_image::{Recipe, bench};
+use simla_train::optim::{AdamW, AdamWConfig};
+use simla_train::torch::guard::guarded;
+use simla_train::torch::memory::Peak;
+use simla_train::weights::Gradients;
 use tch::{Device, Kind, Tensor, no_grad};
 
 /// Measures speed and memory
@@ -136,7 +136,7 @@ fn step(arguments: &StepArguments) -> Result<ExitCode> {
     if arguments.batch < 2 || arguments.steps == 0 {
         bail!("--batch {}, --steps {}: expected at least 2 pairs and 1 step", arguments.batch, arguments.steps);
     }
-    let device = simla::device::open(&arguments.device)?;
+    let device = simla_train::torch::device::open(&arguments.device)?;
     let config = model_config(arguments.preset);
     println!("{}", guarded(|| measure(arguments, config, device))?);
     Ok(ExitCode::SUCCESS)

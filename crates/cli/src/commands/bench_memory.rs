@@ -41,7 +41,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     }
     let budget = match arguments.budget {
         Some(budget) => budget,
-        None => simla::memory::free_gib(simla::device::open(&arguments.device)?)
+        None => simla_train::torch::memory::free_gib(simla_train::torch::device::open(&arguments.device)?)
             .context("this system does not say how much memory is free: give --budget")?,
     };
     let (low, high) = (peak(&arguments, small)?, peak(&arguments, large)?);

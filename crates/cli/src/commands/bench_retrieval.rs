@@ -9,11 +9,11 @@ use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use simla::config::Preset;
-use simla::guard::guarded;
-use simla::memory::Peak;
 use simla::model::Simla;
 use simla::settings::Dtype;
 use simla::tasks::retrieval::{BATCH, embed_pixels, match_scores, text_features};
+use simla_train::torch::guard::guarded;
+use simla_train::torch::memory::Peak;
 use tch::{Device, no_grad};
 
 use super::bench::{TOKENS, dtype, model_config, preset, random_captions, synchronize};
@@ -52,7 +52,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
              candidates than captions"
         );
     }
-    let device = simla::device::open(&arguments.device)?;
+    let device = simla_train::torch::device::open(&arguments.device)?;
     println!("{}", guarded(|| no_grad(|| measure(&arguments, device)))?);
     Ok(ExitCode::SUCCESS)
 }

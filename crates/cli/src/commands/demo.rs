@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use indicatif::HumanDuration;
 use simla::settings::Settings;
-use simla::train::Ending;
+use simla_train::Ending;
 
 use crate::commands::demo_report;
 use crate::commands::eval::table;
@@ -60,7 +60,7 @@ pub struct Arguments {
 
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let start = Instant::now();
-    let device = simla::device::open(&arguments.device)?;
+    let device = simla_train::torch::device::open(&arguments.device)?;
     let assignments: Vec<String> = SETTINGS.iter().map(|&s| s.to_owned()).chain(arguments.set).collect();
     let settings = Settings::resolve(None, &assignments)?;
     let (scenes, folder) = (arguments.output.join("scenes"), arguments.output.join("run"));

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use simla::dvae::Dvae;
 use simla::dvae::evaluation::{Evaluation, evaluate};
 use simla::settings::Dtype;
-use simla::train::Ending;
+use simla_train::Ending;
 
 use crate::commands::training::{Training, settings_help};
 use crate::console::{Progress, say_broken};
@@ -76,7 +76,7 @@ pub fn run(command: Command) -> Result<ExitCode> {
 }
 
 fn eval(arguments: &EvalArguments) -> Result<ExitCode> {
-    let device = simla::device::open(&arguments.device)?;
+    let device = simla_train::torch::device::open(&arguments.device)?;
     let dvae = Dvae::open(&arguments.dvae, Dtype::F32.kind(), device)?;
     let dataset = open_data(&arguments.data, arguments.image_root.as_deref(), 1.0)?;
     if arguments.sheet.is_some() && !dvae.config.decoder {

@@ -62,7 +62,7 @@ pub fn run(command: Command) -> Result<ExitCode> {
 }
 
 fn retrieval(arguments: RetrievalArguments) -> Result<ExitCode> {
-    let device = simla::device::open(&arguments.device)?;
+    let device = simla_train::torch::device::open(&arguments.device)?;
     let model = Model::open(&arguments.checkpoint, arguments.dtype.kind(), device)?;
     let dataset = open_data(std::slice::from_ref(&arguments.data), arguments.image_root.as_deref(), 1.0)?;
     if arguments.max_tokens < 3 || arguments.max_tokens as i64 > model.simla.config.max_positions {

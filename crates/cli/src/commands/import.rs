@@ -12,8 +12,8 @@ use simla::config::ModelConfig;
 use simla::dvae::DvaeConfig;
 use simla::import::{self, Tensors};
 use simla::tasks::pretrain::{self, VOCABULARY, special_ids};
-use simla::train::checkpoint::{Checkpoints, Contents};
 use simla_data::Vocabulary;
+use simla_train::checkpoint::{Checkpoints, Contents};
 
 /// Published weights to start from, or to use
 ///

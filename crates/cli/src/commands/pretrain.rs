@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::Args;
-use simla::train::Ending;
+use simla_train::Ending;
 
 use crate::commands::training::{Resumable, conclude, settings_help};
 use crate::run::{Inputs, Run};

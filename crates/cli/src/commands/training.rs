@@ -9,8 +9,8 @@ use clap::Args;
 use simla::config::Preset;
 use simla::model::Simla;
 use simla::settings::{HELP, Settings};
-use simla::train::Ending;
-use simla::train::checkpoint::{Checkpoint, CheckpointError};
+use simla_train::Ending;
+use simla_train::checkpoint::{Checkpoint, CheckpointError};
 use tch::Device;
 
 use crate::run::Inputs;
@@ -36,7 +36,7 @@ pub struct Training {
 impl Training {
     /// The device, opened.
     pub fn device(&self) -> Result<Device> {
-        Ok(simla::device::open(&self.device)?)
+        Ok(simla_train::torch::device::open(&self.device)?)
     }
 
     /// The text of the file of settings, where there is one.

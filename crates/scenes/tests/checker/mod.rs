@@ -229,10 +229,9 @@ fn total(reader: &mut Reader) -> Option<usize> {
 
 /// "one of them striped"
 fn share(reader: &mut Reader, total: Option<usize>) -> Option<(Mention, usize)> {
-    let number =
-        (1..NUMBERS.len())
-            .find(|&number| reader.eat(&format!("{} of them", NUMBERS[number])))
-            .or_else(|| if reader.eat("all of them") { total } else { None })?;
+    let number = (1..NUMBERS.len())
+        .find(|&number| reader.eat(&format!("{} of them", NUMBERS[number])))
+        .or_else(|| if reader.eat("all of them") { total } else { None })?;
     let mut mention = Mention::default();
     reader.adjectives(&mut mention);
     Some((mention, number))

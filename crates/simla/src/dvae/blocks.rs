@@ -2,7 +2,7 @@
 
 use tch::Tensor;
 
-use crate::weights::{Init, Layout, Leaf, Weights};
+use simla_train::weights::{Init, Layout, Leaf, Weights};
 
 /// A convolution with same padding.
 #[derive(Debug)]

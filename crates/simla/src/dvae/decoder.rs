@@ -4,7 +4,7 @@ use tch::{Kind, Tensor};
 
 use super::blocks::{Block, Conv};
 use super::encoder::EncoderConfig;
-use crate::weights::{Layout, Weights};
+use simla_train::weights::{Layout, Weights};
 
 /// Sides of the four convolutions of a block.
 const KERNELS: [i64; 4] = [1, 3, 3, 3];

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use super::blocks::{Block, Conv};
-use crate::weights::{Layout, Weights};
+use simla_train::weights::{Layout, Weights};
 
 /// Sides of the four convolutions of a block.
 const KERNELS: [i64; 4] = [3, 3, 3, 1];

@@ -6,9 +6,9 @@ use simla_data::{Dataset, RecordError};
 use tch::{Kind, Tensor};
 
 use crate::dvae::Dvae;
-use crate::guard::{TorchError, guarded};
 use crate::inputs::{halved, whole_view};
 use crate::tasks::samples::to_bytes;
+use simla_train::torch::guard::{TorchError, guarded};
 
 /// Pictures that are looked at together.
 const BATCH: usize = 32;

@@ -15,8 +15,8 @@ use thiserror::Error;
 
 use crate::dvae::decoder::Decoder;
 use crate::dvae::encoder::{Encoder, EncoderConfig};
-use crate::train::checkpoint::{Checkpoint, CheckpointError};
-use crate::weights::{Layout, Weights};
+use simla_train::checkpoint::{Checkpoint, CheckpointError};
+use simla_train::weights::{Layout, Weights};
 
 /// What a checkpoint of a tokenizer calls its task.
 pub const TASK: &str = "dvae";

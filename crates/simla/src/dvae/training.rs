@@ -13,8 +13,8 @@ use tch::{Kind, Tensor, no_grad};
 
 use crate::dvae::{Dvae, TASK};
 use crate::inputs::tokenizer_pixels;
-use crate::train::{At, Scores, Task};
-use crate::weights::{Gradients, Weights, WeightsError, check};
+use simla_train::weights::{Gradients, Weights, WeightsError, check};
+use simla_train::{At, Scores, Task};
 
 /// Temperature of the relaxation at the end of the annealing.
 const COLDEST: f64 = 1.0 / 16.0;
@@ -83,6 +83,12 @@ impl Training {
 }
 
 impl Task for Training {
+    type Batch = Batch;
+
+    fn records(batch: &Batch) -> &[String] {
+        &batch.records
+    }
+
     fn name(&self) -> &'static str {
         TASK
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{ImportError, Tensors, load, open, require, state_dict};
 use crate::dvae::encoder::{Encoder, EncoderConfig, MOST_BLOCKS, MOST_GROUPS, WIDEST};
-use crate::weights::Layout;
+use simla_train::weights::Layout;
 
 const KIND: &str = "DALL-E's encoder";
 

@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use super::{PositionsError, Tensors, fit_positions};
 use crate::model::Simla;
-use crate::weights::WeightsError;
+use simla_train::weights::WeightsError;
 
 /// Why a model cannot start from weights.
 #[derive(Debug, Error)]

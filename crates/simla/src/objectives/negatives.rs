@@ -4,7 +4,7 @@
 use rand::Rng;
 use tch::{Device, Kind, Tensor};
 
-use crate::device::upload;
+use simla_train::torch::device::upload;
 
 /// Where the negatives of a step come from.
 #[derive(Debug)]

@@ -6,12 +6,12 @@
 use simla_data::Vocabulary;
 use tch::{Kind, Tensor, no_grad};
 
-use crate::guard::{TorchError, guarded};
 use crate::layers::key_bias;
 use crate::model::Simla;
 use crate::objectives::itm;
 use crate::tasks::retrieval::pad;
 use crate::text::{KeysValues, OpenedText};
+use simla_train::torch::guard::{TorchError, guarded};
 
 /// Where in the image a score comes from: a value a patch, row by row, not below 0.
 pub type Map = Vec<f32>;

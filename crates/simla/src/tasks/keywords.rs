@@ -4,9 +4,9 @@ use serde::Serialize;
 use simla_data::{Vocabulary, caption};
 use tch::{Tensor, no_grad};
 
-use crate::guard::{TorchError, guarded};
 use crate::model::Simla;
 use crate::tasks::samples::{Guess, ranked_words};
+use simla_train::torch::guard::{TorchError, guarded};
 
 /// A recommended word.
 #[derive(Debug, Clone, PartialEq, Serialize)]

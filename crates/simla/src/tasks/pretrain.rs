@@ -10,17 +10,18 @@ use tch::{Device, Kind, Tensor, no_grad};
 use thiserror::Error;
 
 use crate::config::{ConfigError, ModelConfig, SpecialIds};
-use crate::device::upload;
 use crate::dvae::Dvae;
 use crate::import::{PositionsError, fit_positions};
-use crate::inputs::{step_seed, tokenizer_pixels};
+use crate::inputs::tokenizer_pixels;
 use crate::model::Simla;
 use crate::objectives::{Objectives, itm};
-use crate::optim::alpha_at;
 use crate::step::{Alignment, Inputs};
-use crate::train::checkpoint::{Checkpoint, CheckpointError};
-use crate::train::{At, Scores, Task};
-use crate::weights::{Gradients, Weights, WeightsError};
+use simla_train::checkpoint::{Checkpoint, CheckpointError};
+use simla_train::optim::alpha_at;
+use simla_train::seed::step_seed;
+use simla_train::torch::device::upload;
+use simla_train::weights::{Gradients, Weights, WeightsError};
+use simla_train::{At, Scores, Task};
 
 /// What a checkpoint of pre-training calls its task.
 pub const TASK: &str = "pretrain";
@@ -153,6 +154,12 @@ impl Pretraining {
 }
 
 impl Task for Pretraining {
+    type Batch = Batch;
+
+    fn records(batch: &Batch) -> &[String] {
+        &batch.records
+    }
+
     fn name(&self) -> &'static str {
         if self.by_image { FINE_TUNING } else { TASK }
     }

@@ -9,13 +9,13 @@ use simla_data::{Dataset, RecordError, Vocabulary};
 use simla_image::Limits;
 use tch::{Kind, Tensor, no_grad};
 
-use crate::device::upload;
-use crate::guard::{TorchError, guarded};
 use crate::inputs::normalized;
 use crate::layers::key_bias;
 use crate::model::Simla;
 use crate::objectives::itm;
 use crate::text::{Reading, Rows};
+use simla_train::torch::device::upload;
+use simla_train::torch::guard::{TorchError, guarded};
 
 /// Images or captions that are embedded at a time.
 pub const BATCH: usize = 32;

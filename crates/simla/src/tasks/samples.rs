@@ -4,11 +4,11 @@ use simla_data::{Batch, Vocabulary};
 use tch::{Kind, Tensor, no_grad};
 
 use crate::dvae::Dvae;
-use crate::guard::{TorchError, guarded};
 use crate::inputs::tokenizer_pixels;
 use crate::model::Simla;
 use crate::objectives::Objectives;
 use crate::step::Inputs;
+use simla_train::torch::guard::{TorchError, guarded};
 
 /// A word with the probability that the model gives it.
 #[derive(Debug, Clone, PartialEq)]

@@ -9,10 +9,10 @@ use tch::{Kind, Tensor, no_grad};
 use thiserror::Error;
 
 use crate::config::ModelConfig;
-use crate::guard::{TorchError, guarded};
 use crate::inputs::whole_view;
 use crate::model::Simla;
 use crate::tasks::retrieval::{embed_pixels, match_scores, text_features};
+use simla_train::torch::guard::{TorchError, guarded};
 
 /// Pictures or captions that are embedded at a time.
 const BATCH: usize = 32;

@@ -8,9 +8,10 @@
 
 use std::fmt;
 
-use tch::{Device, Kind, Tensor, no_grad};
+use tch::{Kind, Tensor, no_grad};
 
-use crate::weights::Weights;
+use super::Weights;
+use crate::seed::draw_seed;
 
 /// Computes the values of a segment's leaves, with their graph.
 type Outputs = Box<dyn FnOnce(&Weights) -> Vec<Tensor> + Send>;
@@ -45,14 +46,9 @@ impl Segment {
     }
 }
 
-/// What to seed torch's generator with, drawn from it.
-pub(crate) fn draw_seed() -> i64 {
-    Tensor::randint(i64::MAX, [1], (Kind::Int64, Device::Cpu)).int64_value(&[0])
-}
-
 impl Weights {
     /// A layer `f` of `x`, whose activations are not kept if layers are recomputed.
-    pub(crate) fn layer(&self, x: Tensor, f: impl Fn(&Weights, &Tensor) -> Tensor + Send + 'static) -> Tensor {
+    pub fn layer(&self, x: Tensor, f: impl Fn(&Weights, &Tensor) -> Tensor + Send + 'static) -> Tensor {
         if !x.requires_grad() {
             return f(self, &x);
         }
@@ -72,7 +68,7 @@ impl Weights {
     }
 
     /// Leaves in place of tensors of one graph that several layers read, if layers are recomputed.
-    pub(crate) fn cut(&self, outputs: Vec<Tensor>) -> Vec<Tensor> {
+    pub fn cut(&self, outputs: Vec<Tensor>) -> Vec<Tensor> {
         match self.segments() {
             Some(segments) if outputs[0].requires_grad() => {
                 let leaf = |x: &Tensor| x.detach().set_requires_grad(true);
@@ -90,6 +86,7 @@ impl Weights {
 mod tests {
     use super::*;
     use crate::weights::{Gradients, Init, Layout};
+    use tch::Device;
 
     #[test]
     fn graphs_that_stand_side_by_side_are_walked_each_on_its_own() {

@@ -10,7 +10,7 @@ use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, View};
 use tch::{Device, Kind, Tensor};
 use thiserror::Error;
 
-use crate::disk::advice;
+use simla_files::advice;
 
 /// Why a file of tensors could not be used.
 #[derive(Debug, Error)]

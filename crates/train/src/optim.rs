@@ -8,7 +8,7 @@ use multiversion::multiversion;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor, no_grad};
 
-use crate::values::values;
+use crate::torch::values::values;
 use crate::weights::{Flat, Gradients, Weights, WeightsError, check};
 
 /// AdamW's constants.

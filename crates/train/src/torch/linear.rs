@@ -17,7 +17,7 @@ unsafe extern "C" {
 }
 
 /// The linear layer of `x` `[..., inputs]` by `weight` `[outputs, inputs]` and `bias` `[outputs]`.
-pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor {
+pub fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor {
     /// With fewer, ordering the weight takes as long as it saves.
     const ROWS: usize = 512;
     let rows = x.numel() / weight.size()[1].max(1) as usize;

@@ -1,92 +1,21 @@
-//! The trainer: steps, schedule, checkpoints, bad steps and signals. It knows no objective by name: a [`Task`] owns its losses.
+//! The trainer: steps, schedule, checkpoints, bad steps and signals. It knows no objective by name and nothing of a batch but the names of
+//! its records: a [`Task`] owns both.
 
-pub mod checkpoint;
-pub mod metrics;
-
-use std::collections::BTreeMap;
+use std::error::Error;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-use simla_data::{Batch, LoadError};
 use tch::{Kind, Tensor};
 use thiserror::Error;
 
-use crate::guard::{TorchError, guarded};
-use crate::inputs::step_seed;
+use crate::checkpoint::{Checkpoint, CheckpointError, Checkpoints, Contents};
+use crate::metrics::{Metrics, MetricsError, StepRecord};
 use crate::optim::{AdamW, Schedule, norm};
-use crate::train::checkpoint::{Checkpoint, CheckpointError, Checkpoints, Contents};
-use crate::train::metrics::{Metrics, StepRecord};
-use crate::weights::{Gradients, Weights, WeightsError};
-
-/// Where a batch stands in the run.
-#[derive(Debug, Clone, Copy)]
-pub struct At {
-    /// Optimiser steps before this one.
-    pub step: u64,
-    pub steps_per_epoch: u64,
-    /// For every random choice of this batch.
-    pub seed: u64,
-}
-
-/// What a task says of a batch: scalars on the device.
-#[derive(Debug, Default)]
-pub struct Scores {
-    /// Their sum was differentiated.
-    pub losses: Vec<(&'static str, Tensor)>,
-    /// For the log alone.
-    pub others: Vec<(&'static str, Tensor)>,
-}
-
-/// Something to train: a model, its losses, and what a checkpoint of it needs.
-pub trait Task {
-    fn name(&self) -> &'static str;
-
-    /// What is needed to build the model again.
-    fn config(&self) -> Value;
-
-    fn weights(&mut self) -> &mut Weights;
-
-    /// Before the first batch of an optimiser step.
-    fn begin_step(&mut self) {}
-
-    /// Adds the gradients of the sum of the losses on a batch.
-    fn backward(&mut self, batch: &Batch, at: At, gradients: &mut Gradients) -> Scores;
-
-    /// After the last batch of a step; `applied` is false where a bad step was skipped.
-    fn end_step(&mut self, _applied: bool) {}
-
-    /// Every tensor of a checkpoint but the optimiser's.
-    fn tensors(&self) -> BTreeMap<String, Tensor>;
-
-    /// Takes back what [`Task::tensors`] gave.
-    ///
-    /// # Errors
-    /// The first tensor that does not fit.
-    fn load(&mut self, tensors: &BTreeMap<String, Tensor>) -> Result<(), WeightsError>;
-
-    /// Small files that go with a checkpoint: name and bytes.
-    fn extra(&self) -> BTreeMap<String, Vec<u8>> {
-        BTreeMap::new()
-    }
-}
-
-/// What looks at a run while it goes on: progress, pictures, evaluation.
-pub trait Observer<T: Task> {
-    /// After every step, with what it gave. May add to the record. A score (higher is better) marks the next checkpoint as the
-    /// best where it is.
-    ///
-    /// # Errors
-    /// Ends the run.
-    fn stepped(&mut self, task: &mut T, record: &mut StepRecord) -> Result<Option<f64>, String>;
-
-    /// A step was skipped: `records` are those of its batches.
-    fn skipped(&mut self, step: u64, reason: &str, records: &[String]);
-
-    /// A checkpoint was written.
-    fn saved(&mut self, step: u64, path: &Path);
-}
+use crate::seed::step_seed;
+use crate::task::{At, Observer, Task};
+use crate::torch::guard::{TorchError, guarded};
+use crate::weights::Gradients;
 
 /// How a run goes, whatever the task.
 #[derive(Debug, Clone)]
@@ -117,12 +46,13 @@ pub enum Ending {
 /// How a run ended otherwise.
 #[derive(Debug, Error)]
 pub enum TrainError {
+    /// The batches' own.
     #[error(transparent)]
-    Load(#[from] LoadError),
+    Load(Box<dyn Error + Send + Sync>),
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     #[error(transparent)]
-    Metrics(#[from] metrics::MetricsError),
+    Metrics(#[from] MetricsError),
     #[error(transparent)]
     Torch(#[from] TorchError),
     #[error(
@@ -189,10 +119,10 @@ impl Trainer {
     ///
     /// # Errors
     /// [`TrainError`]; checkpoints written before are whole.
-    pub fn run<T: Task>(
+    pub fn run<T: Task, E: Error + Send + Sync + 'static>(
         &mut self,
         task: &mut T,
-        batches: &mut dyn Iterator<Item = Result<Batch, LoadError>>,
+        batches: &mut dyn Iterator<Item = Result<T::Batch, E>>,
         observer: &mut dyn Observer<T>,
         stop: &AtomicBool,
     ) -> Result<Ending, TrainError> {
@@ -242,20 +172,21 @@ impl Trainer {
     }
 
     /// One optimiser step; also the names of its records.
-    fn one_step<T: Task>(
+    fn one_step<T: Task, E: Error + Send + Sync + 'static>(
         &mut self,
         task: &mut T,
-        batches: &mut dyn Iterator<Item = Result<Batch, LoadError>>,
+        batches: &mut dyn Iterator<Item = Result<T::Batch, E>>,
     ) -> Result<(StepRecord, Vec<String>), TrainError> {
         let start = Instant::now();
         let mut waited = Duration::ZERO;
-        let (mut pairs, mut records) = (0, Vec::new());
+        let mut records = Vec::new();
         let mut sums: Vec<(&'static str, Tensor, bool)> = Vec::new();
         self.gradients.clear();
         guarded(|| task.begin_step())?;
         for micro in 0..self.plan.accumulate {
             let asked = Instant::now();
-            let batch = batches.next().ok_or(TrainError::DataEnded(self.step))??;
+            let batch = batches.next().ok_or(TrainError::DataEnded(self.step))?;
+            let batch = batch.map_err(|error| TrainError::Load(Box::new(error)))?;
             waited += asked.elapsed();
             let seed = step_seed(self.plan.seed, self.step, micro);
             let at = At { step: self.step, steps_per_epoch: self.plan.steps_per_epoch, seed };
@@ -272,8 +203,7 @@ impl Trainer {
                     None => sums.push(score),
                 }
             }
-            pairs += batch.size;
-            records.extend(batch.records);
+            records.extend_from_slice(T::records(&batch));
         }
 
         let lr = self.plan.schedule.at(self.step);
@@ -311,9 +241,9 @@ impl Trainer {
             scores: sums.iter().map(|(name, ..)| (*name).to_owned()).zip(values).collect(),
             lr,
             grad_norm,
-            pairs_per_s: pairs as f64 / seconds,
+            pairs_per_s: records.len() as f64 / seconds,
             waited_s: waited.as_secs_f64(),
-            memory_gib: crate::memory::resident_gib(),
+            memory_gib: crate::torch::memory::resident_gib(),
             skipped,
             records: Vec::new(),
         };

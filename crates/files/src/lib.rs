@@ -1,4 +1,5 @@
-//! Files that are on the disk when they are said to be, and small ones that others may read while they are replaced.
+//! Durable writes: files that are on the disk when they are said to be, small ones that others may read while they are replaced, and
+//! what to say of a disk that takes no more.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -46,6 +47,16 @@ pub fn sync_parent(path: &Path) -> io::Result<()> {
     sync_folder(parent.unwrap_or(Path::new(".")))
 }
 
+/// Advice to append to a message about `error` while writing; empty where there is none.
+pub fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+            ": free some space, or keep fewer checkpoints (--set keep=N), and go on with --resume; the last checkpoint is whole"
+        }
+        _ => "",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,5 +73,13 @@ mod tests {
         fs::create_dir_all(occupied.join("in it")).unwrap();
         assert!(write_atomically(&occupied, b"new").is_err());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_full_disk_gets_advice_and_a_missing_file_none() {
+        const ENOSPC: i32 = 28;
+        const ENOENT: i32 = 2;
+        assert!(advice(&io::Error::from_raw_os_error(ENOSPC)).contains("keep=N"));
+        assert_eq!(advice(&io::Error::from_raw_os_error(ENOENT)), "");
     }
 }

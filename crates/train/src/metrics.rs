@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::disk::advice;
+use simla_files::advice;
 
 /// What a step gave.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

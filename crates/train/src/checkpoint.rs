@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use simla_data::files::{sync_folder, write_atomically, write_synced};
+use simla_files::{sync_folder, write_atomically, write_synced};
 use tch::Tensor;
 use thiserror::Error;
 
-use crate::disk::advice;
 use crate::tensors::{self, TensorsError};
 use crate::weights::WeightsError;
+use simla_files::advice;
 
 const STATE: &str = "state.json";
 const MODEL: &str = "model.safetensors";

@@ -1,17 +1,17 @@
 //! The trainer's own work, on a task small enough to be checked by hand: accumulation, clipping, bad steps, resuming.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use serde_json::Value;
-use simla::optim::{AdamWConfig, Schedule};
-use simla::train::checkpoint::Checkpoint;
-use simla::train::metrics::StepRecord;
-use simla::train::{At, Ending, Observer, Plan, Scores, Task, TrainError, Trainer};
-use simla::weights::{Gradients, Init, Layout, Leaf, Weights, WeightsError};
-use simla_data::{Batch, LoadError};
+use simla_train::checkpoint::Checkpoint;
+use simla_train::metrics::StepRecord;
+use simla_train::optim::{AdamWConfig, Schedule};
+use simla_train::weights::{Gradients, Init, Layout, Leaf, Weights, WeightsError};
+use simla_train::{At, Ending, Observer, Plan, Scores, Task, TrainError, Trainer};
 use tch::{Device, Kind, Tensor};
 
 /// Mean over a batch of (a . x - 1)^2, with x a row of the batch's ids.
@@ -39,6 +39,12 @@ impl Regression {
 }
 
 impl Task for Regression {
+    type Batch = Rows;
+
+    fn records(batch: &Rows) -> &[String] {
+        &batch.records
+    }
+
     fn name(&self) -> &'static str {
         "regression"
     }
@@ -51,15 +57,18 @@ impl Task for Regression {
         &mut self.weights
     }
 
-    fn backward(&mut self, batch: &Batch, at: At, gradients: &mut Gradients) -> Scores {
-        let x = Tensor::from_slice(&batch.ids).view([batch.size as i64, NUMBERS]).to_kind(Kind::Float);
+    fn backward(&mut self, batch: &Rows, at: At, gradients: &mut Gradients) -> Scores {
+        let x = Tensor::from_slice(&batch.numbers).view([-1, NUMBERS]).to_kind(Kind::Float);
         let loss = (x.matmul(&self.weights[self.a]) - 1.0).square().mean(Kind::Float);
         let loss = match self.bad.contains(&at.step) {
             true => loss * f64::NAN,
             false => loss,
         };
         gradients.backward(&loss, &self.weights);
-        Scores { losses: vec![("squares", loss.detach())], others: vec![("rows", Tensor::from(batch.size as i64))] }
+        Scores {
+            losses: vec![("squares", loss.detach())],
+            others: vec![("rows", Tensor::from(batch.records.len() as i64))],
+        }
     }
 
     fn end_step(&mut self, applied: bool) {
@@ -98,26 +107,17 @@ impl Observer<Regression> for Notes {
     }
 }
 
+/// Numbers to fit, row by row.
+struct Rows {
+    numbers: Vec<i64>,
+    records: Vec<String>,
+}
+
 /// Rows of a batch are functions of its number and their own.
-fn batch(number: u64, rows: std::ops::Range<i64>) -> Batch {
-    let ids = rows.clone().flat_map(|row| [row + 1, number as i64 - row, 2]).collect();
-    let size = rows.count();
-    Batch {
-        step: number,
-        epoch: 0,
-        size,
-        side: 0,
-        length: NUMBERS as usize,
-        patches: 0,
-        images: vec![],
-        halves: vec![],
-        ids,
-        mask: vec![],
-        mlm_ids: vec![],
-        mlm_labels: vec![],
-        masked_patches: vec![],
-        image_ids: vec![],
-        records: (0..size).map(|row| format!("batch {number}, row {row}")).collect(),
+fn batch(number: u64, rows: std::ops::Range<i64>) -> Rows {
+    Rows {
+        numbers: rows.clone().flat_map(|row| [row + 1, number as i64 - row, 2]).collect(),
+        records: (0..rows.count()).map(|row| format!("batch {number}, row {row}")).collect(),
     }
 }
 
@@ -150,7 +150,7 @@ fn train(folder: &Path, mut task: Regression, plan: Plan, rows: &[(i64, i64)]) -
     let mut trainer = Trainer::new(&mut task, config, plan, folder, resume.as_ref()).unwrap();
     let first = trainer.step();
     let mut batches = (first..).flat_map(|number| {
-        let of_step = rows.iter().map(move |rows| Ok::<_, LoadError>(batch(number, rows.0..rows.1)));
+        let of_step = rows.iter().map(move |rows| Ok::<_, Infallible>(batch(number, rows.0..rows.1)));
         of_step.collect::<Vec<_>>()
     });
     let mut notes = Notes::default();

@@ -6,7 +6,7 @@ use half::bf16;
 use tch::{Device, Kind, Tensor};
 
 /// What a tensor holds. (tch 0.24's own `Element` takes bf16 for f16.)
-pub(crate) trait Value {
+pub trait Value {
     const KIND: Kind;
 }
 
@@ -22,7 +22,7 @@ impl Value for bf16 {
 ///
 /// # Panics
 /// If it is of another type, on a GPU, or its values do not stand one after the other.
-pub(crate) fn values<T: Value>(tensor: &mut Tensor) -> &mut [T] {
+pub fn values<T: Value>(tensor: &mut Tensor) -> &mut [T] {
     assert!(
         tensor.device() == Device::Cpu && tensor.kind() == T::KIND && tensor.is_contiguous(),
         "contiguous values of type {:?} on the CPU",

@@ -1,0 +1,19 @@
+//! The engine: trains whatever is a [`Task`](task::Task), and knows no paper and no picture.
+//!
+//! - [`task`] says what can be trained, [`trainer`] takes the steps,
+//! - [`checkpoint`] and [`metrics`] are what a run leaves on disk,
+//! - [`weights`] holds a model's parameters and gradients, [`optim`] changes them,
+//! - [`torch`] is the border to libtorch.
+
+pub mod checkpoint;
+pub mod metrics;
+pub mod optim;
+pub mod seed;
+pub mod task;
+pub mod tensors;
+pub mod torch;
+pub mod trainer;
+pub mod weights;
+
+pub use task::{At, Observer, Scores, Task};
+pub use trainer::{Ending, Plan, TrainError, Trainer};

@@ -1,0 +1,84 @@
+//! What can be trained, and what looks on while it is.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::Value;
+use tch::Tensor;
+
+use crate::metrics::StepRecord;
+use crate::weights::{Gradients, Weights, WeightsError};
+
+/// Where a batch stands in the run.
+#[derive(Debug, Clone, Copy)]
+pub struct At {
+    /// Optimiser steps before this one.
+    pub step: u64,
+    pub steps_per_epoch: u64,
+    /// For every random choice of this batch.
+    pub seed: u64,
+}
+
+/// What a task says of a batch: scalars on the device.
+#[derive(Debug, Default)]
+pub struct Scores {
+    /// Their sum was differentiated.
+    pub losses: Vec<(&'static str, Tensor)>,
+    /// For the log alone.
+    pub others: Vec<(&'static str, Tensor)>,
+}
+
+/// Something to train: a model, its losses, and what a checkpoint of it needs.
+pub trait Task {
+    /// What a step reads.
+    type Batch;
+
+    /// The names of a batch's records, one for each of its examples.
+    fn records(batch: &Self::Batch) -> &[String];
+
+    fn name(&self) -> &'static str;
+
+    /// What is needed to build the model again.
+    fn config(&self) -> Value;
+
+    fn weights(&mut self) -> &mut Weights;
+
+    /// Before the first batch of an optimiser step.
+    fn begin_step(&mut self) {}
+
+    /// Adds the gradients of the sum of the losses on a batch.
+    fn backward(&mut self, batch: &Self::Batch, at: At, gradients: &mut Gradients) -> Scores;
+
+    /// After the last batch of a step; `applied` is false where a bad step was skipped.
+    fn end_step(&mut self, _applied: bool) {}
+
+    /// Every tensor of a checkpoint but the optimiser's.
+    fn tensors(&self) -> BTreeMap<String, Tensor>;
+
+    /// Takes back what [`Task::tensors`] gave.
+    ///
+    /// # Errors
+    /// The first tensor that does not fit.
+    fn load(&mut self, tensors: &BTreeMap<String, Tensor>) -> Result<(), WeightsError>;
+
+    /// Small files that go with a checkpoint: name and bytes.
+    fn extra(&self) -> BTreeMap<String, Vec<u8>> {
+        BTreeMap::new()
+    }
+}
+
+/// What looks at a run while it goes on: progress, pictures, evaluation.
+pub trait Observer<T: Task> {
+    /// After every step, with what it gave. May add to the record. A score (higher is better) marks the next checkpoint as the
+    /// best where it is.
+    ///
+    /// # Errors
+    /// Ends the run.
+    fn stepped(&mut self, task: &mut T, record: &mut StepRecord) -> Result<Option<f64>, String>;
+
+    /// A step was skipped: `records` are those of its batches.
+    fn skipped(&mut self, step: u64, reason: &str, records: &[String]);
+
+    /// A checkpoint was written.
+    fn saved(&mut self, step: u64, path: &Path);
+}
