@@ -8,10 +8,9 @@ use anyhow::{Context, Result, bail};
 use simla::tasks::pretrain::Model;
 use simla::tasks::search::{caption_features, patch_bytes, see};
 use simla_data::record::Location;
-use simla_data::sources::IMAGE_ENDINGS;
-use simla_data::{Dataset, Entry};
+use simla_data::sources::{IMAGE_ENDINGS, walk};
+use simla_data::{Dataset, Entry, quoted};
 use simla_search::{Contents, Index, Item};
-use walkdir::WalkDir;
 
 use crate::console::{Progress, say_broken};
 use crate::run::open_data;
@@ -34,36 +33,29 @@ pub struct Collection {
 }
 
 impl Collection {
-    /// All pictures under `folder`, but for those in hidden folders.
+    /// All pictures under `folder`, as `--data` finds them.
     pub fn pictures(folder: &Path) -> Result<Self> {
-        let hidden = |name: &std::ffi::OsStr| name.as_encoded_bytes().starts_with(b".");
-        let files = WalkDir::new(folder)
-            .sort_by_file_name()
-            .into_iter()
-            .filter_entry(|entry| entry.depth() == 0 || !hidden(entry.file_name()));
+        let walked = walk(folder, usize::MAX).with_context(|| format!("{}", quoted(folder.display())))?;
         let mut items = Vec::new();
-        for file in files {
-            let file = file.with_context(|| format!("{}", folder.display()))?;
-            let ending = file.path().extension().unwrap_or_default().to_string_lossy();
-            if !file.file_type().is_file() || !IMAGE_ENDINGS.contains(&ending.to_lowercase().as_str()) {
-                continue;
-            }
-            let about = file.metadata()?;
-            let changed = about.modified()?.duration_since(UNIX_EPOCH);
-            let name = file.path().strip_prefix(folder).unwrap_or(file.path());
-            let Some(name) = name.to_str() else {
-                eprintln!("{}: left out, its name is not UTF-8", file.path().display());
+        for path in &walked.pictures {
+            // A link to nothing is missed when it is opened, like a picture that went meanwhile.
+            let about = folder.join(path).metadata();
+            let changed = about.as_ref().ok().and_then(|about| about.modified().ok()?.duration_since(UNIX_EPOCH).ok());
+            let Some(name) = path.to_str() else {
+                eprintln!("{}: left out, its name is not UTF-8", quoted(folder.join(path).display()));
                 continue;
             };
-            items.push(Item {
-                name: name.into(),
-                stamp: format!("{} {}", about.len(), changed.unwrap_or_default().as_nanos()),
-            });
+            let bytes = about.map_or(0, |about| about.len());
+            items
+                .push(Item { name: name.into(), stamp: format!("{bytes} {}", changed.unwrap_or_default().as_nanos()) });
+        }
+        if !walked.unread.is_empty() {
+            eprintln!("{}: files that are no picture: {}", quoted(folder.display()), walked.unread);
         }
         if items.is_empty() {
             bail!(
                 "{}: no pictures in here (expected files that end in {})",
-                folder.display(),
+                quoted(folder.display()),
                 IMAGE_ENDINGS.map(|ending| format!(".{ending}")).join(", ")
             );
         }

@@ -21,7 +21,7 @@ use simla::model::Simla;
 use simla::settings::Settings;
 use simla::tasks::pretrain::{Pretraining, Saved, special_ids};
 use simla::tasks::retrieval::{Gallery, Retrieval, evaluate};
-use simla_data::{Batch, Dataset, Loader, Options, Source, Vocabulary};
+use simla_data::{Batch, Dataset, Loader, LoaderPlan, Options, Pair, Pairs, Source, Vocabulary};
 use simla_files::write_atomically;
 use simla_image::Recipe;
 use simla_train::checkpoint::Checkpoint;
@@ -87,11 +87,10 @@ pub fn open_sources(data: &[String], options: &Options) -> Result<Dataset> {
     drop(progress);
     let warnings = dataset.warnings();
     if !warnings.is_empty() {
-        let count = warnings.len();
-        eprintln!("warning: of {count} shards only what comes before the damage is used:");
+        eprintln!("warning: not all that the data hold is used ({} notes):", warnings.len());
     }
     for warning in warnings.iter().take(NAMED) {
-        eprintln!("  {warning}");
+        eprintln!("  {}", simla_data::quoted(warning));
     }
     Ok(dataset)
 }
@@ -188,23 +187,32 @@ impl Run {
     }
 
     /// How batches are made; `steps` counts batches, not optimiser steps.
-    fn loading(&self, batch: u64, first_step: u64, steps: u64) -> simla_data::Plan {
+    fn loading(&self, batch: u64, first_step: u64, steps: u64) -> LoaderPlan {
         let s = &self.settings;
-        simla_data::Plan {
+        LoaderPlan {
             batch: batch as usize,
             seed: s.seed,
             first_step,
             steps,
             workers: s.workers as usize,
-            max_tokens: s.max_tokens as usize,
-            patch_grid: (s.image_size / s.patch_size) as usize,
-            masked_patches: s.masked_patches(),
-            ..simla_data::Plan::default()
+            halves: self.inputs.fine_tuned.is_none(),
+            ..LoaderPlan::default()
         }
     }
 
-    fn load(&self, plan: simla_data::Plan) -> Result<Loader> {
-        Ok(Loader::start(Arc::clone(&self.dataset), Arc::clone(&self.vocabulary), self.recipe(), plan)?)
+    /// How pairs become rows.
+    fn pairs(&self) -> Pairs {
+        let s = &self.settings;
+        Pairs {
+            vocabulary: Arc::clone(&self.vocabulary),
+            max_tokens: s.max_tokens as usize,
+            patch_grid: (s.image_size / s.patch_size) as usize,
+            masked_patches: s.masked_patches(),
+        }
+    }
+
+    fn load(&self, plan: LoaderPlan) -> Result<Loader<Pairs>> {
+        Ok(Loader::start(Arc::clone(&self.dataset), self.pairs(), self.recipe(), plan)?)
     }
 
     /// The tokenizer that MIM needs: what was given, or the run's own, trained first where it is not there yet. None where MIM takes no
@@ -328,13 +336,12 @@ impl Run {
     }
 
     /// A few held-out pairs, always the same, whole and with the same masks.
-    fn fixed_pairs(&self, held_out: &HeldOut) -> Result<Batch> {
+    fn fixed_pairs(&self, held_out: &HeldOut) -> Result<Batch<Pair>> {
         const PAIRS: u64 = 6;
         let size = PAIRS.min(held_out.dataset.len());
         let recipe = Recipe { scale: (1.0, 1.0), flip: false, augment: false, ..self.recipe() };
-        let plan = simla_data::Plan { preflight: 0, ..self.loading(size, 0, 1) };
-        let (dataset, vocabulary) = (&held_out.dataset, &self.vocabulary);
-        let mut loader = Loader::start(Arc::clone(dataset), Arc::clone(vocabulary), recipe, plan)?;
+        let plan = LoaderPlan { preflight: 0, ..self.loading(size, 0, 1) };
+        let mut loader = Loader::start(Arc::clone(&held_out.dataset), self.pairs(), recipe, plan)?;
         Ok(loader.next().expect("a plan of one batch")?)
     }
 

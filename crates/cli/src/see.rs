@@ -13,6 +13,7 @@ use simla::tasks::boxes::Bounds;
 use simla::tasks::gradcam::{Map, default_layer};
 use simla::tasks::pretrain::Model;
 use simla::tasks::search::phrase;
+use simla_data::BoxedPicture;
 use simla_data::record::MAX_IMAGE_BYTES;
 use simla_image::{Limits, RgbImage};
 use simla_pictures::heat::{BoxKind, HeatMap, Marked};
@@ -58,6 +59,13 @@ impl Seen {
         };
         let bytes = read().with_context(|| path.display().to_string())?;
         Self::decode(&bytes, model).with_context(|| path.display().to_string())
+    }
+
+    /// Reads a picture of a file of boxes for `model`.
+    pub fn of(boxed: &BoxedPicture, model: &Simla) -> Result<Self> {
+        let mut bytes = Vec::new();
+        boxed.image.read(&boxed.name, &mut bytes)?;
+        Self::decode(&bytes, model).with_context(|| boxed.image.to_string())
     }
 
     /// The picture in these bytes of a file.

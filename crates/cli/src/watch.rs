@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use simla::tasks::pretrain::Pretraining;
 use simla::tasks::retrieval::Recalls;
 use simla::tasks::samples::{Sample, samples};
-use simla_data::{Batch, Report, Vocabulary};
+use simla_data::{Batch, Pair, TallyReport, Vocabulary};
 use simla_pictures::run::{State, Status};
 use simla_pictures::samples::{Decoded, Keyword, Prediction, SamplePictures, SampleSet, WordGuess};
 use simla_pictures::tensorboard::EventWriter;
@@ -74,7 +74,7 @@ impl Watch {
     }
 
     /// Says how the run ended, and what was wrong with its data.
-    pub fn end(mut self, ending: &Result<Ending, TrainError>, data: &Report) -> Result<()> {
+    pub fn end(mut self, ending: &Result<Ending, TrainError>, data: &TallyReport) -> Result<()> {
         if data.bad > 0 {
             self.progress.say(&data.to_string());
         }
@@ -157,7 +157,7 @@ impl<T: Task> Observer<T> for Watch {
 pub struct Looking<'a> {
     held_out: &'a HeldOut,
     /// The same few pairs every time, with the same masks; none in fine-tuning, which fills no masks.
-    fixed: Option<Batch>,
+    fixed: Option<Batch<Pair>>,
     vocabulary: &'a Vocabulary,
     log: Metrics,
     eval_every: u64,
@@ -173,7 +173,7 @@ impl<'a> Looking<'a> {
         folder: &Path,
         first: u64,
         held_out: &'a HeldOut,
-        fixed: Option<Batch>,
+        fixed: Option<Batch<Pair>>,
         vocabulary: &'a Vocabulary,
         (eval_every, samples_every): (u64, u64),
     ) -> Result<Self> {
@@ -275,11 +275,13 @@ pub fn square(bytes: &[u8], side: usize) -> RgbImage {
 }
 
 /// The `i`th pair of the batch: its view, the view with hidden patches greyed, and both through the tokenizer.
-fn in_pictures(batch: &Batch, i: usize, sample: &Sample) -> SamplePictures {
+fn in_pictures(batch: &Batch<Pair>, i: usize, sample: &Sample) -> SamplePictures {
     const HIDDEN: Rgb<u8> = Rgb([128; 3]);
-    let original = square(&batch.images[i * batch.side * batch.side * 3..][..batch.side * batch.side * 3], batch.side);
-    let grid = batch.patches.isqrt();
-    let (patch, hidden) = (batch.side / grid, &batch.masked_patches[i * batch.patches..][..batch.patches]);
+    let original =
+        square(&batch.pictures[i * batch.side * batch.side * 3..][..batch.side * batch.side * 3], batch.side);
+    let hidden = &batch.rows[i].masked_patches;
+    let grid = hidden.len().isqrt();
+    let patch = batch.side / grid;
     let mut masked = original.clone();
     for (x, y, pixel) in masked.enumerate_pixels_mut() {
         if hidden[y as usize / patch * grid + x as usize / patch] {

@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use crate::formats::Format;
+use crate::formats::pairs::Pairs;
 use crate::order::{Order, Part};
 use crate::record::{Entry, Record, RecordError};
-use crate::sources::{self, OpenError, Options, Pairs, Records};
+use crate::sources::{OpenError, Options, Records};
 
 /// Largest weight of a source.
 pub const MAX_WEIGHT: f64 = 1000.0;
@@ -39,22 +41,31 @@ impl FromStr for Source {
     }
 }
 
-/// Records of one or several sources, one after the other, each readable by its number.
+/// Records of one or several sources, one after the other, each readable by its number; of images with captions, or of another format.
+///
+/// ```no_run
+/// use simla_data::{Dataset, Options, Questions, Source};
+///
+/// let options = Options { annotations: vec!["annotations.json.gz".into()], ..Options::default() };
+/// let questions = Dataset::<Questions>::of(&["questions.json.gz".parse::<Source>()?], &options, &mut |_, _, _| ())?;
+/// println!("{} questions; the first: {}", questions.len(), questions.entry(0)?.question);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
-pub struct Dataset {
-    sources: Vec<Opened>,
+pub struct Dataset<F: Format = Pairs> {
+    sources: Vec<Opened<F::Entry>>,
     max_bad_share: f64,
 }
 
 #[derive(Debug)]
-struct Opened {
+struct Opened<E> {
     path: PathBuf,
     weight: f64,
     first: u64,
-    records: Box<dyn Records>,
+    records: Box<dyn Records<E>>,
 }
 
-impl Opened {
+impl<E> Opened<E> {
     /// Records of it that an epoch shows.
     fn draws(&self) -> u64 {
         ((self.weight * self.records.len() as f64).round() as u64).max(1)
@@ -62,15 +73,52 @@ impl Opened {
 }
 
 impl Dataset {
-    /// Opens and indexes the sources. Fails on one that cannot be read, is empty, or has too many malformed records;
-    /// image files are not looked at yet.
+    /// Opens and indexes images with captions; see [`Dataset::of`].
+    ///
+    /// # Errors
+    /// See [`Dataset::of`].
     pub fn open(sources: &[Source], options: &Options) -> Result<Self, OpenError> {
         Self::open_watched(sources, options, &mut |_, _, _| ())
     }
 
     /// As [`Dataset::open`], which takes a while for millions of records: `watch` is told the path of a source and how much
     /// of how much of it is indexed.
+    ///
+    /// # Errors
+    /// See [`Dataset::of`].
     pub fn open_watched(
+        sources: &[Source],
+        options: &Options,
+        watch: &mut dyn FnMut(&Path, u64, u64),
+    ) -> Result<Self, OpenError> {
+        Self::of(sources, options, watch)
+    }
+
+    /// The record `index`, which is below the length.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub fn record(&self, index: u64) -> Result<Record, RecordError> {
+        let entry = self.entry(index)?;
+        let mut image = Vec::new();
+        entry.read_image(&mut image)?;
+        let Entry { captions, name, image_id, .. } = entry;
+        Ok(Record { image, captions, name, image_id })
+    }
+
+    /// All captions of all records that have any, in the order of the files. `watch` is told how many records came before.
+    pub fn captions(&self, watch: impl FnMut(u64)) -> impl Iterator<Item = String> {
+        self.texts(watch)
+    }
+}
+
+impl<F: Format> Dataset<F> {
+    /// Opens and indexes the sources; image files are not looked at yet. `watch` is told the path of a source and how much of how much
+    /// of it is indexed.
+    ///
+    /// # Errors
+    /// A source that cannot be read, is empty, or has too many malformed records.
+    pub fn of(
         sources: &[Source],
         options: &Options,
         watch: &mut dyn FnMut(&Path, u64, u64),
@@ -81,19 +129,12 @@ impl Dataset {
         if !(0.0..=1.0).contains(&options.max_bad_share) {
             return Err(OpenError::BadShare { value: options.max_bad_share });
         }
-        if let Some(root) = &options.image_root {
-            std::fs::read_dir(root).map_err(|error| OpenError::ImageRoot { path: root.clone(), error })?;
-        }
         let (mut opened, mut first) = (Vec::new(), 0);
         for Source { path, weight } in sources {
             if !(*weight > 0.0 && *weight <= MAX_WEIGHT) {
                 return Err(OpenError::Weight { path: path.clone(), weight: *weight });
             }
-            let mut records = sources::open(path, options, &mut |done, all| watch(path, done, all))?;
-            if options.each_caption {
-                let pairs = Pairs::of(records, options.index_folder.as_deref());
-                records = Box::new(pairs.map_err(|error| OpenError::Io { path: path.clone(), error })?);
-            }
+            let records = F::open(path, options, &mut |done, all| watch(path, done, all))?;
             let next = first + records.len();
             opened.push(Opened { path: path.clone(), weight: *weight, first, records });
             first = next;
@@ -121,28 +162,23 @@ impl Dataset {
         self.max_bad_share
     }
 
-    /// The record `index`, which is below the length, without its image.
-    pub fn entry(&self, index: u64) -> Result<Entry, RecordError> {
+    /// The record `index`, which is below the length, without its pictures' bytes.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub fn entry(&self, index: u64) -> Result<F::Entry, RecordError> {
         let source = &self.sources[self.sources.partition_point(|s| s.first <= index) - 1];
         source.records.entry(index - source.first)
     }
 
-    /// The record `index`, which is below the length.
-    pub fn record(&self, index: u64) -> Result<Record, RecordError> {
-        let entry = self.entry(index)?;
-        let mut image = Vec::new();
-        entry.read_image(&mut image)?;
-        let Entry { captions, name, image_id, .. } = entry;
-        Ok(Record { image, captions, name, image_id })
-    }
-
-    /// All captions of all records that have any, in the order of the files. `watch` is told how many records came before.
-    pub fn captions(&self, watch: impl FnMut(u64)) -> impl Iterator<Item = String> {
+    /// All texts of all records that have any, in the order of the files, for a vocabulary to learn from. `watch` is told how many records
+    /// came before.
+    pub fn texts(&self, watch: impl FnMut(u64)) -> impl Iterator<Item = String> {
         let mut watch = watch;
         (0..self.len())
             .inspect(move |index| watch(*index))
             .filter_map(|index| self.entry(index).ok())
-            .flat_map(|entry| entry.captions)
+            .flat_map(F::texts)
     }
 
     /// The sources' paths with their numbers of records.
@@ -150,15 +186,15 @@ impl Dataset {
         self.sources.iter().map(|s| (s.path.as_path(), s.records.len()))
     }
 
-    /// What is wrong with whole files of the sources that are used all the same: shards that are cut off or damaged, of which
-    /// the records before the damage count.
+    /// What is wrong with whole files of the sources that are used all the same (shards that are cut off or damaged, of which
+    /// the records before the damage count), and what the sources hold that is not used, by kind.
     pub fn warnings(&self) -> Vec<String> {
         let warnings = self.sources.iter().map(|s| s.records.warnings());
         warnings.flatten().collect()
     }
 
     pub(crate) fn order(&self, seed: u64) -> Order {
-        let part = |source: &Opened| Part {
+        let part = |source: &Opened<F::Entry>| Part {
             first: source.first,
             records: source.records.len(),
             draws: source.draws(),

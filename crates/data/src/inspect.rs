@@ -6,12 +6,12 @@ use rayon::prelude::*;
 use serde::Serialize;
 use simla_image::Limits;
 
-use crate::caption::{self, MAX_WORDS};
 use crate::dataset::Dataset;
 use crate::permutation::Permutation;
 use crate::random::{Purpose, stream};
-use crate::tally::{Report, Tally};
-use crate::vocabulary::Vocabulary;
+use crate::tally::{Tally, TallyReport};
+use crate::text::caption::{self, MAX_WORDS};
+use crate::text::vocabulary::{MAX_TOKENS, Vocabulary};
 
 /// How closely to look.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,7 +28,7 @@ pub struct InspectOptions {
 
 impl Default for InspectOptions {
     fn default() -> Self {
-        InspectOptions { images: 1000, samples: 16, max_tokens: crate::vocabulary::MAX_TOKENS, seed: 0 }
+        InspectOptions { images: 1000, samples: 16, max_tokens: MAX_TOKENS, seed: 0 }
     }
 }
 
@@ -50,7 +50,7 @@ pub struct Inspection {
     /// The images that were decoded.
     pub images: Images,
     /// What is broken: every record's fields, and of the images those that were decoded.
-    pub report: Report,
+    pub report: TallyReport,
     /// Some records, spread over the data set.
     pub samples: Vec<Sample>,
 }

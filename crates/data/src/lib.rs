@@ -1,40 +1,43 @@
-//! From files of image-caption pairs to batches.
+//! From files of records to batches.
 //!
-//! A pair walks one way: `sources` find its record, `record` reads it, `order` says when it is seen, `loader` has it
-//! decoded, its `caption` cleaned and cut into the pieces of a `vocabulary`, its `words` and patches (`blocks`) masked,
-//! and puts it into a `batch`.
+//! A record walks one way: [`sources`] find it, its format (of [`formats`]) reads it, [`order`] says when it is seen, [`loader`] has its
+//! pictures decoded and a row made of it (words cleaned and cut into the pieces of a vocabulary by [`text`], what is to be guessed
+//! hidden by [`masks`]) and puts it into a [`Batch`].
 
 pub mod batch;
-pub mod blocks;
-pub mod boxes;
-pub mod caption;
 pub mod dataset;
-pub mod evaluation;
+pub mod formats;
 pub mod inspect;
-mod learn;
 pub mod loader;
+pub mod masks;
 pub mod order;
 pub mod pack;
 mod permutation;
-pub mod plan;
+mod quoted;
 mod random;
 pub mod record;
 pub mod sources;
 mod table;
 pub mod tally;
-pub mod vocabulary;
-pub mod words;
-mod workers;
+pub mod text;
 
 pub use batch::Batch;
-pub use boxes::{BoxedPhrase, BoxedPicture, BoxesError, ReferFiles, read_boxes};
 pub use dataset::{Dataset, Source};
-pub use evaluation::{EvaluationBatch, EvaluationPlan, EvaluationSet};
+pub use formats::answers::{AnswerList, Coverage};
+pub use formats::entailment::{Entailment, Entailments, Hypothesis};
+pub use formats::expression::{Expression, Expressions};
+pub use formats::objects::{BoxedPhrase, BoxedPicture, Objects, read_boxes};
+pub use formats::pairs::{Pair, Pairs};
+pub use formats::question::{AskedQuestion, Question, Questions};
+pub use formats::refer::ReferFiles;
+pub use formats::statement::{PairStatement, Statement, Statements};
+pub use formats::{Format, Place};
 pub use inspect::{InspectOptions, Inspection, inspect};
-pub use loader::{LoadError, Loader, Times};
+pub use loader::{LoadError, Loader, LoaderPlan, SettingError, Times};
 pub use pack::{PackError, PackOptions, Packed, pack};
-pub use plan::Plan;
-pub use record::{Entry, Record, RecordError};
-pub use sources::{OpenError, Options};
-pub use tally::Report;
-pub use vocabulary::{Special, Vocabulary, VocabularyError};
+pub use quoted::quoted;
+pub use record::{Entry, Location, Record, RecordError};
+pub use sources::{OpenError, Options, Pictures, Records};
+pub use tally::TallyReport;
+pub use text::vocabulary::{Special, Vocabulary, VocabularyError};
+pub use text::{Sentences, caption, vocabulary};

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use serde::Serialize;
 use serde_json::json;
+use simla_files::{UNFINISHED, sync_parent};
 use simla_image::Limits;
 use tar::{Builder, Header};
 
@@ -15,8 +16,7 @@ use crate::dataset::Dataset;
 use crate::permutation::Permutation;
 use crate::random::{Purpose, stream};
 use crate::record::{Record, RecordError};
-use crate::tally::{Report, Tally};
-use simla_files::sync_parent;
+use crate::tally::{Tally, TallyReport};
 
 /// Records that are read and checked at the same time: bounds the image files in memory.
 const TOGETHER: u64 = 32;
@@ -47,7 +47,7 @@ pub struct Packed {
     /// Bytes of them.
     pub bytes: u64,
     /// What was left out, and why.
-    pub report: Report,
+    pub report: TallyReport,
 }
 
 /// Why packing failed.
@@ -61,7 +61,7 @@ pub enum PackError {
     #[error("setting `shard_size` = {value}: expected from 1 to 1000000 records")]
     ShardSize { value: usize },
     #[error("too many bad records, more than a share of {max_bad_share} (`max_bad_share`): {report}")]
-    TooManyBad { max_bad_share: f64, report: Report },
+    TooManyBad { max_bad_share: f64, report: TallyReport },
 }
 
 /// Writes the records of `dataset` as `00000.tar`, `00001.tar`, ... in `folder`, which must not be there or be empty. Records
@@ -101,7 +101,7 @@ pub fn pack(
         tally.note(index, record.as_ref().err());
         record.ok()
     };
-    let mut packed = Packed { shards: Vec::new(), records: 0, bytes: 0, report: Report::default() };
+    let mut packed = Packed { shards: Vec::new(), records: 0, bytes: 0, report: TallyReport::default() };
     let mut shard: Option<Shard> = None;
     for start in (0..records).step_by(TOGETHER as usize) {
         let end = (start + TOGETHER).min(records);
@@ -137,7 +137,7 @@ struct Aside(PathBuf);
 impl Aside {
     fn make(folder: &Path) -> io::Result<Self> {
         let name = folder.file_name().unwrap_or_default();
-        let aside = folder.with_file_name(format!(".unfinished-{}", name.display()));
+        let aside = folder.with_file_name(format!("{UNFINISHED}{}", name.display()));
         if aside.exists() {
             std::fs::remove_dir_all(&aside)?;
         }

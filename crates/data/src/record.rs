@@ -1,13 +1,16 @@
 //! One record of a data set, and why one may be unusable.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Serialize;
 use simla_image::ImageError;
+use unicode_normalization::UnicodeNormalization;
+
+use crate::quoted;
 
 /// Largest image file that is read. A photograph of 100 megapixels has about 50 MB.
 pub const MAX_IMAGE_BYTES: u64 = 64 << 20;
@@ -75,18 +78,36 @@ pub enum Fault {
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)]
 pub enum RecordError {
-    #[error("{name}: image file {}: {error}", path.display())]
-    MissingImage { name: String, path: PathBuf, error: std::io::Error },
-    #[error("{name}: image file {image}: {bytes} bytes, at most {MAX_IMAGE_BYTES} are read")]
+    #[error("{}: image file {}: {error}", quoted(name), quoted(path.display()))]
+    MissingImage { name: String, path: PathBuf, error: io::Error },
+    #[error("{}: image file {}: {bytes} bytes, at most {MAX_IMAGE_BYTES} are read", quoted(name), quoted(image))]
     TooLarge { name: String, image: String, bytes: u64 },
-    #[error("{name}: image {image}: {error}")]
+    #[error("{}: image {}: {error}", quoted(name), quoted(image))]
     UnreadableImage { name: String, image: String, error: ImageError },
-    #[error("{name}: the caption is empty, or nothing is left of it without punctuation")]
+    #[error("{}: the caption is empty, or nothing is left of it without punctuation", quoted(name))]
     EmptyCaption { name: String },
-    #[error("{name}: field `{field}`: expected {expected}, found {found}")]
+    #[error("{}: field `{field}`: expected {expected}, found {}", quoted(name), quoted(found))]
     Field { name: String, field: String, expected: &'static str, found: String },
-    #[error("{name}: {problem}")]
+    #[error("{}: {}", quoted(name), quoted(problem))]
     Malformed { name: String, problem: String },
+}
+
+/// Says of a file that is not there what may be wrong with its path.
+fn with_hint(error: io::Error, path: &Path) -> io::Error {
+    let text = path.to_string_lossy();
+    let forms = [("NFC", text.nfc().collect::<String>()), ("NFD", text.nfd().collect())];
+    let hint = if error.kind() != io::ErrorKind::NotFound {
+        return error;
+    } else if text.contains("file:/") {
+        "expected a path, not a file:// address".into()
+    } else if text.contains('\\') {
+        "its path has backslashes, expected / between folders".into()
+    } else if let Some((form, _)) = forms.iter().find(|(_, form)| *form != text && Path::new(form).exists()) {
+        format!("a file whose name only looks the same is there, its letters put together otherwise (Unicode's {form})")
+    } else {
+        return error;
+    };
+    io::Error::new(error.kind(), format!("{error}; {hint}"))
 }
 
 impl RecordError {
@@ -104,17 +125,30 @@ impl RecordError {
 impl Entry {
     /// Reads the image's bytes into `bytes`, replacing what is there.
     pub fn read_image(&self, bytes: &mut Vec<u8>) -> Result<(), RecordError> {
+        self.image.read(&self.name, bytes)
+    }
+
+    /// The error for an image that cannot be decoded.
+    pub fn unreadable(&self, error: ImageError) -> RecordError {
+        self.image.unreadable(&self.name, error)
+    }
+}
+
+impl Location {
+    /// Reads the image's bytes, which the record `name` asks for, into `bytes`, replacing what is there.
+    pub fn read(&self, name: &str, bytes: &mut Vec<u8>) -> Result<(), RecordError> {
         bytes.clear();
-        let too_large =
-            |length| RecordError::TooLarge { name: self.name.clone(), image: self.image.to_string(), bytes: length };
-        let missing =
-            |path: &Path, error| RecordError::MissingImage { name: self.name.clone(), path: path.into(), error };
-        match &self.image {
+        let too_large = |length| RecordError::TooLarge { name: name.into(), image: self.to_string(), bytes: length };
+        let missing = |path: &Path, error| {
+            let error = with_hint(error, path);
+            RecordError::MissingImage { name: name.into(), path: path.into(), error }
+        };
+        match self {
             Location::File(path) => {
                 // Asked before opening: opening a named pipe would wait for ever.
                 let about = std::fs::metadata(path).map_err(|e| missing(path, e))?;
                 if !about.is_file() {
-                    return Err(missing(path, std::io::Error::other("not a file")));
+                    return Err(missing(path, io::Error::other("not a file")));
                 }
                 if about.len() > MAX_IMAGE_BYTES {
                     return Err(too_large(about.len()));
@@ -134,8 +168,8 @@ impl Entry {
     }
 
     /// The error for an image that cannot be decoded.
-    pub fn unreadable(&self, error: ImageError) -> RecordError {
-        RecordError::UnreadableImage { name: self.name.clone(), image: self.image.to_string(), error }
+    pub fn unreadable(&self, name: &str, error: ImageError) -> RecordError {
+        RecordError::UnreadableImage { name: name.into(), image: self.to_string(), error }
     }
 }
 

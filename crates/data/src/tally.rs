@@ -18,7 +18,7 @@ const DEVIATIONS: f64 = 3.0;
 
 /// What was seen of a data set.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Report {
+pub struct TallyReport {
     /// Records of the data set.
     pub records: u64,
     /// Different records that were tried.
@@ -31,7 +31,7 @@ pub struct Report {
     pub examples: Vec<String>,
 }
 
-impl std::fmt::Display for Report {
+impl std::fmt::Display for TallyReport {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         write!(f, "{} of {} records seen, {} of them bad", self.seen, self.records, self.bad)?;
         for (fault, count) in &self.faults {
@@ -97,9 +97,9 @@ impl Tally {
         bad > share * self.records as f64 || (seen >= MIN_SEEN as f64 && bad > share * seen + DEVIATIONS * deviation)
     }
 
-    pub fn report(&self) -> Report {
+    pub fn report(&self) -> TallyReport {
         let (faults, examples) = self.details.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Report {
+        TallyReport {
             records: self.records,
             seen: self.seen_count.load(Relaxed),
             bad: self.bad_count.load(Relaxed),

@@ -5,13 +5,18 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
+/// Begins the names of files and folders that have not got their own name yet; what an interrupted process left of them may be
+/// removed.
+pub const UNFINISHED: &str = ".unfinished-";
+
 /// Replaces a small file: readers see the old or the new content, never a part, and what is there is on the disk.
 ///
 /// # Errors
 /// What the system said; the old content is there then.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    // Of this process alone: others may replace the same file.
-    let aside = path.with_extension(format!("{}.unfinished", std::process::id()));
+    // Hidden, and of this process alone: others may replace the same file.
+    let name = path.file_name().unwrap_or_default();
+    let aside = path.with_file_name(format!("{UNFINISHED}{}-{}", std::process::id(), name.display()));
     let replaced = write_synced(&aside, bytes).and_then(|()| fs::rename(&aside, path));
     if replaced.is_err() {
         let _ = fs::remove_file(&aside);

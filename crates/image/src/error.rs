@@ -1,44 +1,22 @@
 //! Why a picture was refused. The caller, who knows the file's name, adds it.
 
-use std::fmt;
-
-/// The picture formats that are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// JPEG, baseline or progressive.
-    Jpeg,
-    /// PNG, of an animated one the default picture.
-    Png,
-    /// WebP, of an animated one the first frame.
-    WebP,
-}
-
-impl fmt::Display for Format {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Format::Jpeg => "JPEG",
-            Format::Png => "PNG",
-            Format::WebP => "WebP",
-        })
-    }
-}
+use crate::format::Format;
 
 /// A picture that cannot be used, or a recipe that cannot be followed.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
-    /// The file has no bytes.
-    #[error("the file is empty: expected a JPEG, PNG or WebP picture")]
-    Empty,
-    /// The file starts like no format that is read.
-    #[error("not a JPEG, PNG or WebP picture: the file starts with {start:02x?}")]
-    UnknownFormat {
-        /// The first bytes, at most twelve.
-        start: Vec<u8>,
+    /// The file is none of the formats that are read.
+    #[error("this is {found}, not a JPEG, PNG or WebP picture: {todo}")]
+    NoPicture {
+        /// What it is instead, as far as its first bytes tell.
+        found: String,
+        /// What can be done about it.
+        todo: &'static str,
     },
     /// The header declares a picture larger than the limits allow. Found before memory is taken.
     #[error(
-        "the {format} picture declares {width} x {height} pixels; at most {max_pixels} pixels in all and \
-         {max_side} a side are read (raise the limits if the picture is wanted)"
+        "the {format} picture declares {width} x {height} pixels, more than the setting {setting}={limit} allows: raise \
+         {setting} if the picture is wanted"
     )]
     TooLarge {
         /// The file's format.
@@ -47,10 +25,10 @@ pub enum ImageError {
         width: u64,
         /// Declared height in pixels.
         height: u64,
-        /// The limit on width x height.
-        max_pixels: u64,
-        /// The limit on either side.
-        max_side: u32,
+        /// The field of [`Limits`](crate::Limits) that it exceeds.
+        setting: &'static str,
+        /// Its value.
+        limit: u64,
     },
     /// The header declares a side of no pixels.
     #[error("the {format} picture declares {width} x {height} pixels: there is nothing to see")]
@@ -108,4 +86,12 @@ pub enum ImageError {
         /// Bytes given.
         found: usize,
     },
+}
+
+pub(crate) fn broken(format: Format, reason: impl ToString) -> ImageError {
+    ImageError::Broken { format, reason: reason.to_string() }
+}
+
+pub(crate) fn truncated(format: Format, bytes: &[u8], inside: &'static str) -> ImageError {
+    ImageError::Truncated { format, bytes: bytes.len(), inside }
 }

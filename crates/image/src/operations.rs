@@ -1,4 +1,4 @@
-//! The ten operations of RandAugment without colour changes, at the method's strength (spec section 3), as Pillow computes them.
+//! The ten operations of RandAugment without colour changes, at the method's strength, as Pillow computes them.
 //!
 //! Pictures are square, RGB in rows. Point operations and sharpening give Pillow's bytes; geometric ones do up to a last-bit rounding.
 
@@ -7,13 +7,13 @@ use multiversion::multiversion;
 use crate::affine;
 
 /// Brightness and sharpness: 1 leaves a picture as it is.
-pub const FACTOR: f32 = 1.36;
+const FACTOR: f32 = 1.36;
 /// Shear, in pixels sideways for each pixel along.
-pub const SHEAR: f64 = 0.21;
+const SHEAR: f64 = 0.21;
 /// Translation in pixels.
-pub const TRANSLATION: i32 = 7;
+const TRANSLATION: i32 = 7;
 /// Rotation in degrees.
-pub const ROTATION: f64 = 21.0;
+const ROTATION: f64 = 21.0;
 
 /// One operation of RandAugment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,19 +24,19 @@ pub enum Operation {
     AutoContrast,
     /// Each channel's histogram flattened.
     Equalize,
-    /// Brighter by [`FACTOR`].
+    /// Brighter.
     Brightness,
-    /// Sharper by [`FACTOR`]: away from the smoothed picture.
+    /// Sharper: away from the smoothed picture.
     Sharpness,
-    /// Sheared horizontally by [`SHEAR`].
+    /// Sheared horizontally.
     ShearX,
-    /// Sheared vertically by [`SHEAR`].
+    /// Sheared vertically.
     ShearY,
-    /// Moved horizontally by [`TRANSLATION`].
+    /// Moved horizontally.
     TranslateX,
-    /// Moved vertically by [`TRANSLATION`].
+    /// Moved vertically.
     TranslateY,
-    /// Rotated about the centre by [`ROTATION`].
+    /// Rotated about the centre.
     Rotate,
 }
 

@@ -6,21 +6,23 @@ use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use crate::decoder::Decoder;
 use crate::error::ImageError;
+use crate::limits::Limits;
 use crate::operations::{Operation, Sign, copy};
-use crate::resize::{reach, reduction, resize};
-use crate::source::{Limits, Source};
+use crate::resize::resize;
 use crate::turn::Rect;
-use crate::{jpeg, views};
+use crate::views;
 
 /// Tries to fit a random box into the picture before the central square is taken.
 const TRIES: usize = 10;
-/// Working memory that a worker keeps from picture to picture, in bytes a buffer: a giant among them must not hold its memory for days.
-const KEPT: usize = 32 << 20;
+/// Working memory that a worker keeps from picture to picture, in bytes a buffer: a giant among them must not hold
+/// its memory for days. Photographs of 20 megapixels are usual.
+const KEPT: usize = 64 << 20;
 /// Operations drawn for each view.
 const OPERATIONS: usize = 2;
 
-/// How training views are drawn (spec section 3).
+/// How training views are drawn.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Recipe {
@@ -57,13 +59,11 @@ pub struct Scratch {
     pixels: Vec<u8>,
     spare: Vec<u8>,
     resizer: Resizer,
-    jpeg: jpeg::Workspace,
 }
 
 impl Scratch {
     /// Gives back what an unusually large picture took.
     fn trim(&mut self) {
-        self.jpeg.trim(KEPT);
         if self.pixels.capacity() > KEPT {
             self.pixels = Vec::new();
         }
@@ -142,10 +142,10 @@ impl Recipe {
         expect_size("view", area, view)?;
         expect_size("half-size view", area / 4, half)?;
 
-        let source = Source::open(bytes, &self.limits)?;
-        let (width, height) = source.turn.size(source.width, source.height);
+        let picture = Decoder::open(bytes, &self.limits)?;
+        let (width, height) = picture.turn.size(picture.width, picture.height);
         let choice = self.choose(width, height, rng);
-        square(source, choice.crop, choice.flip, self.side, true, scratch, view, &mut done)?;
+        square(picture, choice.crop, choice.flip, self.side, scratch, view, &mut done)?;
         for (operation, sign) in choice.operations.into_iter().flatten() {
             operation.apply(sign, view, self.side, &mut scratch.spare);
         }
@@ -192,7 +192,7 @@ impl Recipe {
     }
 }
 
-/// The whole picture, upright, resized bicubically to `side` x `side` RGB pixels in `view`. Decoded at full size.
+/// The whole picture, upright, resized bicubically to `side` x `side` RGB pixels in `view`.
 ///
 /// # Errors
 /// When the picture is refused or `view` does not hold `side` x `side` x 3 bytes.
@@ -212,10 +212,10 @@ pub fn evaluation_view_with(
     view: &mut [u8],
 ) -> Result<(), ImageError> {
     expect_size("view", side as usize * side as usize * 3, view)?;
-    let source = Source::open(bytes, limits)?;
-    let (width, height) = source.turn.size(source.width, source.height);
+    let picture = Decoder::open(bytes, limits)?;
+    let (width, height) = picture.turn.size(picture.width, picture.height);
     let whole = Rect { left: 0, top: 0, width, height };
-    square(source, whole, false, side, false, scratch, view, &mut |_| {})
+    square(picture, whole, false, side, scratch, view, &mut |_| {})
 }
 
 /// Decodes a picture, whole and upright, to 8 bit RGB.
@@ -226,11 +226,10 @@ pub fn evaluation_view_with(
 /// # Errors
 /// When the picture is refused: no format that is read, larger than `limits`, truncated or broken.
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageError> {
-    let source = Source::open(bytes, limits)?;
-    let (width, height, turn) = (source.width, source.height, source.turn);
-    let whole = Rect { left: 0, top: 0, width, height };
+    let picture = Decoder::open(bytes, limits)?;
+    let (width, height, turn) = (picture.width, picture.height, picture.turn);
     let mut pixels = Vec::new();
-    source.pixels(whole, 1, &mut jpeg::Workspace::default(), &mut pixels)?;
+    picture.decode(&mut pixels)?;
     if !turn.is_none() {
         let mut upright = vec![0; pixels.len()];
         turn.apply(&pixels, width, height, &mut upright);
@@ -240,26 +239,22 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageError> {
     Ok(RgbImage::from_raw(width, height, pixels).unwrap_or_default())
 }
 
-/// The box `crop` of the upright picture, mirrored if `flip`, at `side` x `side` pixels. Decoded at a reduced size if `reduced` and enough.
-#[expect(clippy::too_many_arguments, reason = "one call for both kinds of view")]
+/// The box `crop` of the upright picture, mirrored if `flip`, at `side` x `side` pixels.
 fn square(
-    source: Source,
+    picture: Decoder,
     crop: Rect,
     flip: bool,
     side: u32,
-    reduced: bool,
     scratch: &mut Scratch,
     view: &mut [u8],
     done: &mut impl FnMut(Stage),
 ) -> Result<(), ImageError> {
-    let (width, height, turn) = (source.width, source.height, source.turn);
+    let (width, height, turn) = (picture.width, picture.height, picture.turn);
     let crop = turn.stored(crop, width, height);
     let turn = if flip { turn.flipped() } else { turn };
-    let reduction = if reduced { reduction(crop, side) } else { 1 };
-    let window = reach(crop, side, reduction, width, height);
-    let region = source.pixels(window, reduction, &mut scratch.jpeg, &mut scratch.pixels)?;
+    picture.decode(&mut scratch.pixels)?;
     done(Stage::Decode);
-    resize(&mut scratch.resizer, &scratch.pixels, region, crop, side, view)?;
+    resize(&mut scratch.resizer, &scratch.pixels, (width, height), crop, side, view)?;
     scratch.trim();
     if !turn.is_none() {
         copy(view, &mut scratch.spare);

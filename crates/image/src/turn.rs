@@ -40,11 +40,6 @@ impl From<Orientation> for Turn {
 }
 
 impl Turn {
-    /// The turn of the EXIF block `exif` (a TIFF structure, without the "Exif" mark); none when it does not say.
-    pub fn from_exif(exif: &[u8]) -> Self {
-        Orientation::from_exif_chunk(exif).map_or(Turn::default(), Turn::from)
-    }
-
     /// This turn followed by a horizontal flip of the upright picture.
     pub fn flipped(self) -> Self {
         Turn { flip_x: self.flip_x ^ !self.transpose, flip_y: self.flip_y ^ self.transpose, ..self }

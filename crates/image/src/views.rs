@@ -4,7 +4,7 @@
 
 use multiversion::multiversion;
 
-/// Mean of each channel (red, green, blue) of pixels in [0, 1] (spec section 3).
+/// Mean of each channel (red, green, blue) of pixels in [0, 1].
 pub const MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 /// Standard deviation of each channel.
 pub const STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
@@ -29,14 +29,14 @@ pub fn halve(view: &[u8], side: u32, half: &mut [u8]) {
 }
 
 /// The image encoder's input: `(p / 255 - MEAN) / STD`, channels first, from RGB pixels in rows.
-pub fn normalise(view: &[u8], out: &mut [f32]) {
+pub(crate) fn normalise(view: &[u8], out: &mut [f32]) {
     let tables: [[f32; 256]; 3] =
         std::array::from_fn(|c| std::array::from_fn(|value| (value as f32 / 255.0 - MEAN[c]) / STD[c]));
     planes(view, &tables, out);
 }
 
 /// The visual tokenizer's input: `0.8 p / 255 + 0.1`, channels first, from RGB pixels in rows.
-pub fn tokenizer_pixels(half: &[u8], out: &mut [f32]) {
+pub(crate) fn tokenizer_pixels(half: &[u8], out: &mut [f32]) {
     let table = std::array::from_fn(|value| value as f32 * (0.8 / 255.0) + 0.1);
     planes(half, &[table; 3], out);
 }

@@ -71,12 +71,14 @@ fn every_kind_of_file() {
         assert_eq!(found.dimensions(), expected.dimensions(), "{name}");
         let (mean, most) = difference(&found, &expected);
         println!("{name}: mean {mean:.4}, most {most}");
-        let lossless = (name.ends_with(".png") && !name.starts_with("bits-16")) || name.starts_with("lossless");
         let (mean_limit, most_limit) = match name.as_str() {
-            _ if lossless => (0.0, 0),
-            // The general decoder smooths chroma in another way.
-            _ if name.contains("progressive") => (0.5, 4),
-            _ => (0.1, 3),
+            // Of chroma at most two columns wide, libjpeg repeats what is smoothed elsewhere.
+            "narrow.jpg" => (7.0, 40),
+            // Cosines, colours and the smoothing of chroma are rounded otherwise than in libjpeg.
+            _ if name.ends_with(".jpg") => (0.5, 4),
+            // Pillow reads no such colours: expected is the high byte.
+            _ if name.starts_with("bits-16") => (0.1, 1),
+            _ => (0.0, 0),
         };
         if mean > mean_limit || most > most_limit {
             wrong.push(format!("{name}: mean {mean:.3}, most {most}"));
@@ -84,7 +86,7 @@ fn every_kind_of_file() {
         seen += 1;
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
-    assert!(seen >= 40, "{seen} files");
+    assert!(seen >= 60, "{seen} files");
 }
 
 #[test]

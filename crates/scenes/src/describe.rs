@@ -9,7 +9,8 @@ use crate::relation::{is_between, location, relations};
 use crate::scene::{CAPTIONS, MAX_WORDS};
 use crate::vocabulary::{Shape, Texture};
 
-const NUMBERS: [&str; 5] = ["no", "one", "two", "three", "four"];
+/// Of one scene or two.
+pub(crate) const NUMBERS: [&str; 9] = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight"];
 
 /// What is said of an object.
 #[derive(Clone, Copy)]
@@ -248,10 +249,8 @@ impl<'a> Writer<'a> {
         }
         words.push(if say.shape { self.pick(object.shape.words()) } else { self.pick(&["thing", "object"]) });
         words.extend(suffix);
-        if article {
-            words.insert(0, if words[0].starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" });
-        }
-        words.join(" ")
+        let noun = words.join(" ");
+        if article { self::article(&noun) } else { noun }
     }
 
     fn relation(&mut self, a: &Placed, b: &Placed) -> &'static str {
@@ -282,6 +281,11 @@ impl<'a> Writer<'a> {
         let number = if count == self.plan.objects.len() { "all" } else { NUMBERS[count] };
         format!("{number} of them {word}")
     }
+}
+
+/// "a star", "an orange star"
+pub(crate) fn article(noun: &str) -> String {
+    format!("{} {noun}", if noun.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" })
 }
 
 /// "a, b and c"

@@ -1,4 +1,4 @@
-//! Scenes as files in the authors' layout (spec section 6), with their boxes beside them.
+//! Scenes as files in the authors' layout (spec section 6), with their boxes and what is asked of them beside them.
 
 use std::fs;
 use std::io::{self, Write};
@@ -10,6 +10,8 @@ use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use rayon::prelude::*;
 use serde::Serialize;
 
+use crate::ask::{Asker, answers};
+use crate::plan::Plan;
 use crate::scene::{Object, Scene, Split, generate};
 use crate::vocabulary::{Background, Colour, Shape, Size, Texture};
 
@@ -32,14 +34,40 @@ pub struct Files {
     pub train_boxes: PathBuf,
     /// The same for held-out scenes.
     pub test_boxes: PathBuf,
+    /// `[{"image", "question", "question_id", "answer": [10 equal str], "dataset", "question_type", "answer_type",
+    /// "directional"}]` for training.
+    pub train_questions: PathBuf,
+    /// The same for held-out scenes.
+    pub test_questions: PathBuf,
+    /// Every answer that there can be: `[str]`.
+    pub answers: PathBuf,
+    /// `[{"images": [left, right], "sentence", "label": "True" | "False", "identifier", "directional"}]` for training.
+    pub train_statements: PathBuf,
+    /// The same for held-out scenes.
+    pub test_statements: PathBuf,
+    /// `[{"image", "sentence", "label": "entailment" | "neutral" | "contradiction", "directional"}]` for training.
+    pub train_entailments: PathBuf,
+    /// The same for held-out scenes.
+    pub test_entailments: PathBuf,
 }
 
 impl Files {
     /// Where [`write()`] puts its files in `dir`.
     pub fn at(dir: &Path) -> Files {
-        let [train, test, train_boxes, test_boxes] =
-            ["train.json", "test.json", "train-boxes.json", "test-boxes.json"].map(|name| dir.join(name));
-        Files { train, test, train_boxes, test_boxes }
+        let file = |name: &str| dir.join(name);
+        Files {
+            train: file("train.json"),
+            test: file("test.json"),
+            train_boxes: file("train-boxes.json"),
+            test_boxes: file("test-boxes.json"),
+            train_questions: file("train-questions.json"),
+            test_questions: file("test-questions.json"),
+            answers: file("answers.json"),
+            train_statements: file("train-statements.json"),
+            test_statements: file("test-statements.json"),
+            train_entailments: file("train-entailments.json"),
+            test_entailments: file("test-entailments.json"),
+        }
     }
 }
 
@@ -137,15 +165,35 @@ pub fn write(
     let done = AtomicUsize::new(0);
     let count = || progress(done.fetch_add(1, Ordering::Relaxed) + 1);
     let files = Files::at(&scenes);
-    for (split, scenes_of_split, captions, boxes) in
-        [(Split::Train, train, &files.train, &files.train_boxes), (Split::Test, test, &files.test, &files.test_boxes)]
-    {
+    for (split, scenes_of_split, captions, boxes, texts) in [
+        (
+            Split::Train,
+            train,
+            &files.train,
+            &files.train_boxes,
+            [&files.train_questions, &files.train_statements, &files.train_entailments],
+        ),
+        (
+            Split::Test,
+            test,
+            &files.test,
+            &files.test_boxes,
+            [&files.test_questions, &files.test_statements, &files.test_entailments],
+        ),
+    ] {
         let folder = split_name(split);
         let records = pictures(&scenes.join(folder), split, scenes_of_split, seed, side, &count)?;
-        let (pairs, objects): (Vec<Pair>, Vec<Boxes>) = records.into_iter().unzip();
+        let (pairs, objects, plans): (Vec<Pair>, Vec<Boxes>, Vec<Plan>) = records.into_iter().collect();
         write_json(captions, &pairs)?;
         write_json(boxes, &objects)?;
+        let images: Vec<String> = pairs.into_iter().map(|pair| pair.image).collect();
+        let mut asker = Asker::new(&images, &plans, seed, split);
+        let [questions, statements, entailments] = texts;
+        write_json(questions, &asker.questions())?;
+        write_json(statements, &asker.statements(folder))?;
+        write_json(entailments, &asker.entailments())?;
     }
+    write_json(&files.answers, &answers())?;
 
     if dir.exists() {
         // Empty, as checked above; not every system moves a folder onto an empty one.
@@ -225,7 +273,7 @@ fn pictures(
     seed: u64,
     side: u32,
     done: &(impl Fn() + Sync),
-) -> Result<Vec<(Pair, Boxes)>, Error> {
+) -> Result<Vec<(Pair, Boxes, Plan)>, Error> {
     fs::create_dir_all(folder).map_err(failed("create", folder))?;
     (0..count)
         .into_par_iter()
@@ -243,7 +291,7 @@ fn pictures(
                 compositional: scene.is_compositional(),
                 objects: scene.objects.into_iter().map(BoxedObject::new).collect(),
             };
-            Ok((Pair { image, caption: scene.captions }, boxes))
+            Ok((Pair { image, caption: scene.captions }, boxes, scene.plan))
         })
         .collect()
 }

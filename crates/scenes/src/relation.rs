@@ -27,6 +27,17 @@ impl Relation {
             Relation::Around => &["around"],
         }
     }
+
+    /// The direction that is the other way.
+    pub(crate) fn opposite(self) -> Option<Relation> {
+        match self {
+            Relation::Left => Some(Relation::Right),
+            Relation::Right => Some(Relation::Left),
+            Relation::Above => Some(Relation::Below),
+            Relation::Below => Some(Relation::Above),
+            Relation::Inside | Relation::Around => None,
+        }
+    }
 }
 
 /// Least distance along the axis of a relation, of the side.
@@ -74,26 +85,29 @@ pub(crate) fn is_between(a: &Placed, b: &Placed, c: &Placed) -> bool {
     (0.25..=0.75).contains(&along) && off <= OFF_LINE
 }
 
+/// The phrases for places in the picture: rows from the top down, each from left to right.
+pub(crate) const PLACES: [&str; 9] = [
+    "in the top left corner",
+    "at the top",
+    "in the top right corner",
+    "on the left",
+    "in the middle",
+    "on the right",
+    "in the bottom left corner",
+    "at the bottom",
+    "in the bottom right corner",
+];
+
 /// The phrase for where in the picture an object is, if that is clear.
 pub(crate) fn location(object: &Placed) -> Option<&'static str> {
-    // -1, 0, 1 for the first, middle and last part; places near a border between two have none.
+    // The first, middle and last part; places near a border between two have none.
     let part = |x: f32| match x {
-        x if x <= 0.34 => Some(-1),
-        x if (0.42..=0.58).contains(&x) => Some(0),
-        x if x >= 0.66 => Some(1),
+        x if x <= 0.34 => Some(0),
+        x if (0.42..=0.58).contains(&x) => Some(1),
+        x if x >= 0.66 => Some(2),
         _ => None,
     };
-    Some(match (part(object.centre[0])?, part(object.centre[1])?) {
-        (-1, -1) => "in the top left corner",
-        (1, -1) => "in the top right corner",
-        (-1, 1) => "in the bottom left corner",
-        (1, 1) => "in the bottom right corner",
-        (0, -1) => "at the top",
-        (0, 1) => "at the bottom",
-        (-1, _) => "on the left",
-        (1, _) => "on the right",
-        _ => "in the middle",
-    })
+    Some(PLACES[part(object.centre[0])? + 3 * part(object.centre[1])?])
 }
 
 pub(crate) fn distance(a: [f32; 2], b: [f32; 2]) -> f32 {

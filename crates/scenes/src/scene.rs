@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::describe::{captions, phrase};
 use crate::draw::draw;
-use crate::plan::plan;
+use crate::plan::{Plan, plan};
 use crate::vocabulary::{Background, Colour, Shape, Size, Texture, is_unseen};
 
 /// Captions of a scene. The first three mention every object with its attributes, the others less.
@@ -35,6 +35,8 @@ pub struct Scene {
     pub captions: Vec<String>,
     /// One to four; no two look the same, none covers another.
     pub objects: Vec<Object>,
+    /// What it was drawn from.
+    pub(crate) plan: Plan,
 }
 
 /// An object of a scene.
@@ -93,5 +95,5 @@ pub fn generate(seed: u64, index: u64, split: Split, side: u32) -> Scene {
             size: object.size,
         })
         .collect();
-    Scene { picture, background: plan.background, captions, objects }
+    Scene { picture, background: plan.background, captions, objects, plan }
 }

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::fs::{self, File, TryLockError};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use simla_files::{UNFINISHED, write_atomically};
 
 use crate::error::SearchError;
 use crate::graph::Graph;
@@ -16,7 +16,6 @@ const MANIFEST: &str = "index.json";
 const LOCK: &str = "lock";
 const ROWS: &str = "rows-";
 const GRAPH: &str = "graph-";
-const UNFINISHED: &str = ".unfinished-";
 
 /// What an index is of. Another one is refused: its features would mean something else.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -313,15 +312,8 @@ impl Index {
 
     fn write(&self) -> Result<(), SearchError> {
         let path = self.folder.join(MANIFEST);
-        let replace = || {
-            let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(&self.folder)?;
-            serde_json::to_writer(&mut std::io::BufWriter::new(file.as_file_mut()), &self.manifest)?;
-            file.as_file_mut().flush()?;
-            file.as_file().sync_all()?;
-            file.persist(&path)?;
-            File::open(&self.folder)?.sync_all()
-        };
-        replace().map_err(SearchError::io(&path))
+        let text = serde_json::to_vec(&self.manifest).expect("a manifest is JSON");
+        write_atomically(&path, &text).map_err(SearchError::io(&path))
     }
 
     /// Removes files that the index no longer names, and what an interrupted process left.

@@ -2,7 +2,8 @@
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use simla_data::{Batch, Entry, RecordError};
+use simla_data::masks::words::NOT_MASKED;
+use simla_data::{Batch, Entry, Pair, RecordError};
 use simla_image::{Limits, MEAN, STD, evaluation_view};
 use tch::{Device, Kind, Tensor};
 
@@ -26,8 +27,8 @@ pub fn normalized(pixels: &[u8], batch: usize, side: usize, device: Device) -> T
 }
 
 /// The views of a batch as the visual tokenizer reads them: `[B, 3, S / 2, S / 2]`.
-pub fn tokenizer_pixels(batch: &Batch, device: Device) -> Tensor {
-    halved(&batch.halves, batch.size, batch.side / 2, device)
+pub fn tokenizer_pixels<R>(batch: &Batch<R>, device: Device) -> Tensor {
+    halved(&batch.halves, batch.len(), batch.side / 2, device)
 }
 
 /// Half-size views `[B, S, S, 3]` as the visual tokenizer reads them: `[B, 3, S, S]`, pixels p in 0 to 1 mapped to 0.8 p + 0.1.
@@ -47,28 +48,51 @@ pub(crate) fn whole_view(entry: &Entry, side: usize) -> Result<Vec<u8>, RecordEr
     Ok(view)
 }
 
+/// Rows of numbers as one rectangle `[rows, longest]`, filled up with `filler`.
+pub fn padded<'a>(rows: impl ExactSizeIterator<Item = &'a [i64]> + Clone, filler: i64) -> Tensor {
+    let (count, longest) = (rows.len(), rows.clone().map(<[i64]>::len).max().unwrap_or(0));
+    let fill = |row: &'a [i64]| row.iter().copied().chain(std::iter::repeat(filler)).take(longest);
+    Tensor::from_slice(&rows.flat_map(fill).collect::<Vec<_>>()).view([count as i64, longest as i64])
+}
+
+/// 1 where a row of [`padded`] has something, 0 where it was filled up.
+pub fn padding_mask<'a>(rows: impl ExactSizeIterator<Item = &'a [i64]> + Clone) -> Tensor {
+    let ones: Vec<Vec<i64>> = rows.map(|row| vec![1; row.len()]).collect();
+    padded(ones.iter().map(Vec::as_slice), 0)
+}
+
 impl Inputs {
-    /// The batch on `device`; `tokens` `[B, P]` are the views' visual tokens where MIM takes part, `noise` seeds the draw of negatives.
-    pub fn new(batch: &Batch, tokens: Option<&Tensor>, noise: u64, device: Device) -> Self {
-        let (size, length) = (batch.size as i64, batch.length as i64);
-        let ints = |values: &[i64]| upload(&Tensor::from_slice(values).view([size, length]), device);
-        let masked_words: Vec<bool> = batch.mlm_labels.iter().map(|&label| label >= 0).collect();
-        let words = Masked::new(&masked_words, batch.length, device);
-        let patches = Masked::new(&batch.masked_patches, batch.patches, device);
-        let ids = ints(&batch.ids);
+    /// The batch on `device`, captions filled up with the piece `pad`; `tokens` `[B, P]` are the views' visual tokens where MIM takes
+    /// part, `noise` seeds the draw of negatives.
+    pub fn new(batch: &Batch<Pair>, tokens: Option<&Tensor>, noise: u64, pad: i64, device: Device) -> Self {
+        let rows = &batch.rows;
+        let captions = || rows.iter().map(|row| row.ids.as_slice());
+        let length = captions().map(<[i64]>::len).max().unwrap_or(0);
+        let masked_words =
+            rows.iter().flat_map(|row| (0..length).map(|i| *row.mlm_labels.get(i).unwrap_or(&NOT_MASKED) >= 0));
+        let masked_patches: Vec<bool> = rows.iter().flat_map(|row| row.masked_patches.iter().copied()).collect();
+        let words = Masked::new(&masked_words.collect::<Vec<_>>(), length, device);
+        let patches = Masked::new(&masked_patches, rows.first().map_or(0, |row| row.masked_patches.len()), device);
+        let ids = upload(&padded(captions(), pad), device);
         Self {
-            image: normalized(&batch.images, batch.size, batch.side, device),
-            mask: ints(&batch.mask),
-            mlm_ids: ints(&batch.mlm_ids),
+            image: normalized(&batch.pictures, batch.len(), batch.side, device),
+            mask: upload(&padding_mask(captions()), device),
+            mlm_ids: upload(&padded(rows.iter().map(|row| row.mlm_ids.as_slice()), pad), device),
             word_labels: words.pick(&ids),
             patch_labels: tokens.map(|tokens| patches.pick(tokens)),
             ids,
             words,
             patches,
-            negatives: Negatives::noise(size, &mut ChaCha8Rng::seed_from_u64(noise), device),
+            negatives: Negatives::noise(rows.len() as i64, &mut ChaCha8Rng::seed_from_u64(noise), device),
             image_ids: None,
         }
     }
+}
+
+/// Which image each pair of the batch shows, `[B]`.
+pub fn image_ids(batch: &Batch<Pair>, device: Device) -> Tensor {
+    let ids: Vec<i64> = batch.rows.iter().map(|row| row.image_id).collect();
+    upload(&Tensor::from_slice(&ids), device)
 }
 
 #[cfg(test)]
@@ -85,5 +109,13 @@ mod tests {
             let found = x.double_value(&[0, channel as i64, row as i64, column as i64]);
             assert!((found - expected).abs() < 1e-5, "{found} against {expected}");
         }
+    }
+
+    #[test]
+    fn rows_are_filled_up_to_the_longest() {
+        let rows = [vec![4, 5], vec![6], vec![]];
+        let slices = || rows.iter().map(Vec::as_slice);
+        assert_eq!(padded(slices(), 9), Tensor::from_slice2(&[[4i64, 5], [6, 9], [9, 9]]));
+        assert_eq!(padding_mask(slices()), Tensor::from_slice2(&[[1i64, 1], [1, 0], [0, 0]]));
     }
 }

@@ -1,7 +1,11 @@
 //! What can be wrong with a checkpoint file.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
+
+/// Characters of a text from the file that a message shows: a name may have millions.
+const SHOWN: usize = 300;
 
 /// A checkpoint that cannot be read: which file, and what was found in it.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +33,7 @@ pub enum Fault {
     },
 
     /// The file ends before what it declares.
-    #[error("truncated or damaged: {what} needs {wanted} bytes, {found} are there")]
+    #[error("truncated or damaged: {} needs {wanted} bytes, {found} are there", brief(what))]
     Truncated {
         /// The part that is cut off.
         what: String,
@@ -40,7 +44,7 @@ pub enum Fault {
     },
 
     /// A number in the file is above what a checkpoint can need.
-    #[error("refused: {what} is {value}, the limit is {limit}")]
+    #[error("refused: {} is {value}, the limit is {limit}", brief(what))]
     Limit {
         /// What is too large.
         what: String,
@@ -51,11 +55,11 @@ pub enum Fault {
     },
 
     /// The zip directory cannot be read.
-    #[error("damaged zip archive: {0}")]
+    #[error("damaged zip archive: {}", brief(.0))]
     Zip(String),
 
     /// An entry of the zip archive that `torch.save` would not have written.
-    #[error("zip entry {name:?}: {problem}")]
+    #[error("zip entry {:?}: {}", brief(name), brief(problem))]
     Entry {
         /// The entry's name in the archive.
         name: String,
@@ -64,7 +68,7 @@ pub enum Fault {
     },
 
     /// The pickle holds something that it may not hold, or is damaged.
-    #[error("pickle, byte {at}: {problem}")]
+    #[error("pickle, byte {at}: {}", brief(problem))]
     Pickle {
         /// Offset in the pickle.
         at: u64,
@@ -73,11 +77,11 @@ pub enum Fault {
     },
 
     /// The header of a safetensors file is wrong.
-    #[error("safetensors header: {0}")]
+    #[error("safetensors header: {}", brief(.0))]
     Safetensors(String),
 
     /// A tensor does not fit in its storage, or two tensors disagree.
-    #[error("tensor {name:?}: {problem}")]
+    #[error("tensor {:?}: {}", brief(name), brief(problem))]
     Tensor {
         /// The tensor's (or storage's) name in the file.
         name: String,
@@ -101,5 +105,13 @@ impl Fault {
 
     pub(crate) fn tensor(name: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::Tensor { name: name.into(), problem: problem.into() }
+    }
+}
+
+/// The beginning of a text that is long.
+fn brief(text: &str) -> Cow<'_, str> {
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}...", &text[..end]).into(),
+        None => text.into(),
     }
 }

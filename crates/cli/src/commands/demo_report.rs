@@ -132,7 +132,7 @@ fn grounding_sheet(model: &Model, found: &[Found]) -> Result<Sheet> {
     let mut cells = Vec::new();
     // As many different pictures as there is room for.
     for found in found.iter().filter(|found| found.object == 0).take(SHOWN) {
-        let seen = Seen::open(&found.picture.image, &model.simla)?;
+        let seen = Seen::of(found.picture, &model.simla)?;
         let object = &found.picture.objects[found.object];
         let chosen = found.answers.window.map(|b| marked(b, BoxKind::Chosen));
         let truth = marked(Bounds::from(object.bounds), BoxKind::True);

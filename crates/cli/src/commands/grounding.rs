@@ -109,7 +109,7 @@ impl<'a> Asked<'a> {
         let mut progress = Progress::new("grounding", 0, pictures.len() as u64);
         let mut asked = Self { found: vec![], broken: vec![] };
         for (done, picture) in (1..).zip(pictures) {
-            let seen = match Seen::open(&picture.image, simla) {
+            let seen = match Seen::of(picture, simla) {
                 Ok(seen) => seen,
                 Err(error) => {
                     asked.broken.push(format!("{error:#}"));

@@ -11,7 +11,7 @@ use crate::record::{Entry, Location, RecordError};
 pub const MAX_TEXT_BYTES: u64 = 1 << 20;
 
 /// Endings of images, in lower case.
-pub const IMAGE_ENDINGS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
+pub const IMAGE_ENDINGS: [&str; 6] = ["jpg", "jpeg", "jpe", "jfif", "png", "webp"];
 
 #[derive(Default, Deserialize)]
 struct Fields {
@@ -29,7 +29,7 @@ pub(super) fn entry(
 ) -> Result<Entry, RecordError> {
     let malformed = |problem: String| RecordError::Malformed { name: name.clone(), problem };
     let beside: Fields = match &json {
-        Some(json) => serde_json::from_slice(json).map_err(|e| malformed(format!("its .json file: {e}")))?,
+        Some(json) => fields::from_json(json).map_err(|e| malformed(format!("its .json file: {e}")))?,
         None => Fields::default(),
     };
     let captions = match (beside.caption, text) {

@@ -1,5 +1,8 @@
 //! CSV and TSV with a column of image paths and a column of captions, named in the first line; `image_id` is used where
-//! there is such a column. Like JSON, the file is read once as a stream, and then record by record.
+//! there is such a column. Fields may as well be apart by `;` or tabs, as spreadsheets write them.
+//!
+//! Like JSON, the file is read once as a stream, and then record by record. A record is a line, or several where a quoted field
+//! has line breaks; a quote that is not closed as it should be takes no line behind its own.
 
 use std::fs::File;
 use std::io;
@@ -9,13 +12,16 @@ use std::path::{Path, PathBuf};
 use csv::{ByteRecord, ReaderBuilder};
 use serde_json::Value;
 
-use super::limited::{Limited, Progress};
-use super::{Malformed, OpenError, Options, REPORT_EVERY, Records, Watch, fields};
+use super::beside::IMAGE_ENDINGS;
+use super::{MAX_RECORD_BYTES, Malformed, OpenError, Options, REPORT_EVERY, Records, Watch, fields, too_long};
 use crate::record::{Entry, Location, RecordError};
-use crate::table::{Table, TableWriter};
+use crate::table::Table;
 
-/// The parser's buffer.
-const BUFFER: usize = 1 << 16;
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// Bytes that are read at once.
+const CHUNK: usize = 4 << 20;
+/// Characters of the first line that a message shows: a file that is no CSV may have nothing but a first line.
+const SHOWN: usize = 300;
 /// The column of image ids, if there is one.
 const ID_COLUMN: &str = "image_id";
 
@@ -34,6 +40,7 @@ struct Layout {
     path: PathBuf,
     root: PathBuf,
     delimiter: u8,
+    columns: usize,
     image: usize,
     caption: usize,
     image_id: Option<usize>,
@@ -44,52 +51,45 @@ impl CsvRecords {
         let io = |error| OpenError::Io { path: path.into(), error };
         let file = File::open(path).map_err(io)?;
         let length = file.metadata().map_err(io)?.len();
-        let wrong = |e: csv::Error| io(io::Error::other(e.to_string()));
-        let progress = Progress::new(0, BUFFER as u64);
-        let reader = Limited { inner: &file, progress: &progress };
-        let mut reader =
-            ReaderBuilder::new().delimiter(delimiter).flexible(true).buffer_capacity(BUFFER).from_reader(reader);
+        let mut window = Window { file: &file, offset: 0, text: Vec::new(), start: 0, end: false };
+        if window.text().map_err(io)?.starts_with(BYTE_ORDER_MARK) {
+            window.skip(BYTE_ORDER_MARK.len());
+        }
+        window.skip_blank_lines().map_err(io)?;
+        let header = window.text().map_err(io)?;
+        let header_length = record_length(header, delimiter, None).ok_or_else(|| io(io::Error::other(too_long())))?;
+        let layout = Layout::of(&header[..header_length], path, delimiter, options)?;
+        window.skip(header_length);
 
-        let header = reader.byte_headers().map_err(wrong)?.clone();
-        let column = |name: &str| header.iter().position(|field| field == name.as_bytes());
-        let needed = |setting: &'static str, name: &str| {
-            column(name).ok_or_else(|| OpenError::Column {
-                path: path.into(),
-                setting,
-                column: name.into(),
-                found: header.iter().map(String::from_utf8_lossy).collect::<Vec<_>>().join(", "),
-            })
-        };
-        let layout = Layout {
-            path: path.into(),
-            root: options.root(path),
-            delimiter,
-            image: needed("image_column", &options.image_column)?,
-            caption: needed("caption_column", &options.caption_column)?,
-            image_id: column(ID_COLUMN),
-        };
-
-        let mut places = TableWriter::start(options.index_folder.as_deref()).map_err(io)?;
+        let mut places = options.index()?;
         let mut malformed = Malformed::default();
-        let (mut record, mut fields) = (0, ByteRecord::new());
+        let mut record = 0;
         loop {
-            progress.next_record(BUFFER as u64);
-            if !reader.read_byte_record(&mut fields).map_err(wrong)? {
+            window.skip_blank_lines().map_err(io)?;
+            let (offset, text) = (window.offset, window.text().map_err(io)?);
+            if text.is_empty() {
                 break;
             }
-            let Some(start) = fields.position() else {
-                break;
-            };
             record += 1;
             if record % REPORT_EVERY == 0 {
-                watch(start.byte(), length);
+                watch(offset, length);
             }
-            malformed.note(layout.parse(&fields, record));
-            places.push([start.byte(), reader.position().byte() - start.byte()]).map_err(io)?;
+            let length = match record_length(text, layout.delimiter, Some(layout.image)) {
+                Some(length) => {
+                    malformed.note(layout.parse(Ok(&text[..length]), record));
+                    window.skip(length);
+                    length as u64
+                }
+                None => {
+                    malformed.note(layout.parse(Err(too_long()), record));
+                    window.skip_line().map_err(io)?
+                }
+            };
+            places.push([offset, length]).map_err(|e| options.index_error(e))?;
         }
         malformed.check(path, record, options)?;
-        drop(reader);
-        Ok(CsvRecords { file, layout, places: places.finish().map_err(io)? })
+        let places = places.finish().map_err(|e| options.index_error(e))?;
+        Ok(CsvRecords { file, layout, places })
     }
 }
 
@@ -99,53 +99,221 @@ impl Records for CsvRecords {
     }
 
     fn entry(&self, index: u64) -> Result<Entry, RecordError> {
-        let read = || -> Result<ByteRecord, Box<dyn std::error::Error>> {
+        let read = || -> io::Result<Result<Vec<u8>, String>> {
             let [offset, length] = self.places.row(index)?;
+            if length > MAX_RECORD_BYTES {
+                return Ok(Err(too_long()));
+            }
             let mut text = vec![0; length as usize];
             self.file.read_exact_at(&mut text, offset)?;
-            let mut reader =
-                ReaderBuilder::new().delimiter(self.layout.delimiter).has_headers(false).from_reader(&text[..]);
-            let mut fields = ByteRecord::new();
-            reader.read_byte_record(&mut fields)?;
-            Ok(fields)
+            Ok(Ok(text))
         };
-        match read() {
-            Ok(fields) => self.layout.parse(&fields, index + 1),
-            Err(e) => Err(RecordError::Malformed {
-                name: format!("{}, record {}", self.layout.path.display(), index + 1),
-                problem: format!("cannot be read again: {e}"),
-            }),
-        }
+        let text = read().unwrap_or_else(|e| Err(format!("cannot be read again: {e}")));
+        self.layout.parse(text.as_deref().map_err(String::clone), index + 1)
     }
 }
 
 impl Layout {
-    fn parse(&self, record: &ByteRecord, number: u64) -> Result<Entry, RecordError> {
+    /// What the first line says.
+    fn of(header: &[u8], path: &Path, delimiter: u8, options: &Options) -> Result<Self, OpenError> {
+        let Options { image_column, caption_column, .. } = options;
+        let mut missing = None;
+        for delimiter in [delimiter, b';', b'\t', b','] {
+            let header = split(header, delimiter);
+            let column = |name: &str| header.iter().position(|field| field == name.as_bytes());
+            let (image, caption) = (column(image_column), column(caption_column));
+            if let (Some(image), Some(caption)) = (image, caption) {
+                return Ok(Layout {
+                    path: path.into(),
+                    root: options.root(path),
+                    delimiter,
+                    columns: header.len(),
+                    image,
+                    caption,
+                    image_id: column(ID_COLUMN),
+                });
+            }
+            missing.get_or_insert_with(|| {
+                let (setting, column) = match image {
+                    None => ("image_column", image_column),
+                    Some(_) => ("caption_column", caption_column),
+                };
+                let found = header.iter().map(String::from_utf8_lossy).collect::<Vec<_>>().join(", ");
+                let found = fields::brief(&found, SHOWN);
+                OpenError::Column { path: path.into(), setting, column: column.clone(), found }
+            });
+        }
+        Err(missing.unwrap_or_else(|| OpenError::Empty { path: path.into() }))
+    }
+
+    /// Reads one record, counted from 1; its text, or why there is none.
+    fn parse(&self, text: Result<&[u8], String>, number: u64) -> Result<Entry, RecordError> {
         let name = format!("{}, record {number}", self.path.display());
+        let malformed = |problem: String| RecordError::Malformed { name: name.clone(), problem };
+        let text = text.map_err(malformed)?;
+        let record = split(text, self.delimiter);
+        let closed = quoted_record(text, self.delimiter);
         let field = |column: usize, field: &str| match record.get(column).map(std::str::from_utf8) {
             Some(Ok(text)) => Ok(text),
-            Some(Err(_)) => Err(RecordError::Malformed {
-                name: name.clone(),
-                problem: format!("field `{field}` is not UTF-8 text"),
-            }),
+            Some(Err(_)) => Err(malformed(format!(
+                "field `{field}` is not UTF-8 text; if it is Latin-1: `iconv -f LATIN1 -t UTF-8 FILE > CONVERTED`"
+            ))),
             None => {
-                let open_quote = record.iter().any(|text| text.contains(&b'\n'));
-                let expected = match open_quote {
-                    true => "a column more (a quote that nothing closes takes the lines behind it, too)",
-                    false => "a column more",
+                let expected = match closed {
+                    Err(Quote::Open) => "a column more (a quote that nothing closes takes the rest of the line, too)",
+                    _ => "a column more",
                 };
                 Err(fields::wrong(&name, field, expected, None))
             }
         };
-        let image = field(self.image, "image")?;
+        let (image, caption) = (field(self.image, "image")?, field(self.caption, "caption")?);
+        closed.map_err(|quote| malformed(quote.problem().into()))?;
+        if record.iter().skip(self.columns).any(|field| !field.is_empty()) {
+            let (found, columns) = (record.len(), self.columns);
+            return Err(malformed(format!(
+                "{found} fields, but the first line names {columns} columns: expected quotes around a caption with a separator in it"
+            )));
+        }
         if image.is_empty() {
             return Err(fields::wrong(&name, "image", "the path of an image file", None));
         }
         let image = self.root.join(image);
-        let caption = field(self.caption, "caption")?.to_string();
         let id = self.image_id.map(|column| field(column, ID_COLUMN)).transpose()?;
         let id = id.map(|id| Value::String(id.into()));
         let image_id = fields::image_id(id.as_ref(), image.as_os_str().as_encoded_bytes(), &name)?;
-        Entry::new(Location::File(image), vec![caption], name, image_id)
+        Entry::new(Location::File(image), vec![caption.into()], name, image_id)
+    }
+}
+
+/// The fields of a record.
+fn split(text: &[u8], delimiter: u8) -> ByteRecord {
+    let mut reader = ReaderBuilder::new().delimiter(delimiter).has_headers(false).flexible(true).from_reader(text);
+    let mut record = ByteRecord::new();
+    // From memory, with any number of fields: nothing can fail.
+    let _ = reader.read_byte_record(&mut record);
+    record
+}
+
+/// What is wrong with a quoted field.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Quote {
+    Open,
+    Inside,
+}
+
+impl Quote {
+    fn problem(self) -> &'static str {
+        match self {
+            Quote::Open => "a quote that nothing closes",
+            Quote::Inside => r#"a quote inside a quoted field: expected it doubled, "" (\" is not read)"#,
+        }
+    }
+}
+
+/// The length of the record that `text` begins with, its line break included, where its quotes are closed as they should be.
+fn quoted_record(text: &[u8], delimiter: u8) -> Result<usize, Quote> {
+    #[derive(PartialEq)]
+    enum State {
+        Begin,
+        Plain,
+        Quoted,
+        Closed,
+    }
+    let mut state = State::Begin;
+    for (at, byte) in text.iter().enumerate() {
+        state = match (state, *byte) {
+            (State::Begin | State::Closed, b'"') => State::Quoted,
+            (State::Quoted, b'"') => State::Closed,
+            (State::Quoted, _) => State::Quoted,
+            (_, b'\n' | b'\r') => return Ok(at + 1),
+            (_, byte) if byte == delimiter => State::Begin,
+            (State::Closed, _) => return Err(Quote::Inside),
+            (State::Begin | State::Plain, _) => State::Plain,
+        };
+    }
+    if state == State::Quoted { Err(Quote::Open) } else { Ok(text.len()) }
+}
+
+/// The length of the record that `text` begins with: of its first line alone where a quote would take in other rows. `image` is
+/// the column of image paths. None where it is too long.
+fn record_length(text: &[u8], delimiter: u8, image: Option<usize>) -> Option<usize> {
+    let most = MAX_RECORD_BYTES as usize;
+    let length = quoted_record(&text[..text.len().min(most + 1)], delimiter).ok().filter(|length| *length <= most);
+    let line = || text.iter().take(most).position(|b| is_line_break(*b)).map(|at| at + 1);
+    match length {
+        Some(length) if !image.is_some_and(|image| takes_in_rows(&text[..length], delimiter, image)) => Some(length),
+        _ => line().or((text.len() <= most).then_some(text.len())),
+    }
+}
+
+/// Whether a line of a record but the first looks like a row of its own: an image's name stands where one should, before any quote.
+fn takes_in_rows(record: &[u8], delimiter: u8, image: usize) -> bool {
+    let mut lines = record.split(|b| is_line_break(*b)).skip(1);
+    lines.any(|line| {
+        let quote = line.iter().position(|b| *b == b'"');
+        let mut fields = line[..quote.unwrap_or(line.len())].split(|b| *b == delimiter);
+        let field = fields.nth(image).filter(|_| quote.is_none() || fields.next().is_some());
+        let ending = field.and_then(|field| Path::new(std::str::from_utf8(field).ok()?).extension()?.to_str());
+        ending.is_some_and(|ending| IMAGE_ENDINGS.contains(&ending.to_lowercase().as_str()))
+    })
+}
+
+fn is_line_break(byte: u8) -> bool {
+    matches!(byte, b'\n' | b'\r')
+}
+
+/// What follows in a file.
+struct Window<'a> {
+    file: &'a File,
+    /// The byte that follows.
+    offset: u64,
+    /// It and what is behind it, from `start` on.
+    text: Vec<u8>,
+    start: usize,
+    /// Whether that is all.
+    end: bool,
+}
+
+impl Window<'_> {
+    /// What follows, longer than a record may be where the file is.
+    fn text(&mut self) -> io::Result<&[u8]> {
+        if !self.end && self.text.len() - self.start <= MAX_RECORD_BYTES as usize {
+            self.text.drain(..self.start);
+            self.start = 0;
+            let mut filled = self.text.len();
+            self.text.resize(CHUNK, 0);
+            while filled < CHUNK && !self.end {
+                let count = self.file.read_at(&mut self.text[filled..], self.offset + filled as u64)?;
+                self.end = count == 0;
+                filled += count;
+            }
+            self.text.truncate(filled);
+        }
+        Ok(&self.text[self.start..])
+    }
+
+    fn skip(&mut self, bytes: usize) {
+        self.start += bytes;
+        self.offset += bytes as u64;
+    }
+
+    fn skip_blank_lines(&mut self) -> io::Result<()> {
+        while self.text()?.first().is_some_and(|b| is_line_break(*b)) {
+            self.skip(1);
+        }
+        Ok(())
+    }
+
+    /// Skips to behind the next line break; how many bytes.
+    fn skip_line(&mut self) -> io::Result<u64> {
+        let from = self.offset;
+        loop {
+            let text = self.text()?;
+            let (end, all) = (text.iter().position(|b| is_line_break(*b)), text.len());
+            self.skip(end.map_or(all, |end| end + 1));
+            if end.is_some() || all == 0 {
+                return Ok(self.offset - from);
+            }
+        }
     }
 }

@@ -1,77 +1,97 @@
-//! The authors' JSON: `[{"image": path, "caption": str | [str], "image_id"?}]` (specification, section 6).
+//! A JSON file of records: a list, a list in an object, or one a line; compressed with gzip or not.
 //!
 //! The file is read once as a stream, which finds where each record begins and ends and checks it; a record is then read
 //! and parsed when it is asked for. Nothing but one record at a time is in memory.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, Read, Seek};
+use std::marker::PhantomData;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-use serde::de::{Deserializer, SeqAccess, Visitor};
-use serde_json::Value;
-use serde_json::value::RawValue;
+use flate2::read::MultiGzDecoder;
 
-use super::limited::{Limited, Progress};
-use super::{Malformed, OpenError, Options, REPORT_EVERY, Records, Watch, fields};
-use crate::record::{Entry, Location, RecordError};
-use crate::table::{Table, TableWriter};
+use super::elements::{self, Layout};
+use super::{MAX_RECORD_BYTES, Malformed, OpenError, Options, Pictures, REPORT_EVERY, Records, Watch, sniff, too_long};
+use crate::formats::{Format, Place};
+use crate::record::RecordError;
+use crate::table::Table;
 
-/// Records as they should be, for messages.
-pub(super) const EXAMPLE: &str = r#"[{"image": "photos/1.jpg", "caption": "a dog in the snow"}]"#;
-
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// Largest file that is unpacked.
+pub const MAX_UNPACKED_BYTES: u64 = 64 << 30;
 
 /// A JSON file of records.
 #[derive(Debug)]
-pub(crate) struct JsonRecords {
+pub(crate) struct JsonRecords<F> {
     path: PathBuf,
     file: File,
-    root: PathBuf,
-    /// First byte and length of each record.
-    places: Table<2>,
+    pictures: Pictures,
+    /// First byte and length of the element that each record is in, the element's number from 1, and which of its records it is.
+    places: Table<4>,
+    format: PhantomData<F>,
 }
 
-impl JsonRecords {
+impl<F: Format> JsonRecords<F> {
     pub fn open(path: &Path, options: &Options, watch: Watch) -> Result<Self, OpenError> {
         let io = |error| OpenError::Io { path: path.into(), error };
-        let file = File::open(path).map_err(io)?;
+        let file = open(path, options)?;
         let length = file.metadata().map_err(io)?.len();
-        let mut places = TableWriter::start(options.index_folder.as_deref()).map_err(io)?;
-        let root = options.root(path);
+        let mut places = options.index()?;
+        let pictures = options.pictures(path)?;
         let mut malformed = Malformed::default();
-        let mut record = 0;
-        let scanned = scan(&file, |offset, text| {
-            record += 1;
-            if record % REPORT_EVERY == 0 {
-                watch(offset, length);
+        let (mut number, mut records, mut reported) = (0, 0, 0);
+        let layout = elements::scan(path, &file, F::LIST, F::EXAMPLE, |element| {
+            let found = read::<F>(element.text(), &Place { name: name(path, number + 1), pictures: &pictures });
+            // A broken element may be several; each stays, to be counted when it is met.
+            let (elements, each) = match &found {
+                Ok(found) => (1, found.len() as u64),
+                Err(RecordError::Malformed { .. }) => (element.records(&file).map_err(io)?, 1),
+                Err(_) => (1, 1),
+            };
+            malformed.note_many(found, elements);
+            for (element_number, nth) in
+                (number + 1..=number + elements).flat_map(|e| (0..each).map(move |nth| (e, nth)))
+            {
+                let place = [element.offset, element.length, element_number, nth];
+                places.push(place).map_err(|e| options.index_error(e))?;
             }
-            malformed.note(parse(text, path, record, &root));
-            places.push([offset, text.len() as u64])
-        });
-        scanned.map_err(|error| OpenError::Json { path: path.into(), record: record + 1, error })?;
-        malformed.check(path, record, options)?;
-        Ok(JsonRecords { path: path.into(), file, root, places: places.finish().map_err(io)? })
+            number += elements;
+            records += elements * each;
+            if number - reported >= REPORT_EVERY {
+                reported = number;
+                watch(element.offset, length);
+            }
+            Ok(())
+        })?;
+        if layout == Layout::Lines && malformed.count == records {
+            let problem =
+                format!("invalid type: map, expected a list, or a record a line: {}", malformed.examples.join("; "));
+            return Err(OpenError::Json { path: path.into(), record: 1, problem, example: F::EXAMPLE });
+        }
+        malformed.check(path, records, options)?;
+        let places = places.finish().map_err(|e| options.index_error(e))?;
+        Ok(JsonRecords { path: path.into(), file, pictures, places, format: PhantomData })
     }
 }
 
-impl Records for JsonRecords {
+impl<F: Format> Records<F::Entry> for JsonRecords<F> {
     fn len(&self) -> u64 {
         self.places.len()
     }
 
-    fn entry(&self, index: u64) -> Result<Entry, RecordError> {
-        let read = || -> io::Result<Vec<u8>> {
-            let [offset, length] = self.places.row(index)?;
-            let mut text = vec![0; length as usize];
-            self.file.read_exact_at(&mut text, offset)?;
-            Ok(text)
-        };
-        let changed = |problem: String| RecordError::Malformed { name: name(&self.path, index + 1), problem };
-        let text = read().map_err(|e| changed(format!("cannot be read again: {e}")))?;
-        let text = String::from_utf8(text).map_err(|_| changed("the file has changed since it was opened".into()))?;
-        parse(&text, &self.path, index + 1, &self.root)
+    fn entry(&self, index: u64) -> Result<F::Entry, RecordError> {
+        let unread = |place: &Place, e: io::Error| place.malformed(format!("cannot be read again: {e}"));
+        let mut place = Place { name: self.path.display().to_string(), pictures: &self.pictures };
+        let [offset, length, element, nth] = self.places.row(index).map_err(|e| unread(&place, e))?;
+        place.name = name(&self.path, element);
+        let mut text = vec![0; if length > MAX_RECORD_BYTES { 0 } else { length as usize }];
+        self.file.read_exact_at(&mut text, offset).map_err(|e| unread(&place, e))?;
+        let text = if length > MAX_RECORD_BYTES { Err(too_long()) } else { Ok(text.as_slice()) };
+        let mut found = read::<F>(text, &place)?;
+        if nth >= found.len() as u64 {
+            return Err(place.malformed("the file has changed since it was opened".into()));
+        }
+        Ok(found.swap_remove(nth as usize))
     }
 }
 
@@ -79,65 +99,39 @@ fn name(path: &Path, record: u64) -> String {
     format!("{}, record {record}", path.display())
 }
 
-/// The fields of a record that matter; others are allowed.
-#[derive(Deserialize)]
-struct Fields {
-    image: Option<Value>,
-    caption: Option<Value>,
-    image_id: Option<Value>,
+/// What an element says, or why there is no text of it.
+fn read<F: Format>(text: Result<&[u8], String>, place: &Place) -> Result<Vec<F::Entry>, RecordError> {
+    F::read(text.map_err(|problem| place.no_record::<F>(problem))?, place)
 }
 
-/// Reads one record, counted from 1.
-fn parse(text: &str, path: &Path, record: u64, root: &Path) -> Result<Entry, RecordError> {
-    let name = name(path, record);
-    let Fields { image, caption, image_id } = serde_json::from_str(text).map_err(|e| {
-        let one = &EXAMPLE[1..EXAMPLE.len() - 1];
-        RecordError::Malformed { name: name.clone(), problem: format!("{e}; expected a record like {one}") }
-    })?;
-    let image = match &image {
-        Some(Value::String(image)) if !image.is_empty() => root.join(image),
-        other => {
-            return Err(fields::wrong(&name, "image", "the path of an image file", other.as_ref()));
-        }
-    };
-    let captions = fields::captions(caption, &name)?;
-    let image_id = fields::image_id(image_id.as_ref(), image.as_os_str().as_encoded_bytes(), &name)?;
-    Entry::new(Location::File(image), captions, name, image_id)
-}
-
-/// Calls `each` with the offset and the text of every element of the list in `file`.
-fn scan(file: &File, each: impl FnMut(u64, &str) -> io::Result<()>) -> Result<(), serde_json::Error> {
-    // A byte order mark, which some editors write, is no JSON.
-    let mut inner = BufReader::with_capacity(1 << 16, file);
-    let mark = inner.fill_buf().is_ok_and(|text| text.starts_with(BYTE_ORDER_MARK));
-    let start = if mark { BYTE_ORDER_MARK.len() } else { 0 };
-    inner.consume(start);
-    // The parser takes one byte at a time, so that the reader stands right behind an element when it is complete.
-    let progress = Progress::new(start as u64, 0);
-    let reader = Limited { inner, progress: &progress };
-    let mut deserializer = serde_json::Deserializer::from_reader(reader);
-    (&mut deserializer).deserialize_seq(Elements { progress: &progress, each })?;
-    deserializer.end()
-}
-
-struct Elements<'a, F> {
-    progress: &'a Progress,
-    each: F,
-}
-
-impl<'de, F: FnMut(u64, &str) -> io::Result<()>> Visitor<'de> for Elements<'_, F> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        f.write_str("a list")
+/// Opens a file whose bytes can be read in any order, unpacked where it is compressed with gzip.
+fn open(path: &Path, options: &Options) -> Result<File, OpenError> {
+    let io = |error| OpenError::Io { path: path.into(), error };
+    if !std::fs::metadata(path).map_err(io)?.is_file() {
+        let expected = "a .json or .jsonl file of records, or one compressed with gzip";
+        return Err(OpenError::Kind { path: path.into(), found: "not a file".into(), expected });
     }
-
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut list: A) -> Result<(), A::Error> {
-        while let Some(element) = list.next_element::<Box<RawValue>>()? {
-            let text = element.get();
-            (self.each)(self.progress.at() - text.len() as u64, text).map_err(serde::de::Error::custom)?;
-            self.progress.next_record(0);
+    let head = sniff::head(path).map_err(io)?;
+    if sniff::is_utf16(&head) {
+        return Err(OpenError::Utf16 { path: path.into() });
+    }
+    let file = File::open(path).map_err(io)?;
+    match sniff::compression(&head) {
+        None => Ok(file),
+        Some(("gzip", _)) => {
+            let mut unpacked = match &options.index_folder {
+                Some(folder) => tempfile::tempfile_in(folder),
+                None => tempfile::tempfile(),
+            }
+            .map_err(|e| options.index_error(e))?;
+            let length =
+                io::copy(&mut MultiGzDecoder::new(file).take(MAX_UNPACKED_BYTES), &mut unpacked).map_err(io)?;
+            if length == MAX_UNPACKED_BYTES {
+                return Err(io(io::Error::other(format!("at most {MAX_UNPACKED_BYTES} bytes are unpacked"))));
+            }
+            unpacked.rewind().map_err(io)?;
+            Ok(unpacked)
         }
-        Ok(())
+        Some((kind, command)) => Err(OpenError::Compressed { path: path.into(), kind, command }),
     }
 }

@@ -1,61 +1,58 @@
-//! Evaluation sets: every image once, in the order of the file, with all its captions.
+//! Evaluation: every record once, in the order of the file, whole.
 
 use std::sync::Arc;
 
 use crate::common::{Photos, vocabulary};
-use simla_data::{Dataset, EvaluationBatch, EvaluationPlan, EvaluationSet, LoadError, Options, Source};
+use simla_data::{Batch, Dataset, LoadError, Loader, Options, Pair, Pairs, Source};
 
-fn start(photos: &Photos, batch: usize) -> EvaluationSet {
+const VIEW: usize = 16 * 16 * 3;
+
+fn start(photos: &Photos, batch: usize) -> Loader<Pairs> {
     let dataset = Dataset::open(&[Source::from(photos.json.clone())], &Options::default()).unwrap();
-    let plan = EvaluationPlan { batch, side: 16, workers: 3, ..EvaluationPlan::default() };
-    EvaluationSet::start(Arc::new(dataset), Arc::new(vocabulary()), plan).unwrap()
+    let pairs = Pairs { patch_grid: 4, masked_patches: 0, ..Pairs::new(Arc::new(vocabulary())) };
+    Loader::once(Arc::new(dataset), pairs, 16, batch, 3).unwrap()
 }
 
-fn whole(set: EvaluationSet) -> (Vec<EvaluationBatch>, Vec<String>, Vec<usize>) {
-    let batches: Vec<EvaluationBatch> = set.map(Result::unwrap).collect();
+fn whole(loader: Loader<Pairs>) -> (Vec<Batch<Pair>>, Vec<String>) {
+    let batches: Vec<Batch<Pair>> = loader.map(Result::unwrap).collect();
     let records = batches.iter().flat_map(|b| b.records.clone()).collect();
-    let image_of = batches.iter().flat_map(|b| b.image_of.clone()).collect();
-    (batches, records, image_of)
+    (batches, records)
+}
+
+/// The red of each view's middle.
+fn reds(batch: &Batch<Pair>) -> Vec<i32> {
+    batch.pictures.chunks_exact(VIEW).map(|view| i32::from(view[16 * 8 * 3])).collect()
 }
 
 #[test]
-fn every_image_in_order_with_its_captions() {
+fn every_image_in_order() {
     let photos = Photos::make(11);
-    let (batches, records, image_of) = whole(start(&photos, 4));
-    assert_eq!(batches.iter().map(|b| (b.first, b.size)).collect::<Vec<_>>(), [(0, 4), (4, 4), (8, 3)]);
-    assert!(
-        records
-            .iter()
-            .enumerate()
-            .all(|(i, r)| r.contains(&format!("record {} ", i + 1)) || r.ends_with(&format!("record {}", i + 1)))
-    );
-    assert_eq!(image_of, (0..11).flat_map(|i| [i; 3]).collect::<Vec<_>>());
-    let captions: Vec<&String> = batches.iter().flat_map(|b| &b.captions).collect();
-    assert_eq!((captions[0].as_str(), captions[16].as_str()), ("a red square number w0", "green!"));
-    let ids: Vec<&Vec<i64>> = batches.iter().flat_map(|b| &b.ids).collect();
-    assert_eq!((ids.len(), ids[1].as_slice()), (33, [2, 11, 3].as_slice()), "[CLS] red [SEP]");
-    for (batch, nth) in batches.iter().flat_map(|b| (0..b.size).map(move |i| (b, i))) {
-        let view = &batch.images[nth * 16 * 16 * 3..][..16 * 16 * 3];
-        let red = i32::from(view[16 * 8 * 3]);
-        let expected = [200, 30, 40, 240][(batch.first + nth) % 4];
+    let (batches, records) = whole(start(&photos, 4));
+    assert_eq!(batches.iter().map(Batch::len).collect::<Vec<_>>(), [4, 4, 3]);
+    assert_eq!(batches.iter().map(|b| (b.step, b.epoch)).collect::<Vec<_>>(), [(0, 0), (1, 0), (2, 0)]);
+    assert!(records.iter().zip(1..).all(|(r, i)| r.ends_with(&format!("record {i}"))), "{records:?}");
+    for (i, red) in batches.iter().flat_map(reds).enumerate() {
+        let expected = [200, 30, 40, 240][i % 4];
         assert!((red - expected).abs() < 12, "the picture of its own record: {red}, expected {expected}");
     }
+    assert!(batches.iter().all(|b| b.halves.is_empty()));
     assert_eq!(whole(start(&photos, 4)).0, batches, "the same every time");
+    assert_eq!(start(&photos, 1).count(), 11);
 }
 
 #[test]
 fn bad_records_leave_no_gap() {
-    let photos = Photos::make(30);
+    let photos = Photos::make(60);
     std::fs::remove_file(photos.image(1)).unwrap();
+    (16..20).for_each(|i| std::fs::write(photos.image(i), "no picture").unwrap());
     photos.set_captions(7, serde_json::json!("."));
-    photos.set_captions(8, serde_json::json!(["red", ".", "blue"]));
-    let mut set = start(&photos, 4);
-    let batches: Vec<EvaluationBatch> = set.by_ref().map(Result::unwrap).collect();
-    assert_eq!(batches.iter().map(|b| (b.first, b.size)).take(3).collect::<Vec<_>>(), [(0, 3), (3, 3), (6, 4)]);
-    assert_eq!(batches[2].image_of[..3], [6, 6, 7], "the empty one of three captions is left out");
-    assert_eq!(batches[0].images.len(), 3 * 16 * 16 * 3);
-    assert_eq!(i32::from(batches[0].images[16 * 16 * 3 + 16 * 8 * 3]) / 10, 4, "the third record's blue, moved up");
-    assert_eq!(set.report().bad, 2);
+    let mut loader = start(&photos, 4);
+    let batches: Vec<Batch<Pair>> = loader.by_ref().map(Result::unwrap).collect();
+    let sizes: Vec<_> = batches.iter().map(|b| (b.step, b.len())).take(5).collect();
+    assert_eq!(sizes, [(0, 3), (1, 3), (2, 4), (3, 4), (5, 4)], "a batch without any row is none");
+    assert!(batches.iter().all(|b| b.pictures.len() == b.len() * VIEW && b.records.len() == b.len()));
+    assert_eq!(reds(&batches[0])[1] / 10, 4, "the third record's blue, moved up");
+    assert_eq!((loader.report().seen, loader.report().bad), (60, 6));
 }
 
 #[test]
@@ -66,12 +63,4 @@ fn too_many_bad_records_are_an_error() {
     }
     let last = start(&photos, 4).last().unwrap();
     assert!(matches!(last, Err(LoadError::TooManyBad { .. })));
-}
-
-#[test]
-fn dropping_a_set_ends_its_threads() {
-    let photos = Photos::make(60);
-    let mut set = start(&photos, 1);
-    assert!(set.next().is_some());
-    drop(set);
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use simla_data::{
-    Dataset, InspectOptions, Loader, Options, PackError, PackOptions, Packed, Plan, Source, inspect, pack,
+    Dataset, InspectOptions, Loader, LoaderPlan, Options, PackError, PackOptions, Packed, Pairs, Source, inspect, pack,
 };
 use simla_image::Recipe;
 
@@ -110,22 +110,22 @@ fn training_reads_mixed_sources() {
     packed(&photos, folder.path(), 4, Some(0)).unwrap();
     let sources = [Source::from(folder.path().to_path_buf()), Source { path: more.json.clone(), weight: 2.0 }];
     let dataset = Arc::new(Dataset::open(&sources, &Options::default()).unwrap());
-    let plan = |workers| Plan { batch: 8, steps: 20, workers, patch_grid: 4, masked_patches: 5, ..Plan::default() };
+    let plan = |workers| LoaderPlan { batch: 8, steps: 20, workers, ..LoaderPlan::default() };
     let recipe = Recipe { side: 16, ..Recipe::default() };
     let start = |plan| {
-        let words = Arc::new(vocabulary());
-        Loader::start(Arc::clone(&dataset), words, recipe.clone(), plan).unwrap()
+        let pairs = Pairs { patch_grid: 4, masked_patches: 5, ..Pairs::new(Arc::new(vocabulary())) };
+        Loader::start(Arc::clone(&dataset), pairs, recipe.clone(), plan).unwrap()
     };
     let all = |plan| start(plan).map(Result::unwrap).collect::<Vec<_>>();
     let batches = all(plan(1));
     assert_eq!(start(plan(1)).steps_per_epoch(), 10);
     assert_eq!(all(plan(4)), batches);
     for first_step in [1, 9, 10, 13] {
-        let resumed = Plan { first_step, ..plan(2) };
+        let resumed = LoaderPlan { first_step, ..plan(2) };
         assert_eq!(all(resumed), batches[first_step as usize..]);
     }
     // Two ranks see the halves of what one would.
-    let ranks = [0, 1].map(|rank| all(Plan { batch: 4, rank, world: 2, ..plan(2) }));
+    let ranks = [0, 1].map(|rank| all(LoaderPlan { batch: 4, rank, world: 2, ..plan(2) }));
     for (step, whole) in batches.iter().enumerate() {
         let shared = ranks.iter().flat_map(|rank| rank[step].records.clone());
         assert_eq!(shared.collect::<Vec<_>>(), whole.records);

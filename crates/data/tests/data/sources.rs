@@ -205,6 +205,8 @@ fn csv_and_tsv_with_chosen_columns() {
 fn csv_errors_are_named() {
     let folder = tempfile::tempdir().unwrap();
     assert!(refused(&written(folder.path(), "a.csv", "")).contains("no column \"image\""));
+    // Found by fuzzing: a first line of a megabyte came back as a message as long.
+    assert!(refused(&written(folder.path(), "long.csv", &"a,".repeat(10_000))).len() < 1000);
     assert!(refused(&written(folder.path(), "b.csv", "image,caption\n")).contains("no records in it"));
     let short = refused(&written(folder.path(), "c.csv", "caption,image\nonly a caption\n"));
     assert!(short.contains("c.csv, record 1: field `image`: expected a column more, found nothing"), "{short}");
@@ -334,4 +336,198 @@ fn weights_are_written_after_the_path() {
     let folder = tempfile::tempdir().unwrap();
     let path = written(folder.path(), "odd@2", "");
     assert_eq!(parse(path.to_str().unwrap()), Source { path, weight: 1.0 });
+}
+
+/// How many records are used, and what is wrong with the others.
+fn used(path: &Path) -> (usize, Vec<String>) {
+    let dataset = open_with(path, &Options { max_bad_share: 1.0, ..Options::default() }).unwrap();
+    let errors: Vec<String> = (0..dataset.len()).filter_map(|i| Some(dataset.entry(i).err()?.to_string())).collect();
+    (dataset.len() as usize - errors.len(), errors)
+}
+
+#[test]
+fn what_is_wrong_in_a_json_record_costs_that_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = r#"{"image": "1.jpg", "caption": "one", "score": NaN}"#;
+    let long = format!(r#"{{"image": "2.jpg", "caption": "two", "imageData": "{}"}}"#, "A".repeat(1_500_000));
+    for (bad, words) in [
+        (r#"{"image": "2.jpg", "caption": NaN}"#, "record 3: field `caption`: expected a string or a list of strings"),
+        (r#"{"image": "2.jpg", "caption": nan}"#, "record 3: expected ident"),
+        (long.as_str(), "record 3: longer than 1048576 bytes"),
+        (r#"{"image": "2.jpg", "caption": "\ud800"}"#, "record 3: "),
+        (r#"{"image": "2.jpg" "caption": "two"}"#, "record 3: expected `,` or `}`"),
+        ("{]", "record 3: "),
+        ("\"a [string\"", "record 3: invalid type: string"),
+        ("12", "record 3: invalid type: integer"),
+    ] {
+        let list = written(folder.path(), "list.json", format!("[{good}, {good},{bad} ,\n{good}]"));
+        let lines = written(folder.path(), "lines.jsonl", format!("{good}\n{good}\r\n\n{bad}\n{good}"));
+        for path in [list, lines] {
+            let (used, errors) = used(&path);
+            assert_eq!((used, errors.len()), (3, 1), "{errors:?}");
+            assert!(errors[0].contains(words), "{}", errors[0]);
+        }
+    }
+    // Two stray quotes hide what lies between them: counted.
+    let stray = r#"{"image": "2.jpg", "caption": "a dog}"#;
+    let path = written(folder.path(), "list.json", format!("[{good}, {stray}, {good}, {good}, {stray}, {good}]"));
+    let (used, errors) = used(&path);
+    assert_eq!((used, errors.len()), (2, 4), "{errors:?}");
+    let error = refused(&written(folder.path(), "list.json", format!("[{good}, {stray}, {good}]")));
+    assert!(error.contains("record 2: EOF while parsing a string: a quote that nothing closes"), "{error}");
+    // One object that is no record is no file of records.
+    let coco = "{\n \"images\": [],\n \"annotations\": []\n}";
+    let error = refused(&written(folder.path(), "coco.json", coco));
+    assert!(error.contains("record 1: invalid type: map, expected a list, or a record a line"), "{error}");
+}
+
+#[test]
+fn a_quote_takes_no_row_but_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = |bad: &str| {
+        let row = |i| if i == 4 { bad.to_owned() } else { format!("img/{i}.jpg,a cat {i}") };
+        format!("image,caption\n{}\n", (0..12).map(row).collect::<Vec<_>>().join("\n"))
+    };
+    for (bad, words) in [
+        ("img/4.jpg,\"a dog", "record 5: a quote that nothing closes"),
+        ("img/4.jpg,\"a \"big\" dog\"", "expected it doubled"),
+        (r#"img/4.jpg,"a \"big\" dog""#, r#"(\" is not read)"#),
+        ("img/4.jpg,a dog, a cat, and a mouse", "record 5: 4 fields, but the first line names 2 columns"),
+        ("\"img/4.jpg,a dog", "record 5: field `caption`: expected a column more (a quote that nothing closes"),
+    ] {
+        let (used, errors) = used(&written(folder.path(), "a.csv", rows(bad)));
+        assert_eq!((used, errors.len()), (11, 1), "{errors:?}");
+        assert!(errors[0].contains(words), "{}", errors[0]);
+    }
+    // Two such quotes, of which the second closes the first, also at its line's end.
+    for second in ["img/7.jpg,\"another dog", "img/7.jpg,a dog\""] {
+        let text = rows("img/4.jpg,\"a dog").replace("img/7.jpg,a cat 7", second);
+        let (used, errors) = used(&written(folder.path(), "a.csv", text));
+        assert!(used >= 10 && used + errors.len() == 12 && errors[0].contains("record 5: a quote"), "{errors:?}");
+    }
+    // What is quoted as it should be may have lines, separators and further empty fields.
+    let fine = rows("img/4.jpg,\"a dog, img/9.jpg,\nand \"\"a cat\"\"\r\nagain\",,");
+    assert_eq!(used(&written(folder.path(), "a.csv", fine)), (12, vec![]));
+    let long = rows(&format!("img/4.jpg,{}", "x".repeat(9 << 20)));
+    let (used, errors) = used(&written(folder.path(), "a.csv", long));
+    assert!(used == 11 && errors[0].contains("record 5: longer than 1048576 bytes"), "{errors:?}");
+}
+
+#[test]
+fn other_separators_and_encodings_are_read_or_named() {
+    let photos = Photos::make(2);
+    let folder = photos.folder.path();
+    for text in ["image;caption\nimages/0.png;one, two\n", "image\tcaption\rimages/0.png\tone, two\r"] {
+        assert_eq!(contents(&open(&written(folder, "a.csv", text)).unwrap())[0].1, ["one, two"]);
+    }
+    let utf16 = |text: &str| [b"\xff\xfe".to_vec(), text.encode_utf16().flat_map(u16::to_le_bytes).collect()].concat();
+    for (name, text) in [("a.csv", "image,caption\nimages/0.png,one"), ("a.json", "[]")] {
+        for bytes in [utf16(text), utf16(text)[2..].to_vec()] {
+            let error = refused(&written(folder, name, bytes));
+            assert!(error.contains("UTF-16 text; expected UTF-8: `iconv -f UTF-16"), "{error}");
+        }
+    }
+    let latin = refused(&written(folder, "a.csv", b"image,caption\nimages/0.png,caf\xe9\n"));
+    assert!(latin.contains("if it is Latin-1: `iconv -f LATIN1"), "{latin}");
+    let json = r#"[{"image": "images/0.png", "caption": "one"}]"#;
+    for (name, text) in [("A.JSON", json), ("A.CSV", "image,caption\nimages/0.png,one"), ("a.ndjson", &json[1..44])] {
+        assert_eq!(contents(&open(&written(folder, name, text)).unwrap())[0].1, ["one"], "{name}");
+    }
+    let images = folder.join("images");
+    std::fs::rename(images.join("0.png"), images.join("0.JFIF")).unwrap();
+    std::fs::rename(images.join("1.png"), images.join("1.jpe")).unwrap();
+    written(&images, "0.TXT", "one");
+    written(&images, "1.JSON", r#"{"caption": "two"}"#);
+    assert_eq!(used(&images), (2, vec![]));
+}
+
+#[test]
+fn links_are_followed_once_and_what_is_not_read_is_named() {
+    use std::os::unix::fs::symlink;
+    let (root, far) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (folder, far) = (root.path().join("photos"), far.path());
+    std::fs::create_dir_all(folder.join("inner")).unwrap();
+    for at in [&folder.join("inner"), far] {
+        written(at, "1.jpg", "picture");
+        written(at, "1.txt", "a caption");
+    }
+    symlink(far, folder.join("far")).unwrap();
+    symlink(far, folder.join("far again")).unwrap();
+    symlink(&folder, folder.join("inner/round")).unwrap();
+    symlink("inner", folder.join("the same")).unwrap();
+    symlink(root.path(), folder.join("above")).unwrap();
+    symlink(far.join("1.jpg"), folder.join("one.jpg")).unwrap();
+    symlink(far.join("none.jpg"), folder.join("none.jpg")).unwrap();
+    written(&folder, "one.txt", "a link to a file");
+    written(&folder, "none.txt", "a link to nothing");
+    for name in ["x.heic", "y.HEIC", "z.gif", "x.txt", ".hidden.jpg"] {
+        written(&folder, name, "x");
+    }
+    let walked = simla_data::sources::walk(&folder, usize::MAX).unwrap();
+    let names: Vec<_> = walked.pictures.iter().map(|path| path.to_str().unwrap()).collect();
+    assert_eq!(names.len(), 4, "{names:?}");
+    assert!(names.contains(&"inner/1.jpg") && names.contains(&"one.jpg") && names.contains(&"none.jpg"), "{names:?}");
+    assert_eq!(names.iter().filter(|name| name.starts_with("far")).count(), 1, "{names:?}");
+    assert_eq!(walked.unread.to_string(), "1 .gif, 2 .heic");
+
+    let dataset = open(&folder).unwrap();
+    assert_eq!(dataset.len(), 4);
+    assert_eq!((0..4).filter(|i| dataset.record(*i).is_err()).count(), 1);
+    let warnings = dataset.warnings();
+    let expected = "files that are no image or caption: 1 .gif, 2 .heic, 1 .txt without an image";
+    assert!(warnings.len() == 1 && warnings[0].ends_with(expected), "{warnings:?}");
+    std::fs::create_dir(folder.join("only")).unwrap();
+    written(&folder.join("only"), "a.heic", "x");
+    assert!(refused(&folder.join("only")).contains("no records in it, but 1 .heic; expected images (.jpg, "));
+}
+
+#[test]
+fn a_path_that_finds_nothing_says_what_may_be_wrong_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["cafe\u{301}.jpg", "e\u{301}te\u{301}.jpg"] {
+        written(folder.path(), name, "picture");
+    }
+    for (image, words) in [
+        ("img\\\\1.jpg", "backslashes, expected / between folders"),
+        ("file:///img/1.jpg", "expected a path, not a file:// address"),
+        ("caf\u{e9}.jpg", "a file whose name only looks the same is there"),
+        ("1.jpg", "No such file or directory (os error 2)"),
+    ] {
+        let text = format!(r#"[{{"image": "{image}", "caption": "one"}}]"#);
+        let dataset = open(&written(folder.path(), "list.json", text)).unwrap();
+        let error = dataset.record(0).unwrap_err().to_string();
+        assert!(error.contains("list.json, record 1: image file") && error.contains(words), "{error}");
+    }
+}
+
+#[test]
+fn words_of_a_file_steer_no_terminal() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = json!([
+        {"image": "\u{1b}[31mred\u{1b}]0;title\u{7}.jpg", "caption": "one"},
+        {"image": "1.jpg", "caption": {"\u{9b}": "\u{202e}"}},
+        {"image": "1.jpg", "\u{1b}[2J": 1, "caption": "", "image_id": ["\u{202e}"]},
+    ]);
+    let path = written(folder.path(), "\u{1b}[0m.json", list.to_string());
+    let dataset = open_with(&path, &Options { max_bad_share: 1.0, ..Options::default() }).unwrap();
+    for index in 0..3 {
+        let error = dataset.record(index).unwrap_err().to_string();
+        assert!(
+            error.contains(r"\u{1b}[0m.json") && !error.contains(['\u{1b}', '\u{7}', '\u{9b}', '\u{202e}']),
+            "{error:?}"
+        );
+    }
+    let error = refused(&path);
+    assert!(error.contains("2 of 3 records") && !error.contains(['\u{1b}', '\u{202e}']), "{error:?}");
+}
+
+#[test]
+fn a_temporary_folder_that_is_not_there_is_named() {
+    let photos = Photos::make(2);
+    let options = Options { index_folder: Some("/no/such/folder".into()), ..Options::default() };
+    for each_caption in [false, true] {
+        let error = open_with(&photos.json, &Options { each_caption, ..options.clone() }).unwrap_err().to_string();
+        assert!(error.starts_with("temporary folder /no/such/folder: ") && error.contains("set TMPDIR"), "{error}");
+        assert!(!error.contains("photos.json"), "{error}");
+    }
 }

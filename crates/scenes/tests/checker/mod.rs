@@ -276,11 +276,11 @@ pub fn describes(mention: &Mention, object: &Object) -> bool {
 }
 
 /// The name in the files.
-fn name(value: impl std::fmt::Debug) -> String {
+pub fn name(value: impl std::fmt::Debug) -> String {
     format!("{value:?}").to_lowercase()
 }
 
-fn centre(object: &Object) -> [f64; 2] {
+pub fn centre(object: &Object) -> [f64; 2] {
     let [x, y, width, height] = object.bbox.map(f64::from);
     [x + width / 2.0, y + height / 2.0]
 }

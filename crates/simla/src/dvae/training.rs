@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use simla_data::Batch;
+use simla_data::{Batch, Pair};
 use tch::{Kind, Tensor, no_grad};
 
 use crate::dvae::{Dvae, TASK};
@@ -83,9 +83,9 @@ impl Training {
 }
 
 impl Task for Training {
-    type Batch = Batch;
+    type Batch = Batch<Pair>;
 
-    fn records(batch: &Batch) -> &[String] {
+    fn records(batch: &Batch<Pair>) -> &[String] {
         &batch.records
     }
 
@@ -101,7 +101,7 @@ impl Task for Training {
         &mut self.dvae.weights
     }
 
-    fn backward(&mut self, batch: &Batch, at: At, gradients: &mut Gradients) -> Scores {
+    fn backward(&mut self, batch: &Batch<Pair>, at: At, gradients: &mut Gradients) -> Scores {
         let pixels = tokenizer_pixels(batch, self.dvae.weights.device());
         let logits = self.dvae.logits(&pixels);
         // Standard Gumbel noise by two logarithms; the clamp keeps both finite.

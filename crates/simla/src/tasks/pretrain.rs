@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::Value;
-use simla_data::{Batch, Vocabulary};
+use simla_data::{Batch, Pair, Vocabulary};
 use tch::{Device, Kind, Tensor, no_grad};
 use thiserror::Error;
 
 use crate::config::{ConfigError, ModelConfig, SpecialIds};
 use crate::dvae::Dvae;
 use crate::import::{PositionsError, fit_positions};
-use crate::inputs::tokenizer_pixels;
+use crate::inputs::{image_ids, tokenizer_pixels};
 use crate::model::Simla;
 use crate::objectives::{Objectives, itm};
 use crate::step::{Alignment, Inputs};
@@ -154,9 +154,9 @@ impl Pretraining {
 }
 
 impl Task for Pretraining {
-    type Batch = Batch;
+    type Batch = Batch<Pair>;
 
-    fn records(batch: &Batch) -> &[String] {
+    fn records(batch: &Batch<Pair>) -> &[String] {
         &batch.records
     }
 
@@ -176,7 +176,7 @@ impl Task for Pretraining {
         self.simla.begin_step();
     }
 
-    fn backward(&mut self, batch: &Batch, at: At, gradients: &mut Gradients) -> Scores {
+    fn backward(&mut self, batch: &Batch<Pair>, at: At, gradients: &mut Gradients) -> Scores {
         let device = self.simla.online.device();
         let alpha = alpha_at(self.alpha, at.step, at.steps_per_epoch);
         let tokens = self.dvae.as_ref().map(|dvae| {
@@ -185,17 +185,18 @@ impl Task for Pretraining {
         });
         const NEGATIVES: u64 = 1;
         let inputs = Inputs {
-            image_ids: self.by_image.then(|| upload(&Tensor::from_slice(&batch.image_ids), device)),
+            image_ids: self.by_image.then(|| image_ids(batch, device)),
             ..Inputs::new(
                 batch,
                 tokens.as_ref().map(|(tokens, _)| tokens),
                 step_seed(at.seed, at.step, NEGATIVES),
+                self.simla.config.special.pad,
                 device,
             )
         };
         let (losses, seen) = self.simla.step(&inputs, alpha, self.objectives, gradients);
         let image_ids = inputs.image_ids;
-        let mut others = no_grad(|| observations(&seen, batch.size as i64, image_ids.as_ref()));
+        let mut others = no_grad(|| observations(&seen, batch.len() as i64, image_ids.as_ref()));
         if let Some((tokens, vocab)) = &tokens {
             others.push(("codes_in_batch", codes_used(tokens, *vocab)));
         }
@@ -283,45 +284,44 @@ mod tests {
     }
 
     /// Two pairs; `shade` makes batches differ.
-    fn batch(shade: u8) -> Batch {
+    fn batch(shade: u8) -> Batch<Pair> {
         let pixels = |side: usize| (0..2 * side * side * 3).map(|i| (i as u8).wrapping_mul(shade)).collect();
         let word = i64::from(shade % 8) + 5;
+        let pair = |image_id, ids: [i64; 4], mlm_ids: [i64; 4], mlm_labels: [i64; 4]| Pair {
+            ids: ids.into(),
+            mlm_ids: mlm_ids.into(),
+            mlm_labels: mlm_labels.into(),
+            masked_patches: (0..PATCHES).map(|i| i % 4 == 0).collect(),
+            image_id,
+        };
         Batch {
             step: 0,
             epoch: 0,
-            size: 2,
             side: SIDE,
-            length: 4,
-            patches: PATCHES,
-            images: pixels(SIDE),
-            halves: pixels(SIDE / 2),
-            ids: vec![1, word, 9, 2, 1, 12, word, 2],
-            mask: vec![1; 8],
-            mlm_ids: vec![1, 3, 9, 2, 1, 12, 3, 2],
-            mlm_labels: vec![-100, word, -100, -100, -100, -100, word, -100],
-            masked_patches: (0..2 * PATCHES).map(|i| i % 4 == 0).collect(),
-            image_ids: vec![0, 1],
+            rows: vec![
+                pair(0, [1, word, 9, 2], [1, 3, 9, 2], [-100, word, -100, -100]),
+                pair(1, [1, 12, word, 2], [1, 12, 3, 2], [-100, -100, word, -100]),
+            ],
             records: vec![],
+            pictures: pixels(SIDE),
+            halves: pixels(SIDE / 2),
         }
     }
 
     /// Three pairs without masked patches, two of them of one image.
-    fn of_two_images() -> Batch {
-        let two = batch(7);
-        Batch {
-            size: 3,
-            images: (0..3 * SIDE * SIDE * 3)
-                .map(|i| (i as u8).wrapping_mul((i / (SIDE * SIDE * 3)) as u8 + 3))
-                .collect(),
-            halves: vec![],
-            ids: [two.ids, vec![1, 6, 8, 2]].concat(),
-            mask: vec![1; 12],
-            mlm_ids: [two.mlm_ids, vec![1, 6, 3, 2]].concat(),
-            mlm_labels: [two.mlm_labels, vec![-100, -100, 8, -100]].concat(),
-            masked_patches: vec![false; 3 * PATCHES],
-            image_ids: vec![40, 40, 70],
-            ..two
+    fn of_two_images() -> Batch<Pair> {
+        let mut two = batch(7);
+        two.rows.push(Pair {
+            ids: vec![1, 6, 8, 2],
+            mlm_ids: vec![1, 6, 3, 2],
+            mlm_labels: vec![-100, -100, 8, -100],
+            ..Pair::default()
+        });
+        for (pair, image_id) in two.rows.iter_mut().zip([40, 40, 70]) {
+            (pair.masked_patches, pair.image_id) = (vec![false; PATCHES], image_id);
         }
+        let pixel = |i: usize| (i as u8).wrapping_mul((i / (SIDE * SIDE * 3)) as u8 + 3);
+        Batch { pictures: (0..3 * SIDE * SIDE * 3).map(pixel).collect(), halves: vec![], ..two }
     }
 
     #[test]
@@ -330,7 +330,7 @@ mod tests {
         let mut simla = simla();
         simla.queues.remember_images();
         let logits = |image_ids: Option<Tensor>, negatives: Option<Negatives>, seed: u64| {
-            let b = Inputs::new(&batch, None, seed, Device::Cpu);
+            let b = Inputs::new(&batch, None, seed, 0, Device::Cpu);
             let b = Inputs { image_ids, negatives: negatives.unwrap_or(b.negatives), ..b };
             let (_, seen) = no_grad(|| simla.align(&b, 0.4, Objectives::RETRIEVAL));
             // Of pairs 0 and 1, with a wrong text and with a wrong image.
@@ -353,7 +353,7 @@ mod tests {
         let mut task = Pretraining::fine_tuning(simla(), Objectives::RETRIEVAL, 0.4, vec![]);
         let mut gradients = Gradients::new(task.weights());
         let at = At { step: 3, steps_per_epoch: 4, seed: 5 };
-        let mut losses = |task: &mut Pretraining, batch: &Batch| {
+        let mut losses = |task: &mut Pretraining, batch: &Batch<Pair>| {
             task.begin_step();
             let scores = task.backward(batch, at, &mut gradients);
             task.end_step(true);
@@ -371,8 +371,9 @@ mod tests {
         let state: BTreeMap<_, _> = state.into_iter().map(|(k, t)| (k, t.copy())).collect();
         let [of_the_queue, of_another] = [40, 41].map(|id| {
             task.load(&state).unwrap();
-            let image_ids = vec![id; 2];
-            losses(&mut task, &Batch { image_ids, ..batch(50) })
+            let mut batch = batch(50);
+            batch.rows.iter_mut().for_each(|pair| pair.image_id = id);
+            losses(&mut task, &batch)
         });
         assert_ne!(of_the_queue, of_another);
     }

@@ -1,6 +1,6 @@
 //! What the model would put in: masked words, masked patches through the tokenizer's decoder, and recommended keywords (figure 5).
 
-use simla_data::{Batch, Vocabulary};
+use simla_data::{Batch, Pair, Vocabulary};
 use tch::{Kind, Tensor, no_grad};
 
 use crate::dvae::Dvae;
@@ -49,7 +49,7 @@ pub fn samples(
     model: &mut Simla,
     dvae: Option<&Dvae>,
     vocabulary: &Vocabulary,
-    batch: &Batch,
+    batch: &Batch<Pair>,
     keywords: i64,
 ) -> Result<Vec<Sample>, TorchError> {
     let dropout = std::mem::take(&mut model.config.dropout);
@@ -58,10 +58,16 @@ pub fn samples(
     samples
 }
 
-fn look(model: &Simla, dvae: Option<&Dvae>, vocabulary: &Vocabulary, batch: &Batch, keywords: i64) -> Vec<Sample> {
+fn look(
+    model: &Simla,
+    dvae: Option<&Dvae>,
+    vocabulary: &Vocabulary,
+    batch: &Batch<Pair>,
+    keywords: i64,
+) -> Vec<Sample> {
     let device = model.online.device();
     let tokens = dvae.map(|dvae| dvae.tokens(&tokenizer_pixels(batch, device)));
-    let b = Inputs::new(batch, tokens.as_ref(), 0, device);
+    let b = Inputs::new(batch, tokens.as_ref(), 0, model.config.special.pad, device);
     let (_, seen) = model.align(&b, 0.0, Objectives { itm: false, ..Objectives::default() });
     let logits = seen.mlm_logits.expect("MLM takes part");
     let (probability, guess) = logits.softmax(-1, Kind::Float).max_dim(-1, false);
@@ -76,28 +82,25 @@ fn look(model: &Simla, dvae: Option<&Dvae>, vocabulary: &Vocabulary, batch: &Bat
     });
 
     let mut next = 0;
-    (0..batch.size)
-        .map(|i| {
-            let row = |values: &[i64]| values[i * batch.length..][..batch.length].to_vec();
-            let truths: Vec<i64> = row(&batch.mlm_labels).into_iter().filter(|&label| label >= 0).collect();
+    (batch.rows.iter().enumerate())
+        .map(|(i, pair)| {
+            let truths = pair.mlm_labels.iter().filter(|&&label| label >= 0);
             let words = truths
-                .into_iter()
-                .map(|truth| {
+                .map(|&truth| {
                     let guessed =
                         Guess { word: vocabulary.word(guess[next]).to_owned(), probability: probability[next] };
                     next += 1;
                     (vocabulary.word(truth).to_owned(), guessed)
                 })
                 .collect();
-            let hidden: Vec<i64> = row(&batch.ids)
-                .iter()
-                .zip(row(&batch.mlm_labels))
-                .map(|(&id, label)| if label >= 0 { model.config.special.mask } else { id })
+            let hidden: Vec<i64> = (pair.ids.iter())
+                .zip(&pair.mlm_labels)
+                .map(|(&id, &label)| if label >= 0 { model.config.special.mask } else { id })
                 .collect();
             let concept =
                 |(&id, &probability): (&i64, &f32)| Guess { word: vocabulary.word(id).to_owned(), probability };
             Sample {
-                caption: vocabulary.decode(&row(&batch.ids)),
+                caption: vocabulary.decode(&pair.ids),
                 masked: with_gaps(vocabulary, &hidden, model.config.special.mask),
                 words,
                 keywords: ids[i].iter().zip(&scores[i]).map(concept).collect(),

@@ -1,0 +1,4 @@
+//! What a pair hides for the model to guess: words and patches.
+
+pub mod blocks;
+pub mod words;
