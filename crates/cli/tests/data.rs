@@ -268,7 +268,7 @@ fn a_tokenizer_needs_no_batch_of_the_model_and_is_measured_on_held_out_pictures(
     assert_eq!(measured.len(), 2, "at steps 3 and 6: {curve}");
     let page = printed(&["report", &dvae]);
     let page = fs::read_to_string(page.trim()).unwrap();
-    for part in ["After step 3", "After step 6", "of 32 codes occur in 2 pictures", "codes used"] {
+    for part in ["After step 3", "After step 6", "of 32 codes occur in 2 pictures", "codes_used"] {
         assert!(page.contains(part), "{part} on the page");
     }
 

@@ -216,7 +216,7 @@ fn a_run_leaves_what_people_look_at_and_a_page_of_it() {
     let output = simla().arg("report").arg(&run).output().unwrap();
     assert!(output.status.success(), "{}", said(&output));
     let page = read("report.html");
-    for part in ["finished", "<svg", "ITM accuracy", "TR@1", "data:image/png", "batch_size = 8"] {
+    for part in ["finished", "<svg", "itm_accuracy", "txt_r1", "data:image/png", "batch_size = 8"] {
         assert!(page.contains(part), "{part}");
     }
     let nothing = simla().arg("report").arg(scenes.path(".")).output().unwrap();

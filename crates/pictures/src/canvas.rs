@@ -3,9 +3,10 @@
 //! Everything clips at the border of the canvas, so callers need no checks of their own.
 
 use crate::error::PicturesError;
+use crate::output::named;
 use image::imageops::{self, FilterType};
 use image::{ExtendedColorType, ImageEncoder, Rgb, RgbImage, codecs::png::PngEncoder};
-use std::io::Write;
+use simla_files::write_atomically;
 use std::path::Path;
 
 /// Colour of text.
@@ -145,36 +146,19 @@ pub fn png_bytes(picture: &RgbImage) -> Vec<u8> {
 }
 
 /// Writes a PNG file; a reader sees the old file or the whole new one, never a part.
+///
+/// # Errors
+/// When the name does not end in .png, and when the file cannot be written.
 pub fn save_png(picture: &RgbImage, path: &Path) -> Result<(), PicturesError> {
+    named(path, "png")?;
     save_bytes(&png_bytes(picture), path)
 }
 
-/// Writes a file under a temporary name beside `path`, then renames it.
+/// Writes a file whole or not at all; its folder is made if need be.
 pub(crate) fn save_bytes(bytes: &[u8], path: &Path) -> Result<(), PicturesError> {
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let write = || {
-        std::fs::create_dir_all(folder)?;
-        let mut file = new_file().tempfile_in(folder)?;
-        file.write_all(bytes)?;
-        file.persist(path)?;
-        Ok(())
-    };
-    write().map_err(PicturesError::write(path))
-}
-
-/// Temporary files are private by default; ours become results, as readable as any new file.
-fn new_file() -> tempfile::Builder<'static, 'static> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".simla-");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(std::fs::Permissions::from_mode(0o666)); // the umask still applies
-    }
-    builder
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let written = std::fs::create_dir_all(folder).and_then(|()| write_atomically(path, bytes));
+    written.map_err(PicturesError::write(path))
 }
 
 #[cfg(test)]
@@ -245,5 +229,7 @@ mod tests {
         let below_a_file = path.join("x.png");
         let error = save_png(&picture, &below_a_file).unwrap_err().to_string();
         assert!(error.contains("picture.png"), "{error}");
+        let error = save_png(&picture, &folder.path().join("picture.jpg")).unwrap_err().to_string();
+        assert!(error.contains("must end in .png"), "{error}");
     }
 }

@@ -3,8 +3,8 @@
 //! `draw` gives a picture with heading and legend; `svg` the plot alone for a page, whose heading
 //! and legend are text of the page.
 
-use crate::canvas::{Area, SERIES, blank, fill, paste};
-use crate::numbers::short_number;
+use crate::canvas::{Area, SERIES, blank, fill, stack};
+use crate::numbers::{extent, short_number};
 use crate::series::Series;
 use crate::text::{Block, Style};
 use image::RgbImage;
@@ -21,7 +21,7 @@ pub const MAX_SERIES: usize = 16;
 const MAX_SIDE: u32 = 4096;
 
 /// Size of the labels as the plot library counts it: 12 px em square.
-const LABEL_SIZE: f64 = 15.0;
+pub(crate) const LABEL_SIZE: f64 = 15.0;
 
 /// Share of a raw curve's colour behind its smoothed one.
 const RAW_OPACITY: f64 = 0.25;
@@ -32,10 +32,13 @@ const GRID_OPACITY: f64 = 0.12;
 
 const SWATCH: u32 = 12;
 
+/// Pixels of a dash and of the gap after it.
+const DASH: (i32, i32) = (6, 4);
+
 const GREY: image::Rgb<u8> = SERIES[7];
 
 /// The plot library finds its font by name; a missing one would be an error on a fresh machine.
-static FONT: LazyLock<()> = LazyLock::new(|| {
+pub(crate) static FONT: LazyLock<()> = LazyLock::new(|| {
     let registered = register_font("sans-serif", FontStyle::Normal, dejavu::sans::regular());
     assert!(registered.is_ok(), "an embedded font is whole");
 });
@@ -45,14 +48,16 @@ static FONT: LazyLock<()> = LazyLock::new(|| {
 pub struct Chart {
     /// Heading. Empty: none.
     pub title: String,
+    /// Explanation under the heading. Empty: none.
+    pub note: String,
     /// What goes to the right, with its unit.
     pub x_label: String,
     /// What goes up, with its unit. Empty: none.
     pub y_label: String,
     /// The curves.
     pub series: Vec<Series>,
-    /// What they are to be compared with, chance say: a grey curve.
-    pub baseline: Option<Series>,
+    /// What they are to be compared with, chance say: grey, dashed; those of one name have one swatch.
+    pub baselines: Vec<Series>,
     /// Logarithmic height; points at or below zero are gaps then.
     pub log_y: bool,
     /// Weight of the past in smoothed curves, in [0, 1); 0: none. The raw curve stays visible behind.
@@ -65,10 +70,11 @@ impl Default for Chart {
     fn default() -> Self {
         Self {
             title: String::new(),
+            note: String::new(),
             x_label: "step".into(),
             y_label: String::new(),
             series: Vec::new(),
-            baseline: None,
+            baselines: Vec::new(),
             log_y: false,
             smoothing: 0.0,
             size: (720, 400),
@@ -82,6 +88,7 @@ struct Curve {
     strong: Vec<Vec<(f64, f64)>>,
     band: Vec<(f64, f64)>,
     color: RGBColor,
+    dashed: bool,
 }
 
 impl Chart {
@@ -94,14 +101,7 @@ impl Chart {
             self.plot(&backend.into_drawing_area()).expect("drawing into memory with an embedded font");
         }
         let plot = RgbImage::from_raw(width, height, buffer).expect("the size that was drawn");
-        let title = Block::new(&self.title, Style::TITLE, width.saturating_sub(24), 2);
-        let legend = self.legend(width);
-        let head = title.height() + legend.height();
-        let mut canvas = blank(width, head + height + 8);
-        title.draw(&mut canvas, 12, 8);
-        paste(&mut canvas, &legend, 0, 8 + i64::from(title.height()));
-        paste(&mut canvas, &plot, 0, 8 + i64::from(head));
-        canvas
+        stack(&[heading(&self.title, &self.note, self.legend(), width), plot])
     }
 
     /// The plot alone as SVG: no heading, no legend, no background.
@@ -119,42 +119,27 @@ impl Chart {
         SERIES[number % SERIES.len()]
     }
 
-    /// The curves that are shown, the baseline last, each with its colour.
+    /// The curves that are shown, baselines last, each with its colour.
     fn shown(&self) -> impl Iterator<Item = (&Series, image::Rgb<u8>)> {
         let series = self.series.iter().take(MAX_SERIES).enumerate();
         let series = series.map(|(number, series)| (series, Self::color(number)));
-        series.chain(self.baseline.iter().map(|series| (series, GREY)))
+        series.chain(self.baselines.iter().map(|series| (series, GREY)))
+    }
+
+    /// Names with their colours, each once; a curve without a name needs none.
+    pub(crate) fn legend(&self) -> Vec<(&str, image::Rgb<u8>)> {
+        let mut entries: Vec<(&str, image::Rgb<u8>)> = Vec::new();
+        for (series, color) in self.shown().filter(|(series, _)| !series.name.is_empty()) {
+            if !entries.contains(&(&series.name, color)) {
+                entries.push((&series.name, color));
+            }
+        }
+        entries
     }
 
     fn plot_size(&self) -> (u32, u32) {
         let side = |v: u32| v.clamp(160, MAX_SIDE);
         (side(self.size.0), side(self.size.1))
-    }
-
-    /// Swatches with names, as many a row as fit. A single curve without a name needs none.
-    fn legend(&self, width: u32) -> RgbImage {
-        let row_height = Style::BODY.line_height() + 2;
-        let mut places = Vec::new();
-        let (mut x, mut y) = (12, 4);
-        for (series, color) in self.shown().filter(|(series, _)| !series.name.is_empty()) {
-            let name = Block::line(&series.name, Style::BODY, width.saturating_sub(60));
-            let entry = SWATCH + 6 + name.width() + 18;
-            if x > 12 && x + entry > width {
-                (x, y) = (12, y + row_height);
-            }
-            places.push((color, name, x, y));
-            x += entry;
-        }
-        if places.is_empty() {
-            return blank(1, 1);
-        }
-        let mut canvas = blank(width, y + row_height);
-        for (color, name, x, y) in places {
-            let swatch = Area { x: x.into(), y: i64::from(y) + 3, width: SWATCH.into(), height: SWATCH.into() };
-            fill(&mut canvas, swatch, color);
-            name.draw(&mut canvas, i64::from(x + SWATCH + 6), y.into());
-        }
-        canvas
     }
 
     fn curves(&self) -> Vec<Curve> {
@@ -167,15 +152,16 @@ impl Chart {
         };
         let smoothing = self.smoothing.clamp(0.0, 0.999);
         self.shown()
-            .map(|(series, color)| {
-                let [r, g, b] = color.0;
+            .enumerate()
+            .map(|(number, (series, color))| {
                 let raw = plane(&series.points);
                 let edges = series.points.iter().zip(&series.band);
                 let low = edges.clone().map(|(&(x, _), &(low, _))| (x, height(low)));
                 let high = edges.rev().map(|(&(x, _), &(_, high))| (x, height(high)));
                 let (strong, raw) =
                     if smoothing > 0.0 { (plane(&series.smoothed(smoothing)), raw) } else { (raw, Vec::new()) };
-                Curve { raw, strong, band: low.chain(high).filter(drawable).collect(), color: RGBColor(r, g, b) }
+                let dashed = number >= self.series.len().min(MAX_SERIES);
+                Curve { raw, strong, band: low.chain(high).filter(drawable).collect(), color: rgb(color), dashed }
             })
             .collect()
     }
@@ -215,7 +201,7 @@ impl Chart {
             .x_labels(6)
             .y_labels(6)
             .max_light_lines(0)
-            .bold_line_style(BLACK.mix(GRID_OPACITY))
+            .bold_line_style(grid())
             .label_style(("sans-serif", LABEL_SIZE))
             .x_label_formatter(&|x| short_number(*x))
             .y_label_formatter(&power)
@@ -233,7 +219,12 @@ impl Chart {
         for curve in &curves {
             for part in &curve.strong {
                 let style = curve.color.stroke_width(2);
-                chart.draw_series(LineSeries::new(part.iter().copied(), style))?;
+                let points = part.iter().copied();
+                if curve.dashed {
+                    chart.draw_series(DashedLineSeries::new(points, DASH.0, DASH.1, style))?;
+                } else {
+                    chart.draw_series(LineSeries::new(points, style))?;
+                }
                 if let [alone] = part[..] {
                     let dot = Circle::new(alone, 3, curve.color.filled());
                     chart.draw_series(std::iter::once(dot))?;
@@ -244,6 +235,49 @@ impl Chart {
     }
 }
 
+/// Colour of the lines behind a plot.
+pub(crate) fn grid() -> RGBAColor {
+    BLACK.mix(GRID_OPACITY)
+}
+
+pub(crate) fn rgb(color: image::Rgb<u8>) -> RGBColor {
+    let [r, g, b] = color.0;
+    RGBColor(r, g, b)
+}
+
+/// What stands above a plot: its title, its note, and swatches with names, as many a row as fit.
+pub(crate) fn heading<'a>(
+    title: &str,
+    note: &str,
+    legend: impl IntoIterator<Item = (&'a str, image::Rgb<u8>)>,
+    width: u32,
+) -> RgbImage {
+    const LEFT: u32 = 12;
+    let row_height = Style::BODY.line_height() + 2;
+    let title = Block::new(title, Style::TITLE, width.saturating_sub(2 * LEFT), 2);
+    let note = Block::new(note, Style::NOTE, width.saturating_sub(2 * LEFT), 4);
+    let mut entries = Vec::new();
+    let (mut x, mut y) = (LEFT, 8 + title.height() + note.height() + 4);
+    for (name, color) in legend {
+        let name = Block::line(name, Style::BODY, width.saturating_sub(60));
+        let wide = SWATCH + 6 + name.width() + 18;
+        if x > LEFT && x + wide > width {
+            (x, y) = (LEFT, y + row_height);
+        }
+        entries.push((color, name, x, y));
+        x += wide;
+    }
+    let mut canvas = blank(width, if entries.is_empty() { y } else { y + row_height });
+    title.draw(&mut canvas, LEFT.into(), 8);
+    note.draw(&mut canvas, LEFT.into(), i64::from(8 + title.height()));
+    for (color, name, x, y) in entries {
+        let swatch = Area { x: x.into(), y: i64::from(y) + 3, width: SWATCH.into(), height: SWATCH.into() };
+        fill(&mut canvas, swatch, color);
+        name.draw(&mut canvas, i64::from(x + SWATCH + 6), y.into());
+    }
+    canvas
+}
+
 /// Finite, and far from where the plot library's differences overflow.
 fn drawable((x, y): &(f64, f64)) -> bool {
     const LARGEST: f64 = 1e100;
@@ -252,10 +286,9 @@ fn drawable((x, y): &(f64, f64)) -> bool {
 
 /// The range of some finite numbers with a margin on both sides; never empty.
 fn span(values: impl Iterator<Item = f64>, margin: f64) -> Range<f64> {
-    let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
-    if low > high {
+    let Some((low, high)) = extent(values) else {
         return 0.0..1.0;
-    }
+    };
     let width = high - low;
     if width <= low.abs().max(high.abs()).max(1e-12) * 1e-9 {
         let around = (low.abs() * 0.1).max(1e-6);
@@ -327,13 +360,14 @@ mod tests {
     #[test]
     fn the_baseline_is_grey_below_the_curves_and_named_last() {
         let mut chart = chart(vec![line("model", &[4.0, 4.0])]);
-        chart.baseline = Some(line("chance", &[1.0, 1.0]));
+        chart.baselines = vec![line("chance", &[1.0, 1.0]), line("chance", &[1.5, 1.5])];
         let canvas = chart.draw();
         let row = |color: image::Rgb<u8>, columns: Range<u32>| {
             let mut at = canvas.enumerate_pixels();
             let found = at.find(|(x, y, pixel)| columns.contains(x) && *y > 40 && **pixel == color);
             found.unwrap().1
         };
+        assert_eq!(chart.legend(), [("model", Chart::color(0)), ("chance", GREY)]);
         let plot = 100..300;
         assert!(row(GREY, plot.clone()) > row(Chart::color(0), plot) + 100);
         let swatch = |color| canvas.enumerate_pixels().find(|p| *p.2 == color).unwrap().0;

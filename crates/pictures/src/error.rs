@@ -30,6 +30,32 @@ pub enum PicturesError {
         /// The folder.
         path: PathBuf,
     },
+    /// A result's name ends as another format's does.
+    #[error("{} must end in .{ending}: that is the format of what is written", path.display())]
+    Ending {
+        /// The name.
+        path: PathBuf,
+        /// What it must end in.
+        ending: &'static str,
+    },
+    /// A result's name is a folder's.
+    #[error("{} is a folder: give the name of a file", path.display())]
+    IsAFolder {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A result would be written over what it is made from.
+    #[error("{} is an input, and inputs are never overwritten: give another name", path.display())]
+    IsAnInput {
+        /// The name.
+        path: PathBuf,
+    },
+    /// A result would be written over another file.
+    #[error("{} exists: give another name, or --force to overwrite it", path.display())]
+    Exists {
+        /// The name.
+        path: PathBuf,
+    },
     /// The values of a heat map do not fill its grid.
     #[error("heat map of {rows} x {columns} needs {} values, got {got}", rows.saturating_mul(*columns))]
     HeatShape {

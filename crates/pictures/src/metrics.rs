@@ -4,6 +4,7 @@
 //! line may be half there. Millions of steps become a few thousand points: the mean of each span.
 
 use crate::error::PicturesError;
+use crate::numbers::{QUARTILES, quantiles};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -27,6 +28,8 @@ pub const MAX_LINE: u64 = 1 << 20;
 pub struct Metrics {
     /// Points (step, value) of each name, thinned to at most [`MAX_POINTS`].
     pub series: BTreeMap<String, Vec<(f64, f64)>>,
+    /// First quartile, median and third quartile of each name's values, of single steps and not of their means.
+    pub quartiles: BTreeMap<String, [f64; 3]>,
     /// The last whole line's numbers, not thinned.
     pub last: BTreeMap<String, f64>,
     /// The last step.
@@ -87,8 +90,12 @@ fn read_lines(mut lines: impl BufRead) -> std::io::Result<Metrics> {
         }
     }
     metrics.names_left_out = left_out.len();
-    let finished = thinned.into_iter().map(|(name, series)| (name, series.finish()));
-    metrics.series = finished.collect();
+    for (name, series) in thinned {
+        if let Some(quartiles) = quantiles(series.single.iter().copied(), QUARTILES) {
+            metrics.quartiles.insert(name.clone(), quartiles);
+        }
+        metrics.series.insert(name, series.finish());
+    }
     Ok(metrics)
 }
 
@@ -123,13 +130,15 @@ struct Thinned {
     /// Means of `per_point` values each.
     points: Vec<(f64, f64)>,
     per_point: u32,
+    /// The first value of each point alone.
+    single: Vec<f64>,
     /// Sums of steps and values of the point that is being filled, and their number.
     open: (f64, f64, u32),
 }
 
 impl Default for Thinned {
     fn default() -> Self {
-        Self { points: Vec::new(), per_point: 1, open: (0.0, 0.0, 0) }
+        Self { points: Vec::new(), per_point: 1, single: Vec::new(), open: (0.0, 0.0, 0) }
     }
 }
 
@@ -139,7 +148,12 @@ impl Thinned {
         if self.points.last().is_some_and(|last| last.0 >= step) {
             let kept = self.points.partition_point(|point| point.0 < step);
             self.points.truncate(kept);
+            self.single.truncate(kept);
             self.open = (0.0, 0.0, 0);
+        }
+        if self.open.2 == 0 {
+            self.single.truncate(self.points.len());
+            self.single.push(value);
         }
         let (steps, values, count) = &mut self.open;
         (*steps, *values, *count) = (*steps + step, *values + value, *count + 1);
@@ -154,6 +168,7 @@ impl Thinned {
                 (sum(|p| p.0) / count, sum(|p| p.1) / count)
             });
             self.points = halved.collect();
+            self.single = self.single.iter().copied().step_by(2).collect();
             self.per_point *= 2;
         }
     }
@@ -234,9 +249,15 @@ mod tests {
     fn long_runs_are_thinned_to_means() {
         let steps = 20 * MAX_POINTS as u64 + 7;
         let lines = (0..steps).map(|step| format!("{{\"step\":{step},\"a\":{}}}\n", 2 * step));
-        let points = &read(&lines.collect::<String>()).series["a"];
+        let metrics = read(&lines.collect::<String>());
+        let (points, read_quartiles) = (&metrics.series["a"], metrics.quartiles["a"]);
         assert!(points.len() <= MAX_POINTS && points.len() >= MAX_POINTS / 2);
         assert!(points.iter().all(|(x, y)| (2.0 * x - y).abs() < 1e-6));
+        let [low, median, high] = read_quartiles;
+        let (step, end) = (0.02 * steps as f64, 2.0 * steps as f64);
+        assert!(
+            (median - end / 2.0).abs() < step && (low - end / 4.0).abs() < step && (high - end * 0.75).abs() < step
+        );
         assert!(points.windows(2).all(|pair| pair[0].0 < pair[1].0));
     }
 

@@ -111,8 +111,8 @@ pub struct SamplePicture {
     pub set: SampleSet,
 }
 
-/// The rows of `evaluation.jsonl`.
-pub type Evaluation = Map<String, Value>;
+/// A row of `evaluation.jsonl`: numbers by name, and words that say what was evaluated.
+pub type EvaluationRow = Map<String, Value>;
 
 impl RunFolder {
     /// Opens a run's folder.
@@ -177,7 +177,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// When it is there and cannot be read.
-    pub fn evaluations(&self) -> Result<Vec<Evaluation>, PicturesError> {
+    pub fn evaluations(&self) -> Result<Vec<EvaluationRow>, PicturesError> {
         let bytes = read_some(&self.path.join("evaluation.jsonl"), MAX_TEXT)?;
         let text = bytes.unwrap_or_default();
         let rows = text.split(|byte| *byte == b'\n');

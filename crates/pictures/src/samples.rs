@@ -41,7 +41,7 @@ pub struct Keyword {
 /// One pair, seen by the model.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Sample {
+pub struct Prediction {
     /// The caption.
     pub caption: String,
     /// The caption with masks for words.
@@ -83,7 +83,7 @@ pub struct SampleSet {
     /// The step after which the samples were made; without: they stand for the run as a whole.
     pub step: Option<u64>,
     /// What the model says.
-    pub samples: Vec<Sample>,
+    pub samples: Vec<Prediction>,
 }
 
 impl SampleSet {
@@ -130,7 +130,7 @@ impl SamplePictures {
     }
 }
 
-impl Sample {
+impl Prediction {
     fn words_as_text(&self) -> String {
         let mut lines = vec![self.caption.clone()];
         if !self.masked.is_empty() {
@@ -161,7 +161,7 @@ mod tests {
         let keyword = |word: &str, in_caption| Keyword { word: word.into(), score: 0.5, in_caption };
         SampleSet {
             step: Some(200),
-            samples: vec![Sample {
+            samples: vec![Prediction {
                 caption: "a dog in the snow".into(),
                 masked: "a [MASK] in the snow".into(),
                 words: vec![WordGuess { truth: "dog".into(), guess: "cat".into(), probability: 0.25 }],

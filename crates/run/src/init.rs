@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use simla::config::ModelConfig;
 use simla::import::{self, Sizes};
 use simla::model::Simla;
-use simla::settings::Decided;
+use crate::settings::Decided;
 use simla::tasks::pretrain::VOCABULARY;
 use simla_train::checkpoint::Checkpoint;
 

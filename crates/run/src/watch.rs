@@ -12,7 +12,7 @@ use simla::tasks::retrieval::Recalls;
 use simla::tasks::samples::{Sample, samples};
 use simla_data::{Batch, Pair, TallyReport, Vocabulary};
 use simla_pictures::run::{State, Status};
-use simla_pictures::samples::{Decoded, Keyword, SamplePictures, SampleSet, WordGuess};
+use simla_pictures::samples::{Decoded, Keyword, Prediction, SamplePictures, SampleSet, WordGuess};
 use simla_pictures::tensorboard::EventWriter;
 use simla_train::metrics::{Metrics, StepRecord};
 use simla_train::{Ending, Observer, Task, TrainError};
@@ -250,7 +250,7 @@ impl Observer<Pretraining> for Evaluating<'_> {
     }
 }
 
-fn in_words(sample: &Sample) -> simla_pictures::samples::Sample {
+fn in_words(sample: &Sample) -> Prediction {
     let words = sample.words.iter().map(|(truth, guess)| WordGuess {
         truth: truth.clone(),
         guess: guess.word.clone(),
@@ -261,7 +261,7 @@ fn in_words(sample: &Sample) -> simla_pictures::samples::Sample {
         score: keyword.probability,
         in_caption: sample.caption.split(' ').any(|word| word == keyword.word),
     });
-    simla_pictures::samples::Sample {
+    Prediction {
         caption: sample.caption.clone(),
         masked: sample.masked.clone(),
         words: words.collect(),

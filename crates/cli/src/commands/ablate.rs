@@ -24,7 +24,7 @@ use simla_run::settings::Settings;
 use simla_train::Ending;
 use tch::Device;
 
-use crate::commands::ablate_report::{Outcome, Report};
+use crate::commands::ablate_report::{Comparison, Outcome};
 use crate::commands::training::{Training, last_checkpoint, read, settings_help};
 use simla_run::fit::Run;
 use simla_run::inputs::Inputs;
@@ -124,7 +124,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let Some(outcomes) = rows.all(&arguments.seeds, &stop)? else {
         return Ok(stopped());
     };
-    let report = Report::new(&outcomes, &rows.settings, steps);
+    let report = Comparison::new(&outcomes, &rows.settings, steps);
     report.save(&arguments.output)?;
     match arguments.json {
         true => println!("{}", report.json()),

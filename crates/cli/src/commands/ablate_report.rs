@@ -8,10 +8,11 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use simla::tasks::retrieval::{Recalls, Retrieval};
 use simla_files::write_atomically;
+use simla_pictures::bar_chart::{BarChart, Group};
 use simla_pictures::canvas::save_png;
 use simla_pictures::curves::Chart;
+use simla_pictures::numbers::mean_and_deviation;
 use simla_pictures::series::Series;
-use simla_pictures::table::{Ablation, AblationRow, Table, mean_and_deviation};
 use simla_run::settings::Settings;
 use simla_train::metrics::StepRecord;
 
@@ -22,7 +23,11 @@ use simla_run::watch::Evaluation;
 /// A number of a ranking, in percent.
 type Measure = fn(&Recalls) -> f64;
 
-/// What is shown of a ranking.
+const TITLE: &str = "What each objective adds";
+
+const BY_CONTRAST: &str = "mean by contrast";
+
+/// What is shown of a ranking, beside the mean by contrast alone.
 const MEASURES: [(&str, Measure); 5] = [
     ("TR@1", |r| r.txt_r1),
     ("TR@10", |r| r.txt_r10),
@@ -107,13 +112,13 @@ fn name(row: usize) -> String {
 }
 
 /// The comparison of all rows.
-pub struct Report<'a> {
+pub struct Comparison<'a> {
     outcomes: &'a [Outcome],
     seeds: Vec<u64>,
     note: String,
 }
 
-impl<'a> Report<'a> {
+impl<'a> Comparison<'a> {
     /// Of at least one run, each of so many steps with these settings.
     pub fn new(outcomes: &'a [Outcome], settings: &Settings, steps: u64) -> Self {
         let mut seeds: Vec<u64> = outcomes.iter().map(|run| run.seed).collect();
@@ -144,54 +149,65 @@ impl<'a> Report<'a> {
         chance(&self.outcomes[0].retrieval)
     }
 
+    fn measures() -> impl Iterator<Item = &'static str> {
+        MEASURES.iter().map(|(name, _)| *name).chain([BY_CONTRAST])
+    }
+
     /// The numbers of every row, and of guessing.
-    fn ablation(&self) -> Ablation {
+    fn groups(&self) -> Vec<Group> {
         let row = |row: usize| {
             let measured = |measure: fn(&Recalls) -> f64| self.runs(row).map(|run| measure(run.reranked())).collect();
             let contrast = self.runs(row).filter_map(Outcome::contrast);
             let mut values: Vec<Vec<f64>> = MEASURES.iter().map(|(_, of)| measured(*of)).collect();
             values.push(contrast.map(Recalls::mean).collect());
-            AblationRow { name: name(row), values }
+            Group { name: name(row), values }
         };
         let guess = self.chance();
-        let mut chance: Vec<Vec<f64>> = MEASURES.iter().map(|(_, of)| vec![of(&guess)]).collect();
-        chance.push(vec![guess.mean()]);
-        let chance = AblationRow { name: "chance".into(), values: chance };
-        let measures = MEASURES.iter().map(|(name, _)| (*name).to_owned());
-        Ablation {
-            title: "What each objective adds".into(),
-            note: self.note.clone(),
-            measures: measures.chain(["mean by contrast".into()]).collect(),
-            rows: (0..ADDED.len()).map(row).chain([chance]).collect(),
-        }
+        let chance = MEASURES.iter().map(|(_, of)| vec![of(&guess)]).chain([vec![guess.mean()]]);
+        let chance = Group { name: "chance".into(), values: chance.collect() };
+        (0..ADDED.len()).map(row).chain([chance]).collect()
     }
 
-    /// The table as text, with the time that each row took.
+    /// Table 1 in small as text: means and, with several seeds, standard deviations, and the time that each row took.
     pub fn markdown(&self) -> String {
-        let mut table = self.ablation().table();
-        table.header.push("minutes of training".into());
-        for (row, cells) in table.rows.iter_mut().enumerate() {
+        let number = |values: &Vec<f64>| match mean_and_deviation(values) {
+            (mean, _) if mean.is_nan() => "-".to_string(),
+            (mean, _) if values.len() < 2 => format!("{mean:.1}"),
+            (mean, deviation) => format!("{mean:.1} ± {deviation:.1}"),
+        };
+        let line = |(row, group): (usize, &Group)| {
             let minutes: Vec<f64> = self.runs(row).map(|run| run.seconds / 60.0).collect();
-            cells.push(match minutes.is_empty() {
-                true => String::new(),
-                false => format!("{:.1}", mean_and_deviation(&minutes).0),
-            });
+            let minutes =
+                if minutes.is_empty() { String::new() } else { format!("{:.1}", mean_and_deviation(&minutes).0) };
+            let numbers = group.values.iter().map(number);
+            std::iter::once(group.name.clone()).chain(numbers).chain([minutes]).collect()
+        };
+        let header = std::iter::once("objectives").chain(Self::measures()).chain(["minutes of training"]);
+        let header = std::iter::once(header.map(str::to_owned).collect());
+        let lines: Vec<Vec<String>> = header.chain(self.groups().iter().enumerate().map(line)).collect();
+        format!("# {TITLE}\n\n{}\n{}\n", markdown(&lines), self.note)
+    }
+
+    /// The table as bars.
+    fn bars(&self) -> BarChart {
+        BarChart {
+            title: TITLE.into(),
+            x_label: "percent".into(),
+            measures: Self::measures().map(str::to_owned).collect(),
+            groups: self.groups(),
         }
-        markdown(&table)
     }
 
     /// Every number: of each run, and each row's mean and deviation over the seeds.
     pub fn json(&self) -> Value {
         let found = &self.outcomes[0].retrieval;
-        let row = |(row, numbers): (usize, &AblationRow)| {
+        let row = |(row, group): (usize, &Group)| {
             let of = |values: &Vec<f64>| {
                 let (mean, deviation) = mean_and_deviation(values);
                 json!({"mean": mean, "deviation": deviation})
             };
-            let measures = MEASURES.iter().map(|(name, _)| *name);
-            let measures = measures.chain(["mean by contrast"]);
-            let summary: Map<String, Value> = measures
-                .zip(&numbers.values)
+            let summary: Map<String, Value> = Self::measures()
+                .zip(&group.values)
                 .filter(|(_, values)| !values.is_empty())
                 .map(|(name, values)| (name.to_owned(), of(values)))
                 .collect();
@@ -202,10 +218,9 @@ impl<'a> Report<'a> {
                         "contrast": run.contrast(), "curve": run.curve})
                 })
                 .collect();
-            json!({"name": numbers.name, "objectives": objectives(row), "percent": summary, "runs": runs})
+            json!({"name": group.name, "objectives": objectives(row), "percent": summary, "runs": runs})
         };
-        let ablation = self.ablation();
-        let rows: Vec<Value> = ablation.rows[..ADDED.len()].iter().enumerate().map(row).collect();
+        let rows: Vec<Value> = self.groups()[..ADDED.len()].iter().enumerate().map(row).collect();
         json!({"images": found.images, "captions": found.captions, "top_k": found.top_k, "seeds": self.seeds, "rows": rows,
             "chance": self.chance(), "note": self.note})
     }
@@ -228,7 +243,7 @@ impl<'a> Report<'a> {
             x_label: "minutes of training".into(),
             y_label: "mean recall by contrast, percent".into(),
             series,
-            baseline: Some(Series::new("chance", vec![(0.0, guess), (last, guess)])),
+            baselines: vec![Series::new("chance", vec![(0.0, guess), (last, guess)])],
             ..Chart::default()
         }
     }
@@ -240,22 +255,18 @@ impl<'a> Report<'a> {
             let path = folder.join(name);
             write_atomically(&path, text.as_bytes()).with_context(|| path.display().to_string())?;
         }
-        save_png(&self.ablation().draw(), &folder.join("ablation.png"))?;
+        save_png(&self.bars().draw(), &folder.join("ablation.png"))?;
         save_png(&self.curves().draw(), &folder.join("curves.png"))?;
         Ok(())
     }
 }
 
-/// A table as Markdown, its columns as wide as their words: it reads well as it is, too.
-fn markdown(table: &Table) -> String {
-    let lines = || std::iter::once(&table.header).chain(&table.rows);
-    let width = |column: usize| {
-        let cells = lines().filter_map(|line| line.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..table.header.len()).map(width).collect();
-    let mut text = format!("# {}\n\n", table.title);
-    for (number, line) in lines().enumerate() {
+/// A table as Markdown, the first line its header, its columns as wide as their words: it reads well as it is, too.
+fn markdown(lines: &[Vec<String>]) -> String {
+    let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..lines[0].len()).map(width).collect();
+    let mut text = String::new();
+    for (number, line) in lines.iter().enumerate() {
         let cells = line.iter().zip(&widths).enumerate();
         let cells = cells.map(|(column, (cell, width))| match column {
             0 => format!("{cell:<width$}"),
@@ -271,7 +282,7 @@ fn markdown(table: &Table) -> String {
             text += &format!("| {} |\n", rules.join(" | "));
         }
     }
-    text + &format!("\n{}\n", table.note)
+    text
 }
 
 #[cfg(test)]
@@ -312,7 +323,7 @@ mod tests {
     #[test]
     fn the_table_holds_means_deviations_and_chance() {
         let outcomes = outcomes();
-        let text = Report::new(&outcomes, &Settings::preset(simla::config::Preset::Tiny), 7).markdown();
+        let text = Comparison::new(&outcomes, &Settings::preset(simla::config::Preset::Tiny), 7).markdown();
         let cells = |start: &str| -> Vec<&str> {
             let line = text.lines().find(|line| line.starts_with(start));
             let line = line.unwrap_or_else(|| panic!("{start} in {text}"));
@@ -332,7 +343,7 @@ mod tests {
     #[test]
     fn json_has_every_run_and_what_they_come_to() {
         let outcomes = outcomes();
-        let json = Report::new(&outcomes, &Settings::preset(simla::config::Preset::Tiny), 7).json();
+        let json = Comparison::new(&outcomes, &Settings::preset(simla::config::Preset::Tiny), 7).json();
         let row = &json["rows"][2];
         assert_eq!(row["objectives"], json!(["itc", "itm", "mlm"]));
         assert_eq!(row["percent"]["IR@1"]["mean"], 21.0);
@@ -345,7 +356,7 @@ mod tests {
     #[test]
     fn curves_are_over_time_with_their_spread() {
         let outcomes = outcomes();
-        let chart = Report::new(&outcomes, &Settings::preset(simla::config::Preset::Tiny), 7).curves();
+        let chart = Comparison::new(&outcomes, &Settings::preset(simla::config::Preset::Tiny), 7).curves();
         assert_eq!(chart.series.len(), 5);
         // + MLM at its last evaluation: 20 and 22 percent after 60 and 61 seconds.
         let series = &chart.series[2];

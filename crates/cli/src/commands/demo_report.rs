@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use simla::tasks::boxes::Bounds;
 use simla::tasks::gradcam::default_layer;
 use simla::tasks::grounding::Grounding;
@@ -20,6 +20,7 @@ use simla_pictures::samples::SampleSet;
 use simla_pictures::sheet::{Cell, Sheet};
 use simla_scenes::Files;
 
+use crate::commands::eval::chance;
 use crate::commands::grounding::{Asked, Found, rows, table};
 use crate::commands::{attention, keywords};
 use simla_run::photo::{Seen, heat, marked};
@@ -94,7 +95,7 @@ pub fn write(run: &Path, files: &Files, before: &Retrieval, after: &Retrieval) -
 
     let evaluation =
         [evaluation_row("before training", before, None), evaluation_row("after training", after, Some(&grounding))];
-    let lines = evaluation.map(|row| Value::Object(row).to_string() + "\n").concat();
+    let lines = evaluation.map(|row| row.to_string() + "\n").concat();
     write_atomically(&run.join("evaluation.jsonl"), lines.as_bytes())?;
     let page = run.join("report.html");
     save_report(&RunFolder::open(run)?, &page)?;
@@ -159,17 +160,22 @@ fn grounding_sheet(model: &Model, found: &[Found]) -> Result<Sheet> {
     })
 }
 
-fn evaluation_row(when: &str, found: &Retrieval, grounding: Option<&Grounding>) -> Map<String, Value> {
-    let recalls = found.itm.unwrap_or(found.itc);
+/// A row of evaluation.jsonl: each number as `group/name`, with its baselines as `group/name/baseline`.
+fn evaluation_row(when: &str, found: &Retrieval, grounding: Option<&Grounding>) -> Value {
+    let (recalls, chance) = (found.itm.unwrap_or(found.itc), chance(found));
     let mut row = json!({
         "when": when,
-        "txt_r1": recalls.txt_r1, "txt_r5": recalls.txt_r5, "txt_r10": recalls.txt_r10,
-        "img_r1": recalls.img_r1, "img_r5": recalls.img_r5, "img_r10": recalls.img_r10,
+        "held_out/txt_r1": recalls.txt_r1, "held_out/txt_r1/chance": chance.txt_r1,
+        "held_out/txt_r5": recalls.txt_r5, "held_out/txt_r5/chance": chance.txt_r5,
+        "held_out/txt_r10": recalls.txt_r10, "held_out/txt_r10/chance": chance.txt_r10,
+        "held_out/img_r1": recalls.img_r1, "held_out/img_r1/chance": chance.img_r1,
+        "held_out/img_r5": recalls.img_r5, "held_out/img_r5/chance": chance.img_r5,
+        "held_out/img_r10": recalls.img_r10, "held_out/img_r10/chance": chance.img_r10,
     });
     if let Some(grounding) = grounding {
-        row["pointing"] = json!(grounding.pointing.model);
-        row["pointing_centre"] = json!(grounding.pointing.centre);
-        row["pointing_random"] = json!(grounding.pointing.random);
+        row["grounding/pointing"] = json!(grounding.pointing.model);
+        row["grounding/pointing/centre"] = json!(grounding.pointing.centre);
+        row["grounding/pointing/random"] = json!(grounding.pointing.random);
     }
-    row.as_object().expect("an object").clone()
+    row
 }

@@ -15,7 +15,7 @@ use simla::tasks::pretrain::{self, VOCABULARY, special_ids};
 use simla_data::Vocabulary;
 use simla_train::checkpoint::{Checkpoints, Contents};
 
-use crate::start::Parts;
+use simla_run::init::Parts;
 
 /// Published weights to start from, or to use
 ///

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
+use simla_pictures::output::writable;
 use simla_pictures::page::{save_comparison, save_report};
 use simla_pictures::run::RunFolder;
 
@@ -20,11 +21,17 @@ pub struct Arguments {
     /// The page [default: report.html in the run's folder, or comparison.html here]
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Overwrites the file that --output names
+    #[arg(long)]
+    force: bool,
 }
 
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let runs = arguments.runs.iter().map(|path| RunFolder::open(path));
     let runs = runs.collect::<Result<Vec<_>, _>>()?;
+    if let Some(output) = &arguments.output {
+        writable(output, "html", &[], arguments.force)?;
+    }
     let output = match &runs[..] {
         [run] => {
             let output = arguments.output.unwrap_or_else(|| run.path().join("report.html"));

@@ -22,9 +22,9 @@ pub fn comparison(runs: &[RunFolder]) -> Result<String, PicturesError> {
         read.push((run.name(), run.metrics()?));
     }
     let names: BTreeSet<&String> = read.iter().flat_map(|(_, metrics)| metrics.last.keys()).collect();
-    let names = charts::ordered(names.into_iter());
     let number =
         |metrics: &Metrics, name: &String| metrics.last.get(name).map_or("-".into(), |number| short_number(*number));
+    let curves = charts::of_runs(&read);
     let body = html! {
         h1 { "Runs compared" }
         h2 { "Last step" }
@@ -32,7 +32,7 @@ pub fn comparison(runs: &[RunFolder]) -> Result<String, PicturesError> {
             table {
                 thead { tr {
                     th { "run" } th { "step" }
-                    @for name in &names { th { (clipped(&charts::title(name))) } }
+                    @for name in &names { th { (clipped(name)) } }
                 } }
                 @for (run, metrics) in &read {
                     tr {
@@ -43,7 +43,8 @@ pub fn comparison(runs: &[RunFolder]) -> Result<String, PicturesError> {
                 }
             }
         }
-        (plots("Curves", &charts::of_runs(&read)))
+        h2 { "Curves" }
+        (plots(&curves.iter().collect::<Vec<_>>()))
     };
     Ok(shell("Runs compared", false, &body).into_string())
 }

@@ -1,33 +1,32 @@
-//! A run as one HTML page: how it stands, its curves, what it sees, what was wrong with the data.
+//! A run as one HTML page: how it stands, what it has learned beside its baselines, its curves, what was wrong with the data, its
+//! settings.
 //!
 //! Self-contained: plots are inline SVG, pictures data URIs, and there is no script. Captions and
 //! names come from strangers' data: everything passes through the template's escaping, and the
 //! page's own policy forbids scripts and requests.
 
 mod compare;
+mod learned;
 mod samples;
 mod words;
 
 pub use compare::{comparison, save_comparison};
 
 use crate::canvas::save_bytes;
-use crate::charts;
+use crate::charts::{self, Curves};
 use crate::curves::Chart;
 use crate::error::PicturesError;
 use crate::metrics::Metrics;
 use crate::numbers::short_number;
-use crate::run::{Evaluation, RunFolder, SamplePicture, State, Status};
+use crate::run::{EvaluationRow, RunFolder, SamplePicture, State, Status};
+use image::Rgb;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::SystemTime;
-use words::{cell, clipped, duration, grouped};
+use words::{clipped, duration, grouped};
 
 /// Seconds after which a browser loads the page of a running run again.
 const REFRESH: u32 = 60;
-
-/// Most columns of the evaluation table.
-const MAX_COLUMNS: usize = 24;
 
 const STYLE: &str = include_str!("page.css");
 
@@ -44,8 +43,8 @@ pub fn report(run: &RunFolder) -> Result<String, PicturesError> {
         name: run.name(),
         now: SystemTime::now(),
         evaluations: run.evaluations()?,
-        curves: charts::of_metrics(&metrics),
-        evaluation_curves: charts::of_evaluations(&run.evaluation_curves()?),
+        held_out: charts::of(&run.evaluation_curves()?).charts,
+        curves: charts::of(&metrics),
         samples: run.samples()?,
         configuration: run.configuration()?,
         status,
@@ -67,9 +66,10 @@ struct Page {
     now: SystemTime,
     status: Status,
     metrics: Metrics,
-    curves: Vec<Chart>,
-    evaluations: Vec<Evaluation>,
-    evaluation_curves: Vec<Chart>,
+    evaluations: Vec<EvaluationRow>,
+    /// Charts of the evaluations.
+    held_out: Vec<Chart>,
+    curves: Curves,
     samples: Vec<SamplePicture>,
     configuration: Option<String>,
 }
@@ -79,10 +79,9 @@ impl Page {
         let running = self.status.state == State::Running && !self.status.silent(self.now);
         let body = html! {
             (self.head(running))
-            (self.latest())
-            (plots("Curves", &self.curves))
-            (self.evaluation())
-            (self.sample_section())
+            (self.learned())
+            (self.curves())
+            (self.earlier_samples())
             (self.skipped_steps())
             (self.bad_records())
             (self.settings())
@@ -146,54 +145,59 @@ impl Page {
         }
     }
 
-    fn latest(&self) -> Markup {
-        let numbers = charts::ordered(self.metrics.last.keys());
+    /// The evaluations, or as long as there are none the last step; and pictures of what the model makes of its data now.
+    fn learned(&self) -> Markup {
         html! {
-            @if !numbers.is_empty() {
-                h2 { "Last step" }
-                div class="tiles" {
-                    @for name in numbers {
-                        div class="tile" {
-                            span class="faint" { (clipped(&charts::title(name))) }
-                            b { (short_number(self.metrics.last[name])) }
-                        }
-                    }
-                }
-            } @else {
+            h2 { "Learned" }
+            @if self.evaluations.is_empty() { (self.last_step()) } @else { (learned::table(&self.evaluations)) }
+            @for sample in self.samples_by_time().0 { (samples::card(sample)) }
+        }
+    }
+
+    fn curves(&self) -> Markup {
+        let charts: Vec<&Chart> = self.held_out.iter().chain(&self.curves.charts).collect();
+        html! {
+            @if !charts.is_empty() || !self.curves.told.is_empty() { h2 { "Curves" } }
+            (plots(&charts))
+            @if !self.curves.told.is_empty() {
+                p { "No curves: " @for (number, (name, words)) in self.curves.told.iter().enumerate() {
+                    @if number > 0 { "; " }
+                    b { (clipped(name)) } " " (words)
+                } "." }
+            }
+            @if !self.evaluations.is_empty() && !self.metrics.last.is_empty() {
+                h3 { "Last step" }
+                (self.last_step())
+            }
+        }
+    }
+
+    fn last_step(&self) -> Markup {
+        html! {
+            @if self.metrics.last.is_empty() {
                 p { "No steps yet." }
-            }
-        }
-    }
-
-    fn evaluation(&self) -> Markup {
-        let names: BTreeSet<&String> = self.evaluations.iter().flat_map(|row| row.keys()).collect();
-        let names = charts::ordered(names.into_iter());
-        let names = &names[..names.len().min(MAX_COLUMNS)];
-        html! {
-            @if !self.evaluations.is_empty() {
-                h2 { "Evaluation" }
-                div class="scroll" {
-                    table {
-                        thead { tr { @for name in names { th { (clipped(&charts::title(name))) } } } }
-                        tbody {
-                            @for row in &self.evaluations {
-                                tr { @for name in names { td class="number" { (cell(row.get(*name))) } } }
-                            }
-                        }
+            } @else {
+                div class="tiles" {
+                    @for (name, number) in &self.metrics.last {
+                        div class="tile" { span class="faint" { (clipped(name)) } b { (short_number(*number)) } }
                     }
                 }
-                @if !self.evaluation_curves.is_empty() {
-                    (plots("", &self.evaluation_curves))
-                }
             }
         }
     }
 
-    fn sample_section(&self) -> Markup {
+    /// Pictures of the run as a whole and the newest of the periodic ones; and the older ones.
+    fn samples_by_time(&self) -> (&[SamplePicture], &[SamplePicture]) {
+        let newest = self.samples.iter().position(|sample| sample.set.step.is_some());
+        self.samples.split_at(newest.map_or(self.samples.len(), |newest| newest + 1))
+    }
+
+    fn earlier_samples(&self) -> Markup {
+        let (_, earlier) = self.samples_by_time();
         html! {
-            @if !self.samples.is_empty() {
-                h2 { "What it sees" }
-                @for sample in &self.samples { (samples::card(sample)) }
+            @if !earlier.is_empty() {
+                h2 { "Earlier" }
+                @for sample in earlier { (samples::card(sample)) }
             }
         }
     }
@@ -263,31 +267,25 @@ fn shell(name: &str, refresh: bool, body: &Markup) -> Markup {
     }
 }
 
-fn plots(heading: &str, charts: &[Chart]) -> Markup {
+fn plots(charts: &[&Chart]) -> Markup {
     html! {
-        @if !charts.is_empty() {
-            @if !heading.is_empty() { h2 { (heading) } }
-            div class="charts" {
-                @for chart in charts {
-                    div class="plot" role="img" aria-label=(clipped(&chart.title)) {
-                        h3 { (clipped(&chart.title)) }
-                        @if chart.series.len() > 1 {
-                            div class="legend" {
-                                @for (number, series) in chart.series.iter().enumerate() {
-                                    span { (swatch(number)) (clipped(&series.name)) }
-                                }
-                            }
-                        }
-                        (PreEscaped(chart.svg()))
+        div class="charts" {
+            @for chart in charts {
+                @let legend = chart.legend();
+                div class="plot" role="img" aria-label=(clipped(&chart.title)) {
+                    h3 { (clipped(&chart.title)) }
+                    @if !chart.note.is_empty() { p class="faint" { (clipped(&chart.note)) } }
+                    @if legend.len() > 1 {
+                        div class="legend" { @for (name, color) in legend { span { (swatch(color)) (clipped(name)) } } }
                     }
+                    (PreEscaped(chart.svg()))
                 }
             }
         }
     }
 }
 
-fn swatch(number: usize) -> Markup {
-    let [r, g, b] = Chart::color(number).0;
+fn swatch(Rgb([r, g, b]): Rgb<u8>) -> Markup {
     html! { span class="swatch" style={ "background:rgb(" (r) "," (g) "," (b) ")" } {} }
 }
 
@@ -295,7 +293,7 @@ fn swatch(number: usize) -> Markup {
 mod tests {
     use super::*;
     use crate::canvas::blank;
-    use crate::samples::{Keyword, Sample, SampleSet, WordGuess};
+    use crate::samples::{Keyword, Prediction, SampleSet, WordGuess};
     use std::fs;
 
     const HOSTILE: &str = "</style></pre><script>alert(1)</script>\"' onerror=alert(2) x='";
@@ -306,7 +304,7 @@ mod tests {
         let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
         write("config.toml", HOSTILE);
         let name = serde_json::to_string(HOSTILE).unwrap();
-        let lines = (1..4).map(|step| format!("{{\"step\":{step},{name}:2,\"loss\":1}}\n"));
+        let lines = (1..4).map(|step| format!("{{\"step\":{step},{name}:2,\"loss\":{step}e-{step}}}\n"));
         write("metrics.jsonl", &lines.collect::<String>());
         let rows = (1..3).map(|step| format!("{{\"step\":{step},{name}:{name},\"txt_r1\":{step}}}\n"));
         write("evaluation.jsonl", &rows.collect::<String>());
@@ -329,7 +327,7 @@ mod tests {
             title: text(),
             text: text(),
             step: Some(2),
-            samples: vec![Sample { caption: text(), masked: text(), words: vec![word], keywords: vec![keyword] }],
+            samples: vec![Prediction { caption: text(), masked: text(), words: vec![word], keywords: vec![keyword] }],
         };
         let samples = folder.path().join("samples");
         // Not a number has no place in JSON and comes back as null: the file counts as broken.
@@ -361,9 +359,15 @@ mod tests {
     fn the_page_says_how_the_run_stands() {
         let (folder, run) = hostile_run();
         let page = report(&run).unwrap();
-        for text in
-            ["of 10", "1h 2m left", "1,234 records", "http-equiv=\"refresh\"", "<svg", "data:image/png;base64,", "TR@1"]
-        {
+        for text in [
+            "of 10",
+            "1h 2m left",
+            "1,234 records",
+            "http-equiv=\"refresh\"",
+            "<svg",
+            "data:image/png;base64,",
+            "txt_r1",
+        ] {
             assert!(page.contains(text), "{text}");
         }
         let done = Status { state: State::Finished, ..Status::default() };

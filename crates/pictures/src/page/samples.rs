@@ -3,7 +3,7 @@
 use super::words::{clipped, grouped};
 use crate::numbers::short_number;
 use crate::run::SamplePicture;
-use crate::samples::{Sample, SampleSet};
+use crate::samples::{Prediction, SampleSet};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use image::{ImageFormat, ImageReader};
@@ -52,7 +52,7 @@ fn size(png: &[u8]) -> Option<(u32, u32)> {
     reader.into_dimensions().ok()
 }
 
-fn sample_words(sample: &Sample) -> Markup {
+fn sample_words(sample: &Prediction) -> Markup {
     html! {
         p {
             (clipped(&sample.caption))

@@ -1,5 +1,5 @@
 //! The few protocol messages of TensorBoard's event files that we write: fields and numbers of
-//! TensorFlow's `event.proto`, `summary.proto` and `tensor.proto`.
+//! TensorFlow's `event.proto` and `summary.proto`.
 //!
 //! Written out with `prost` since the crates that write event files bring old versions of large
 //! libraries along, and generating these needs a compiler that a fresh machine lacks.
@@ -50,9 +50,7 @@ pub struct Summary {
 pub struct Value {
     #[prost(string, tag = "1")]
     pub tag: String,
-    #[prost(message, optional, tag = "9")]
-    pub metadata: Option<Metadata>,
-    #[prost(oneof = "Content", tags = "2, 4, 8")]
+    #[prost(oneof = "Content", tags = "2, 4")]
     pub content: Option<Content>,
 }
 
@@ -62,8 +60,6 @@ pub enum Content {
     SimpleValue(f32),
     #[prost(message, tag = "4")]
     Image(Image),
-    #[prost(message, tag = "8")]
-    Tensor(Tensor),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -77,38 +73,4 @@ pub struct Image {
     pub colorspace: i32,
     #[prost(bytes = "vec", tag = "4")]
     pub encoded: Vec<u8>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub struct Metadata {
-    #[prost(message, optional, tag = "1")]
-    pub plugin_data: Option<PluginData>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub struct PluginData {
-    #[prost(string, tag = "1")]
-    pub plugin_name: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub struct Tensor {
-    #[prost(int32, tag = "1")]
-    pub dtype: i32,
-    #[prost(message, optional, tag = "2")]
-    pub shape: Option<Shape>,
-    #[prost(bytes = "vec", repeated, tag = "8")]
-    pub strings: Vec<Vec<u8>>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub struct Shape {
-    #[prost(message, repeated, tag = "2")]
-    pub dim: Vec<Dimension>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub struct Dimension {
-    #[prost(int64, tag = "1")]
-    pub size: i64,
 }

@@ -1,4 +1,4 @@
-//! Event files that TensorBoard opens: numbers, pictures and texts by step.
+//! Event files that TensorBoard opens: numbers and pictures by step.
 //!
 //! A file is a chain of records: length (u64), its masked CRC-32C, the message, its masked
 //! CRC-32C, all little-endian (TensorFlow's TFRecord). A resumed run opens a new file in the same
@@ -9,10 +9,7 @@ mod messages;
 use crate::canvas::png_bytes;
 use crate::error::PicturesError;
 use image::RgbImage;
-use messages::{
-    Content, Dimension, Event, Image, Metadata, PluginData, SessionLog, SessionStatus, Shape, Summary, Tensor, Value,
-    What,
-};
+use messages::{Content, Event, Image, SessionLog, SessionStatus, Summary, Value, What};
 use prost::Message;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
@@ -23,9 +20,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 const FILE_VERSION: &str = "brain.Event:2";
 
 const PREFIX: &str = "events.out.tfevents.";
-
-/// TensorFlow's number for strings in tensors.
-const STRING_TYPE: i32 = 7;
 
 /// Writes one event file.
 pub struct EventWriter {
@@ -61,7 +55,7 @@ impl EventWriter {
         &self.path
     }
 
-    /// Writes numbers of one step by name, "loss/itc" for example.
+    /// Writes numbers of one step by name, "loss/itc" for example: TensorBoard groups by what is before the stroke.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -70,11 +64,9 @@ impl EventWriter {
         step: u64,
         numbers: impl IntoIterator<Item = (&'a str, f64)>,
     ) -> Result<(), PicturesError> {
-        let values = numbers.into_iter().map(|(tag, number)| Value {
-            tag: tag.into(),
-            metadata: None,
-            content: Some(Content::SimpleValue(number as f32)),
-        });
+        let values = numbers
+            .into_iter()
+            .map(|(tag, number)| Value { tag: tag.into(), content: Some(Content::SimpleValue(number as f32)) });
         let value = values.collect();
         self.write(step, What::Summary(Summary { value }))
     }
@@ -90,22 +82,8 @@ impl EventWriter {
             colorspace: 3,
             encoded: png_bytes(picture),
         };
-        self.write_value(step, tag, None, Content::Image(image))
-    }
-
-    /// Writes a text, which TensorBoard shows as Markdown.
-    ///
-    /// # Errors
-    /// When the file cannot be written.
-    pub fn text(&mut self, step: u64, tag: &str, text: &str) -> Result<(), PicturesError> {
-        let plugin_name = "text".into();
-        let metadata = Metadata { plugin_data: Some(PluginData { plugin_name }) };
-        let tensor = Tensor {
-            dtype: STRING_TYPE,
-            shape: Some(Shape { dim: vec![Dimension { size: 1 }] }),
-            strings: vec![text.as_bytes().to_vec()],
-        };
-        self.write_value(step, tag, Some(metadata), Content::Tensor(tensor))
+        let value = Value { tag: tag.into(), content: Some(Content::Image(image)) };
+        self.write(step, What::Summary(Summary { value: vec![value] }))
     }
 
     /// Hands everything written so far to the system, for TensorBoard to see.
@@ -114,18 +92,6 @@ impl EventWriter {
     /// When the file cannot be written.
     pub fn flush(&mut self) -> Result<(), PicturesError> {
         self.file.flush().map_err(PicturesError::write(&self.path))
-    }
-
-    fn write_value(
-        &mut self,
-        step: u64,
-        tag: &str,
-        metadata: Option<Metadata>,
-        content: Content,
-    ) -> Result<(), PicturesError> {
-        let value = Value { tag: tag.into(), metadata, content: Some(content) };
-        let value = vec![value];
-        self.write(step, What::Summary(Summary { value }))
     }
 
     fn write(&mut self, step: u64, what: What) -> Result<(), PicturesError> {
@@ -211,7 +177,6 @@ mod tests {
         writer.scalars(3, [("loss/itc", 2.5), ("bad", f64::NAN)]).unwrap();
         let picture = RgbImage::from_pixel(5, 4, image::Rgb([1, 2, 3]));
         writer.image(4, "samples", &picture).unwrap();
-        writer.text(5, "note", "a dog, שלום").unwrap();
         writer.flush().unwrap();
 
         let events = events(writer.path());
@@ -231,11 +196,7 @@ mod tests {
         };
         let decoded = image::load_from_memory(&image.encoded).unwrap().to_rgb8();
         assert_eq!((decoded, image.width, image.height), (picture, 5, 4));
-        let Some(Content::Tensor(text)) = &values[3].content else {
-            panic!("{:?}", values[3]);
-        };
-        assert_eq!(text.strings, ["a dog, שלום".as_bytes()]);
-        assert_eq!(events.iter().map(|e| e.step).collect::<Vec<_>>(), [0, 3, 4, 5]);
+        assert_eq!(events.iter().map(|e| e.step).collect::<Vec<_>>(), [0, 3, 4]);
     }
 
     #[test]
