@@ -10,8 +10,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::commands::{
-    ablate, attention, bench, data, demo, doctor, dvae, eval, export, finetune, ground, import, keywords, pretrain, report,
-    search, shell,
+    ablate, attention, bench, data, demo, doctor, dvae, eval, export, finetune, ground, import, keywords, pretrain,
+    report, search, shell,
 };
 
 /// Learns from photographs with captions, and nothing else, to align images with sentences, patches with words, and images

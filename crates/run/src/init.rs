@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::settings::Decided;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use simla::config::ModelConfig;
 use simla::import::{self, Sizes};
 use simla::model::Simla;
-use crate::settings::Decided;
 use simla::tasks::pretrain::VOCABULARY;
 use simla_train::checkpoint::Checkpoint;
 
