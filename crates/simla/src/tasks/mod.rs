@@ -8,3 +8,4 @@ pub mod pretrain;
 pub mod retrieval;
 pub mod samples;
 pub mod search;
+pub mod vqa_score;
