@@ -1,5 +1,7 @@
 //! The layers that both encoders are made of.
 
+use std::ops::Range;
+
 use half::bf16;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -43,6 +45,16 @@ impl Linear {
 
     pub fn forward(self, w: &Weights, x: &Tensor) -> Tensor {
         linear(x, &w[self.weight], &w[self.bias])
+    }
+
+    /// Those `rows` of the outputs alone.
+    pub fn part(self, w: &Weights, x: &Tensor, rows: Range<i64>) -> Tensor {
+        let (weight, bias) = (&w[self.weight], &w[self.bias]);
+        let length = rows.end - rows.start;
+        if length == bias.size()[0] {
+            return linear(x, weight, bias);
+        }
+        linear(x, &weight.narrow(0, rows.start, length), &bias.narrow(0, rows.start, length))
     }
 
     /// The layer's outputs in parts of the given widths, each of its own input.
