@@ -25,6 +25,20 @@ pub struct KeysValues {
 }
 
 impl KeysValues {
+    /// Items, B.
+    pub fn items(&self) -> i64 {
+        self.layers[0].0.size()[0]
+    }
+
+    /// The items `rows` `[n]`, some of them several times or never.
+    pub fn gather(&self, rows: &Tensor) -> Self {
+        let pick = |x: &Tensor| x.index_select(0, rows);
+        Self {
+            layers: self.layers.iter().map(|(k, v)| (pick(k), pick(v))).collect(),
+            bias: self.bias.as_ref().map(pick),
+        }
+    }
+
     /// The context of one batch from that of one item.
     pub fn repeat(&self, batch: i64) -> Self {
         let expand = |x: &Tensor| x.expand([batch, -1, -1, -1], true);

@@ -10,4 +10,5 @@ pub mod retrieval;
 pub mod samples;
 pub mod score;
 pub mod search;
+pub mod vqa;
 pub mod vqa_score;
