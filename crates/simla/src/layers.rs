@@ -1,5 +1,7 @@
 //! The layers that both encoders are made of.
 
+use std::ops::Range;
+
 use half::bf16;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -43,6 +45,16 @@ impl Linear {
 
     pub fn forward(self, w: &Weights, x: &Tensor) -> Tensor {
         linear(x, &w[self.weight], &w[self.bias])
+    }
+
+    /// Those `rows` of the outputs alone.
+    pub fn part(self, w: &Weights, x: &Tensor, rows: Range<i64>) -> Tensor {
+        let (weight, bias) = (&w[self.weight], &w[self.bias]);
+        let length = rows.end - rows.start;
+        if length == bias.size()[0] {
+            return linear(x, weight, bias);
+        }
+        linear(x, &weight.narrow(0, rows.start, length), &bias.narrow(0, rows.start, length))
     }
 
     /// The layer's outputs in parts of the given widths, each of its own input.
@@ -147,6 +159,13 @@ pub fn key_bias(mask: &Tensor, kind: Kind) -> Tensor {
     bias.masked_fill(&mask.eq(0), f64::NEG_INFINITY).unsqueeze(1).unsqueeze(1)
 }
 
+/// The same for a sequence of which a position sees itself and what came before: `[batch, 1, tokens, tokens]`. The first is never padding.
+pub fn causal_bias(mask: &Tensor, kind: Kind) -> Tensor {
+    let tokens = mask.size()[1];
+    let later = Tensor::full([tokens, tokens], f64::NEG_INFINITY, (kind, mask.device())).triu(1);
+    key_bias(mask, kind) + later
+}
+
 /// Drops a share `p` of the elements and scales the others up; nothing at 0.
 pub fn dropout(x: Tensor, p: f64) -> Tensor {
     if p == 0.0 || x.device() != Device::Cpu {
@@ -230,6 +249,14 @@ mod tests {
         // Hardly anything is dropped: plain products, of one image at a time.
         let sliced = attend(&q, &k, &v, Some(&bias), 1e-9);
         assert!(sliced.allclose(&fused, 1e-4, 1e-5, false));
+    }
+
+    #[test]
+    fn nothing_later_is_seen_and_no_padding() {
+        let mask = Tensor::from_slice2(&[[1i64, 1, 1], [1, 1, 0]]);
+        let seen = causal_bias(&mask, Kind::Float).eq(0.0).to_kind(Kind::Int64).squeeze_dim(1);
+        let expected = [[1i64, 0, 0], [1, 1, 0], [1, 1, 1], [1, 0, 0], [1, 1, 0], [1, 1, 0]];
+        assert_eq!(seen.view([6, 3]), Tensor::from_slice2(&expected));
     }
 
     #[test]

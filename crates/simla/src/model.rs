@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 use crate::config::ModelConfig;
 use crate::layers::Linear;
 use crate::queue::Queues;
-use crate::text::{KeysValues, Rows, TextEncoder};
+use crate::text::{Depth, KeysValues, Rows, TextEncoder, WordHead};
 use crate::vision::VisionEncoder;
 use simla_train::weights::{Init, Layout, Leaf, Weights, WeightsError};
 
@@ -18,6 +18,7 @@ pub struct Towers {
     pub vision: VisionEncoder,
     pub vision_proj: Linear,
     pub text: TextEncoder,
+    pub word_head: WordHead,
     pub text_proj: Linear,
     pub mim_head: Linear,
     pub concept_head: Linear,
@@ -25,10 +26,14 @@ pub struct Towers {
 
 impl Towers {
     fn new(layout: &mut Layout, c: &ModelConfig) -> Self {
+        let vision = VisionEncoder::new(layout, "visual_encoder", c);
+        let vision_proj = Linear::new(layout, "vision_proj", c.vision_width, c.embed_dim);
+        let text = TextEncoder::new(layout, "text_encoder.bert", Depth::Single, c);
         Self {
-            vision: VisionEncoder::new(layout, "visual_encoder", c),
-            vision_proj: Linear::new(layout, "vision_proj", c.vision_width, c.embed_dim),
-            text: TextEncoder::new(layout, "text_encoder", c),
+            vision,
+            vision_proj,
+            word_head: WordHead::new(layout, "text_encoder.cls.predictions", &text, c),
+            text,
             text_proj: Linear::new(layout, "text_proj", c.text_width, c.embed_dim),
             mim_head: Linear::new(layout, "mim_head", c.vision_width, c.visual_vocab),
             concept_head: Linear::new(layout, "concept_head", c.embed_dim, c.vocab_size),

@@ -248,7 +248,7 @@ impl Simla {
                 let own_image = Some(Reading::own(&context));
                 let rows = Rows::At(&b.words.rows);
                 let hidden = towers.text.last(w, &x.narrow(0, 0, batch), rows, Some(&bias), own_image, p);
-                let logits = towers.text.word_logits(w, &b.words.select(&hidden));
+                let logits = towers.word_head.logits(w, &b.words.select(&hidden));
                 losses.mlm = Some(xmm::loss(&logits, &b.word_labels, teacher.mlm_logits.as_ref(), alpha));
                 mlm_logits = Some(logits);
             }
@@ -314,7 +314,7 @@ impl Simla {
         if distil_words {
             let masked = x.narrow(0, x.size()[0] - batch, batch);
             let hidden = towers.text.last(w, &masked, Rows::At(&b.words.rows), Some(bias), own_image, 0.0);
-            teacher.mlm_logits = Some(towers.text.word_logits(w, &b.words.select(&hidden)));
+            teacher.mlm_logits = Some(towers.word_head.logits(w, &b.words.select(&hidden)));
         }
         teacher
     }

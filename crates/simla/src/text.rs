@@ -5,6 +5,8 @@
 //!   shared by every pass that reads that context ([`Reading`]).
 //! - The last layer runs for the rows that are read, no others ([`Rows`]).
 
+use std::ops::Range;
+
 use tch::{Kind, Tensor};
 
 use crate::config::ModelConfig;
@@ -23,6 +25,20 @@ pub struct KeysValues {
 }
 
 impl KeysValues {
+    /// Items, B.
+    pub fn items(&self) -> i64 {
+        self.layers[0].0.size()[0]
+    }
+
+    /// The items `rows` `[n]`, some of them several times or never.
+    pub fn gather(&self, rows: &Tensor) -> Self {
+        let pick = |x: &Tensor| x.index_select(0, rows);
+        Self {
+            layers: self.layers.iter().map(|(k, v)| (pick(k), pick(v))).collect(),
+            bias: self.bias.as_ref().map(pick),
+        }
+    }
+
     /// The context of one batch from that of one item.
     pub fn repeat(&self, batch: i64) -> Self {
         let expand = |x: &Tensor| x.expand([batch, -1, -1, -1], true);
@@ -239,6 +255,120 @@ pub struct OpenedText {
     pub map: Tensor,
 }
 
+/// Projections of contexts to keys and values, stacked as one product for each context.
+#[derive(Debug)]
+struct CrossAttention {
+    stacked: Linear,
+    /// Which of the stacked layers read each context.
+    contexts: Vec<Range<i64>>,
+    /// Which context each layer reads, and its place among those that do.
+    layers: Vec<(usize, usize)>,
+}
+
+impl CrossAttention {
+    /// Every layer reads the one context.
+    fn new(layout: &mut Layout, layer_name: impl Fn(i64) -> String, c: &ModelConfig) -> Self {
+        Self {
+            stacked: Self::stack(layout, &layer_name, 0..c.text_depth, c.text_width),
+            contexts: vec![0..c.text_depth],
+            layers: (0..c.text_depth as usize).map(|i| (0, i)).collect(),
+        }
+    }
+
+    /// Layer i reads context i mod 2, of two. The two layers of a pair, which are as one until then ([`Depth::Doubled`]), share their
+    /// projections, so those stand between what the left context's single layers have and what the right one's have.
+    fn of_pairs(layout: &mut Layout, layer_name: impl Fn(i64) -> String, c: &ModelConfig) -> Self {
+        let (half, all) = (c.text_depth / 2, Depth::Doubled.layers(c));
+        let single = |side| (0..half).filter(move |i| i % 2 == side);
+        let pairs = (half..all).step_by(2);
+        let stacked: Vec<i64> = single(0).chain(pairs.clone()).chain(single(1)).collect();
+        let stack = Self::stack(layout, &layer_name, stacked.iter().copied(), c.text_width);
+        for first in pairs {
+            for parameter in Self::NAMES.iter().flat_map(|part| ["weight", "bias"].map(|p| format!("{part}.{p}"))) {
+                let named = |layer| format!("{}.crossattention.self.{parameter}", layer_name(layer));
+                layout.alias(named(first + 1), named(first));
+            }
+        }
+        let end = stacked.len() as i64;
+        let contexts = vec![0..end - single(1).count() as i64, single(0).count() as i64..end];
+        let place = |layer: i64| {
+            let first = if layer < half { layer } else { layer - (layer - half) % 2 };
+            let at = stacked.iter().position(|&stacked| stacked == first).expect("every layer is there") as i64;
+            let side = (layer % 2) as usize;
+            (side, (at - contexts[side].start) as usize)
+        };
+        Self { stacked: stack, layers: (0..all).map(place).collect(), contexts }
+    }
+
+    const NAMES: [&str; 2] = ["key", "value"];
+
+    fn stack(
+        layout: &mut Layout,
+        name: impl Fn(i64) -> String,
+        layers: impl Iterator<Item = i64>,
+        width: i64,
+    ) -> Linear {
+        let parts = layers.flat_map(|i| Self::NAMES.map(|part| format!("{}.crossattention.self.{part}", name(i))));
+        Linear::fused(layout, &parts.collect::<Vec<_>>(), width, width)
+    }
+
+    /// Keys and values `[B, H, M, D / H]` of each context `[B, M, D]`, for the layers that read it.
+    fn project(&self, w: &Weights, contexts: &[&Tensor], heads: i64) -> Vec<(Tensor, Tensor)> {
+        debug_assert_eq!(contexts.len(), self.contexts.len(), "a context for each");
+        let mut starts = Vec::with_capacity(contexts.len());
+        let mut parts = Vec::new();
+        for (context, layers) in contexts.iter().zip(&self.contexts) {
+            let (batch, tokens, width) = context.size3().expect("[B, M, D]");
+            let rows = 2 * width * layers.start..2 * width * layers.end;
+            let projected = self.stacked.part(w, context, rows);
+            let heads = projected.view([batch, tokens, 2 * (layers.end - layers.start), heads, width / heads]);
+            starts.push(parts.len());
+            parts.extend(heads.permute([2, 0, 3, 1, 4]).unbind(0));
+        }
+        let parts = w.cut(parts);
+        let of = |&(context, at): &(usize, usize)| {
+            let key = starts[context] + 2 * at;
+            (parts[key].shallow_clone(), parts[key + 1].shallow_clone())
+        };
+        self.layers.iter().map(of).collect()
+    }
+}
+
+/// How many layers of BERT stand above each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// As many as were pre-trained; all read one context.
+    Single,
+    /// The upper half twice, n as 6 + 2 (n - 6) and the next, for two contexts: layer i reads context i mod 2 (NLVR2, 3.1).
+    Doubled,
+}
+
+impl Depth {
+    /// Contexts that are read.
+    pub fn contexts(self) -> usize {
+        match self {
+            Self::Single => 1,
+            Self::Doubled => 2,
+        }
+    }
+
+    fn layers(self, c: &ModelConfig) -> i64 {
+        match self {
+            Self::Single => c.text_depth,
+            Self::Doubled => c.text_depth / 2 + 2 * (c.text_depth - c.text_depth / 2),
+        }
+    }
+
+    /// The layer that `layer` starts from, of `text_depth` pre-trained ones.
+    pub fn pretrained(self, layer: i64, text_depth: i64) -> i64 {
+        let half = text_depth / 2;
+        match self {
+            Self::Doubled if layer >= half => half + (layer - half) / 2,
+            _ => layer,
+        }
+    }
+}
+
 /// BERT with cross-attention in every layer: E_l and E_mm in one.
 #[derive(Debug)]
 pub struct TextEncoder {
@@ -248,21 +378,15 @@ pub struct TextEncoder {
     position_embeddings: Leaf,
     embedding_norm: LayerNorm,
     layers: Vec<Layer>,
-    cross_keys_values: Linear,
-    transform: Linear,
-    transform_norm: LayerNorm,
-    decoder_bias: Leaf,
+    cross_attention: CrossAttention,
 }
 
 impl TextEncoder {
-    pub fn new(layout: &mut Layout, name: &str, c: &ModelConfig) -> Self {
+    /// Parameters begin with `name`: `text_encoder.bert` in pre-training, `text_encoder` in fine-tuned models.
+    pub fn new(layout: &mut Layout, name: &str, depth: Depth, c: &ModelConfig) -> Self {
         let width = c.text_width;
-        let layer_name = |i: i64| format!("{name}.bert.encoder.layer.{i}");
-        let cross: Vec<String> = (0..c.text_depth)
-            .flat_map(|i| ["key", "value"].map(|part| format!("{}.crossattention.self.{part}", layer_name(i))))
-            .collect();
-        let embeddings = format!("{name}.bert.embeddings");
-        let head = format!("{name}.cls.predictions");
+        let layer_name = |i: i64| format!("{name}.encoder.layer.{i}");
+        let embeddings = format!("{name}.embeddings");
         Self {
             pad_id: c.special.pad,
             heads: c.text_heads,
@@ -277,11 +401,11 @@ impl TextEncoder {
                 Init::Normal(INITIAL_STD),
             ),
             embedding_norm: LayerNorm::new(layout, &format!("{embeddings}.LayerNorm"), width, EPS),
-            layers: (0..c.text_depth).map(|i| Layer::new(layout, &layer_name(i), i as usize, c)).collect(),
-            cross_keys_values: Linear::fused(layout, &cross, width, width),
-            transform: Linear::new(layout, &format!("{head}.transform.dense"), width, width),
-            transform_norm: LayerNorm::new(layout, &format!("{head}.transform.LayerNorm"), width, EPS),
-            decoder_bias: layout.leaf(format!("{head}.bias"), &[c.vocab_size], Init::Constant(0.0)),
+            layers: (0..depth.layers(c)).map(|i| Layer::new(layout, &layer_name(i), i as usize, c)).collect(),
+            cross_attention: match depth {
+                Depth::Single => CrossAttention::new(layout, layer_name, c),
+                Depth::Doubled => CrossAttention::of_pairs(layout, layer_name, c),
+            },
         }
     }
 
@@ -307,14 +431,13 @@ impl TextEncoder {
     /// Keys and values of a context `[B, M, D]` for the cross-attention of every layer, in one product; `mask` `[B, M]` is 1
     /// where the context counts.
     pub fn keys_values(&self, w: &Weights, context: &Tensor, mask: Option<&Tensor>) -> KeysValues {
-        let (batch, tokens, width) = context.size3().expect("[B, M, D]");
-        let projected = self.cross_keys_values.forward(w, context);
-        let parts = projected
-            .view([batch, tokens, 2 * self.layers.len() as i64, self.heads, width / self.heads])
-            .permute([2, 0, 3, 1, 4])
-            .unbind(0);
-        let layers = w.cut(parts).chunks_exact(2).map(|kv| (kv[0].shallow_clone(), kv[1].shallow_clone())).collect();
+        let layers = self.cross_attention.project(w, &[context], self.heads);
         KeysValues { layers, bias: mask.map(|mask| key_bias(mask, context.kind())) }
+    }
+
+    /// The same of the images of a [`Depth`], `[B, M, D]` each, of which everything counts.
+    pub fn images_keys_values(&self, w: &Weights, images: &[&Tensor]) -> KeysValues {
+        KeysValues { layers: self.cross_attention.project(w, images, self.heads), bias: None }
     }
 
     /// All layers but the last, over embedded queries `[batch, L, D]`.
@@ -401,10 +524,32 @@ impl TextEncoder {
         });
         x.select(1, 0)
     }
+}
 
-    /// Logits over the vocabulary for hidden states `[n, D]`, in f32; the decoder is the word embeddings.
-    pub fn word_logits(&self, w: &Weights, hidden: &Tensor) -> Tensor {
-        let x = self.transform_norm.forward(w, &self.transform.forward(w, hidden).gelu("none"));
-        x.linear(&w[self.word_embeddings], Some(&w[self.decoder_bias])).to_kind(Kind::Float)
+/// BERT's head that says which word stands at a position.
+#[derive(Debug)]
+pub struct WordHead {
+    transform: Linear,
+    norm: LayerNorm,
+    /// The decoder is the word embeddings.
+    word_embeddings: Leaf,
+    bias: Leaf,
+}
+
+impl WordHead {
+    /// Parameters begin with `name`, `text_encoder.cls.predictions` in pre-training; the words are those of `text`.
+    pub fn new(layout: &mut Layout, name: &str, text: &TextEncoder, c: &ModelConfig) -> Self {
+        Self {
+            transform: Linear::new(layout, &format!("{name}.transform.dense"), c.text_width, c.text_width),
+            norm: LayerNorm::new(layout, &format!("{name}.transform.LayerNorm"), c.text_width, EPS),
+            word_embeddings: text.word_embeddings,
+            bias: layout.leaf(format!("{name}.bias"), &[c.vocab_size], Init::Constant(0.0)),
+        }
+    }
+
+    /// Logits over the vocabulary for hidden states `[n, D]`, in f32.
+    pub fn logits(&self, w: &Weights, hidden: &Tensor) -> Tensor {
+        let x = self.norm.forward(w, &self.transform.forward(w, hidden).gelu("none"));
+        x.linear(&w[self.word_embeddings], Some(&w[self.bias])).to_kind(Kind::Float)
     }
 }

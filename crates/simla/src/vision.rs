@@ -73,13 +73,24 @@ pub struct VisionEncoder {
     patch_bias: Leaf,
     cls_token: Leaf,
     pos_embed: Leaf,
-    mask_token: Leaf,
+    /// None where nothing is ever masked.
+    mask_token: Option<Leaf>,
     blocks: Vec<Block>,
     norm: LayerNorm,
 }
 
 impl VisionEncoder {
+    /// E_v of pre-training, which may be asked for what it does not see.
     pub fn new(layout: &mut Layout, name: &str, c: &ModelConfig) -> Self {
+        Self::with(layout, name, c, true)
+    }
+
+    /// E_v that always sees the whole image.
+    pub fn unmasked(layout: &mut Layout, name: &str, c: &ModelConfig) -> Self {
+        Self::with(layout, name, c, false)
+    }
+
+    fn with(layout: &mut Layout, name: &str, c: &ModelConfig, masked: bool) -> Self {
         let width = c.vision_width;
         let fan_in = 3 * c.patch_size * c.patch_size;
         let bound = (fan_in as f64).sqrt().recip();
@@ -98,7 +109,7 @@ impl VisionEncoder {
                 &[1, 1 + c.patches(), width],
                 Init::TruncatedNormal(INITIAL_STD),
             ),
-            mask_token: layout.leaf(format!("{name}.mask_token"), &[1, 1, width], Init::Constant(0.0)),
+            mask_token: masked.then(|| layout.leaf(format!("{name}.mask_token"), &[1, 1, width], Init::Constant(0.0))),
             blocks: (0..c.vision_depth).map(|i| Block::new(layout, &format!("{name}.blocks.{i}"), width)).collect(),
             norm: LayerNorm::new(layout, &format!("{name}.norm"), width, EPS),
         }
@@ -146,7 +157,8 @@ impl VisionEncoder {
             image.view([batch, 3, grid, side, grid, side]).permute([0, 2, 4, 1, 3, 5]).flatten(1, 2).flatten(2, 4);
         let mut x = pixels.linear(&w[self.patch_weight].flatten(1, 3), Some(&w[self.patch_bias]));
         if let Some(hidden) = hidden {
-            x = w[self.mask_token].where_self(&hidden.unsqueeze(-1), &x);
+            let mask_token = self.mask_token.expect("an encoder with a mask token");
+            x = w[mask_token].where_self(&hidden.unsqueeze(-1), &x);
         }
         let cls = w[self.cls_token].expand([batch, -1, -1], true);
         Tensor::cat(&[cls, x], 1) + &w[self.pos_embed]

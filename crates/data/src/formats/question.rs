@@ -141,25 +141,28 @@ impl Fields {
             None => ("question_id", self.question_id.as_ref()),
         };
         let question_id = fields::integer(id_field, id, place)?;
-        let answers = match self.answer {
-            None | Some(Value::Null) => vec![],
-            Some(Value::String(answer)) => vec![answer],
-            Some(Value::Array(answers)) => answers
-                .iter()
-                .map(|a| Ok(fields::string("answer", Some(a), place)?.to_owned()))
-                .collect::<Result<_, _>>()?,
-            other => return Err(fields::wrong(&place.name, "answer", "a string or a list of strings", other.as_ref())),
-        };
         Ok(AskedQuestion {
             image: place.picture(&names)?.0,
             question,
             question_id,
-            answers,
+            answers: answers(self.answer, place)?,
             genome,
             question_type: fields::optional_string("question_type", self.question_type.as_ref(), place)?,
             answer_type: fields::optional_string("answer_type", self.answer_type.as_ref(), place)?,
             name: place.name.clone(),
         })
+    }
+}
+
+/// The authors' field of one answer or several.
+fn answers(answer: Option<Value>, place: &Place) -> Result<Vec<String>, RecordError> {
+    match answer {
+        None | Some(Value::Null) => Ok(vec![]),
+        Some(Value::String(answer)) => Ok(vec![answer]),
+        Some(Value::Array(answers)) => {
+            answers.iter().map(|a| Ok(fields::string("answer", Some(a), place)?.to_owned())).collect()
+        }
+        other => Err(fields::wrong(&place.name, "answer", "a string or a list of strings", other.as_ref())),
     }
 }
 
@@ -288,17 +291,23 @@ impl Records<AskedQuestion> for Annotated {
     }
 }
 
-/// VQA v2's answers.
+/// The answers alone, without pictures: VQA v2's files of them, or the authors' questions.
 #[derive(Debug)]
-struct Annotations;
+pub struct Annotations;
 
-#[derive(Debug)]
-struct Annotation {
-    question_id: i64,
-    question_type: Option<String>,
-    answer_type: Option<String>,
-    answers: Vec<String>,
-    name: String,
+/// What people answered to a question.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Annotation {
+    /// What the question is known by.
+    pub question_id: i64,
+    /// See [`AskedQuestion::question_type`].
+    pub question_type: Option<String>,
+    /// See [`AskedQuestion::answer_type`].
+    pub answer_type: Option<String>,
+    /// See [`AskedQuestion::answers`].
+    pub answers: Vec<String>,
+    /// File and position.
+    pub name: String,
 }
 
 #[derive(Deserialize)]
@@ -306,7 +315,8 @@ struct AnnotationFields {
     question_id: Option<Value>,
     question_type: Option<Value>,
     answer_type: Option<Value>,
-    answers: Vec<AnswerFields>,
+    answers: Option<Vec<AnswerFields>>,
+    answer: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -328,7 +338,10 @@ impl Format for Annotations {
             question_id: fields::integer("question_id", record.question_id.as_ref(), place)?,
             question_type: fields::optional_string("question_type", record.question_type.as_ref(), place)?,
             answer_type: fields::optional_string("answer_type", record.answer_type.as_ref(), place)?,
-            answers: record.answers.into_iter().map(|answer| answer.answer).collect(),
+            answers: match record.answers {
+                Some(answers) => answers.into_iter().map(|answer| answer.answer).collect(),
+                None => answers(record.answer, place)?,
+            },
             name: place.name.clone(),
         }])
     }

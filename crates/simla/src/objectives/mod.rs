@@ -1,5 +1,6 @@
 //! The objectives of 2.2 to 2.4, one file each: pure functions from features to a scalar. All are in f32.
 
+pub mod answers;
 pub mod itc;
 pub mod itm;
 pub mod negatives;

@@ -1,10 +1,14 @@
 //! What a model is trained for and used for.
 
 pub mod boxes;
+pub mod classify;
 pub mod gradcam;
 pub mod grounding;
 pub mod keywords;
 pub mod pretrain;
 pub mod retrieval;
 pub mod samples;
+pub mod score;
 pub mod search;
+pub mod vqa;
+pub mod vqa_score;

@@ -87,6 +87,8 @@ const ALIGNMENT: i64 = 64;
 #[derive(Debug, Clone, Default)]
 pub struct Layout {
     leaves: Vec<LeafSpec>,
+    /// Second names: the name, and that which stands for the same values.
+    aliases: Vec<(String, String)>,
     matrices: i64,
     vectors: i64,
 }
@@ -107,6 +109,11 @@ impl Layout {
         let mut shape = each.to_vec();
         shape[0] *= names.len() as i64;
         self.push(names, shape, init, false)
+    }
+
+    /// Files carry what is called `name` a second time, as `alias`.
+    pub fn alias(&mut self, alias: String, name: String) {
+        self.aliases.push((alias, name));
     }
 
     fn push(&mut self, names: Vec<String>, shape: Vec<i64>, init: Init, precise: bool) -> Leaf {
@@ -168,6 +175,9 @@ impl Flat {
                 };
                 named.insert(name.clone(), part);
             }
+        }
+        for (alias, name) in &layout.aliases {
+            named.insert(alias.clone(), named[name].shallow_clone());
         }
         named
     }

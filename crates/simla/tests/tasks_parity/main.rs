@@ -1,0 +1,7 @@
+//! The tasks against the reference: every activation, loss, gradient and prediction of two optimiser steps of tiny models, the weights
+//! after them, and which pre-trained parameter each starts from. `SIMLA_TASKS_DIR` names a folder of other cases.
+
+mod classify;
+mod common;
+mod positions;
+mod vqa;
