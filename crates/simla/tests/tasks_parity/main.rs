@@ -3,4 +3,5 @@
 
 mod classify;
 mod common;
+mod nlvr;
 mod positions;
