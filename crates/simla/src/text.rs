@@ -256,7 +256,7 @@ impl CrossAttention {
     fn new(layout: &mut Layout, layer_name: impl Fn(i64) -> String, c: &ModelConfig) -> Self {
         Self {
             stacked: Self::stack(layout, &layer_name, 0..c.text_depth, c.text_width),
-            contexts: vec![0..c.text_depth],
+            contexts: std::iter::once(0..c.text_depth).collect(),
             layers: (0..c.text_depth as usize).map(|i| (0, i)).collect(),
         }
     }
