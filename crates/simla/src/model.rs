@@ -66,7 +66,7 @@ impl Towers {
     }
 }
 
-fn normalize(x: &Tensor) -> Tensor {
+pub(crate) fn normalize(x: &Tensor) -> Tensor {
     const EPS: f64 = 1e-12;
     let x = x.to_kind(Kind::Float);
     let norm = x.norm_scalaropt_dim(2.0, [-1].as_slice(), true).clamp_min(EPS);

@@ -270,13 +270,13 @@ impl CrossAttention {
     fn new(layout: &mut Layout, layer_name: impl Fn(i64) -> String, c: &ModelConfig) -> Self {
         Self {
             stacked: Self::stack(layout, &layer_name, 0..c.text_depth, c.text_width),
-            contexts: vec![0..c.text_depth],
+            contexts: std::iter::once(0..c.text_depth).collect(),
             layers: (0..c.text_depth as usize).map(|i| (0, i)).collect(),
         }
     }
 
-    /// Layer i reads context i mod 2, of two. The two layers of a pair, which are as one until then ([`Depth::Doubled`]), share their
-    /// projections, so those stand between what the left context's single layers have and what the right one's have.
+    /// Layer i reads context i mod 2, of two. The two layers that stand for one ([`Depth::Doubled`]) share a projection, which is stacked
+    /// once, under the first one's name: after those of the left context's single layers, before the right one's.
     fn of_pairs(layout: &mut Layout, layer_name: impl Fn(i64) -> String, c: &ModelConfig) -> Self {
         let (half, all) = (c.text_depth / 2, Depth::Doubled.layers(c));
         let single = |side| (0..half).filter(move |i| i % 2 == side);

@@ -18,14 +18,16 @@ pub enum Negatives {
 impl Negatives {
     /// Noise for a batch of `n` pairs.
     pub fn noise(n: i64, rng: &mut impl Rng, device: Device) -> Self {
-        let mut gumbel = || {
-            // The open unit interval: neither logarithm may be infinite.
-            let noise: Vec<f32> =
-                (0..n * n).map(|_| -(-rng.random_range(f64::MIN_POSITIVE..1.0).ln()).ln() as f32).collect();
-            upload(&Tensor::from_slice(&noise).view([n, n]), device)
-        };
-        Self::Drawn { image: gumbel(), text: gumbel() }
+        Self::Drawn { image: gumbel(n, rng, device), text: gumbel(n, rng, device) }
     }
+}
+
+/// Standard Gumbel noise `[n, n]`.
+pub fn gumbel(n: i64, rng: &mut impl Rng, device: Device) -> Tensor {
+    // The open unit interval: neither logarithm may be infinite.
+    let draw = |_| -(-rng.random_range(f64::MIN_POSITIVE..1.0).ln()).ln() as f32;
+    let noise: Vec<f32> = (0..n * n).map(draw).collect();
+    upload(&Tensor::from_slice(&noise).view([n, n]), device)
 }
 
 /// One negative for every row of `similarity` `[B, B]`, distributed as softmax over the row's allowed columns: adding Gumbel

@@ -3,15 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use simla_data::formats::entailment::LABELS;
-use simla_data::{Batch, Entailment, LoadError};
+use simla_data::{Batch, Entailment, LoadError, Vocabulary};
 use tch::{Device, Kind, Tensor, no_grad};
 use thiserror::Error;
 
-use super::pretrain::VOCABULARY;
+use super::pretrain::{OpenError, Saved, VOCABULARY};
 use super::score::Share;
 use crate::averaged::Averaged;
 use crate::config::ModelConfig;
@@ -31,6 +32,8 @@ use simla_train::{At, Scores, Task};
 pub trait Classified: std::fmt::Debug {
     /// What a checkpoint calls the task.
     const TASK: &'static str;
+    /// Such a checkpoint, for messages.
+    const MODEL: &'static str;
     const CLASSES: &'static [&'static str];
     /// How many pictures a row has, and how E_mm reads them.
     const DEPTH: Depth;
@@ -48,6 +51,7 @@ pub trait Classified: std::fmt::Debug {
 
 impl Classified for Entailment {
     const TASK: &'static str = "entailment";
+    const MODEL: &'static str = "a model of visual entailment (`simla finetune entailment` makes one)";
     const CLASSES: &'static [&'static str] = &LABELS;
     const DEPTH: Depth = Depth::Single;
     const RAMP: bool = false;
@@ -140,6 +144,19 @@ impl<R: Classified> Classifier<R> {
         Self { weights: weights(&layout), config, encoders, head, row: PhantomData }
     }
 
+    /// The fine-tuned model in a run's folder or a checkpoint's, to be used, and its vocabulary.
+    ///
+    /// # Errors
+    /// If there is none, or it is damaged, or of another task.
+    pub fn open(path: &Path, kind: Kind, device: Device) -> Result<(Self, Vocabulary), OpenError> {
+        let Saved { config, vocabulary, checkpoint } = Saved::of(path, &[R::TASK], R::MODEL)?;
+        let mut model = Self::for_use(config, kind, device);
+        let wanted = model.weights.named();
+        let tensors = checkpoint.model_where(|name| wanted.contains_key(name))?;
+        model.weights.load(&tensors).map_err(|e| checkpoint.blame(e))?;
+        Ok((model, vocabulary))
+    }
+
     /// Starts from a pre-trained model's tensors, or from those of a fine-tuned one with encoders of the same depth; the head is new.
     ///
     /// # Errors
@@ -172,6 +189,20 @@ impl<R: Classified> Classifier<R> {
         let loss = xmm::loss(&logits, labels, teacher.as_ref(), alpha);
         gradients.backward(&loss, &self.weights.online);
         (loss.detach(), logits.detach())
+    }
+
+    /// The probabilities of the classes for one sentence, whose pieces are `ids`, and its pictures: views of the model's size, RGB bytes,
+    /// one after the other.
+    ///
+    /// # Errors
+    /// What libtorch could not do.
+    pub fn judge(&self, ids: &[i64], views: &[u8]) -> Result<Vec<f32>, TorchError> {
+        let (side, device) = (self.config.image_size as usize, self.weights.online.device());
+        guarded(|| {
+            let sentences = [ids].into_iter();
+            let b = Inputs::new(sentences, views, R::DEPTH.contexts(), side, self.config.special.pad, device);
+            Vec::try_from(self.probabilities(&b).get(0)).expect("a number a class")
+        })
     }
 
     /// A batch on the model's device.
@@ -331,4 +362,88 @@ pub fn evaluate<R: Classified>(
 /// The class with the largest probability; the first of equal ones.
 pub fn largest(probabilities: &[f32]) -> usize {
     (1..probabilities.len()).fold(0, |best, i| if probabilities[i] > probabilities[best] { i } else { best })
+}
+
+#[cfg(test)]
+mod tests {
+    use simla_train::optim::{AdamW, AdamWConfig};
+
+    use super::*;
+    use crate::config::{Preset, SpecialIds};
+
+    fn tiny() -> ModelConfig {
+        ModelConfig { vision_depth: 1, text_depth: 2, ..ModelConfig::preset(Preset::Tiny, 20, SpecialIds::FIRST) }
+    }
+
+    fn batch(labels: &[i64]) -> Batch<Entailment> {
+        let side = tiny().image_size as usize;
+        let row = |&label: &i64| Entailment {
+            ids: vec![1, 5 + label, 2],
+            label: Some(label),
+            sentence: String::new(),
+            pair_id: None,
+        };
+        Batch {
+            step: 0,
+            epoch: 0,
+            side,
+            rows: labels.iter().map(row).collect(),
+            records: labels.iter().map(i64::to_string).collect(),
+            pictures: (0..labels.len() * side * side * 3).map(|i| (i * 7 % 251) as u8).collect(),
+            halves: vec![],
+        }
+    }
+
+    fn tuning(blind: bool) -> Tuning<Entailment> {
+        let model = Classifier::new(tiny(), Kind::Float, Device::Cpu, 3);
+        Tuning { model, alpha: 0.4, blind, vocabulary: vec![] }
+    }
+
+    /// Takes steps on one batch whose sentences tell their class.
+    fn trained(task: &mut Tuning<Entailment>) -> Outcome {
+        let mut optimizer = AdamW::new(AdamWConfig::default(), task.weights());
+        let mut gradients = Gradients::new(task.weights());
+        let seen = batch(&[0, 1, 2, 2]);
+        for step in 0..40 {
+            gradients.clear();
+            task.begin_step();
+            task.backward(&seen, At { step, steps_per_epoch: 10, seed: 0 }, &mut gradients);
+            optimizer.step(task.weights(), &mut gradients, 1e-3, 1.0);
+        }
+        evaluate(&task.model, [Ok(seen)].into_iter(), task.blind, |_, _| ()).unwrap()
+    }
+
+    #[test]
+    fn what_the_words_tell_is_learned_with_and_without_pictures() {
+        for blind in [false, true] {
+            let outcome = trained(&mut tuning(blind));
+            assert_eq!(outcome.confusion, [[1, 0, 0], [0, 1, 0], [0, 0, 2]], "blind: {blind}");
+            assert_eq!(outcome.accuracy(), Share { right: 4, of: 4 });
+            assert_eq!(outcome.accuracy_of(2), Share { right: 2, of: 2 });
+        }
+    }
+
+    #[test]
+    fn a_blind_model_says_the_same_of_any_picture() {
+        let task = tuning(true);
+        let said = |shift: u8, blind| {
+            let mut batch = batch(&[0, 1]);
+            batch.pictures.iter_mut().for_each(|byte| *byte = byte.wrapping_mul(shift));
+            let mut said = Vec::new();
+            evaluate(&task.model, [Ok(batch)].into_iter(), blind, |_, p| said.push(p.to_vec())).unwrap();
+            said
+        };
+        assert_eq!(said(1, true), said(9, true));
+        assert_ne!(said(1, false), said(9, false));
+    }
+
+    #[test]
+    fn one_sentence_is_judged_as_in_a_batch() {
+        let model = tuning(false).model;
+        let one = batch(&[1]);
+        let mut said = Vec::new();
+        let judged = model.judge(&one.rows[0].ids, &one.pictures).unwrap();
+        evaluate(&model, [Ok(one)].into_iter(), false, |_, p| said.push(p.to_vec())).unwrap();
+        assert_eq!(said, [judged]);
+    }
 }

@@ -5,6 +5,7 @@ pub mod classify;
 pub mod gradcam;
 pub mod grounding;
 pub mod keywords;
+pub mod nlvr;
 pub mod pretrain;
 pub mod retrieval;
 pub mod samples;

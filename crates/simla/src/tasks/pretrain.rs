@@ -35,8 +35,8 @@ pub const VOCABULARY: &str = "vocabulary.json";
 pub enum OpenError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    #[error("{path}: a checkpoint of task `{task}`, expected a model (`simla pretrain` makes one)")]
-    Task { path: String, task: String },
+    #[error("{path}: a checkpoint of task `{task}`, expected {expected}")]
+    Task { path: String, task: String, expected: &'static str },
     #[error("{path}: configuration: {reason}")]
     Config { path: String, reason: String },
     #[error(transparent)]
@@ -67,10 +67,18 @@ impl Saved {
     /// # Errors
     /// If there is none, or it is damaged, or of another kind.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
+        Self::of(path, &[TASK, FINE_TUNING], "a model (`simla pretrain` makes one)")
+    }
+
+    /// The same of a model of one of these `tasks`; a message says that it `expected` one.
+    ///
+    /// # Errors
+    /// If there is none, or it is damaged, or of another kind.
+    pub fn of(path: &Path, tasks: &[&str], expected: &'static str) -> Result<Self, OpenError> {
         let checkpoint = Checkpoint::open(path)?;
         let shown = checkpoint.path.display().to_string();
-        if [crate::dvae::TASK, crate::import::TASK].contains(&checkpoint.state.task.as_str()) {
-            return Err(OpenError::Task { path: shown, task: checkpoint.state.task });
+        if !tasks.contains(&checkpoint.state.task.as_str()) {
+            return Err(OpenError::Task { path: shown, task: checkpoint.state.task, expected });
         }
         let config: ModelConfig = serde_json::from_value(checkpoint.state.config.clone())
             .map_err(|e| OpenError::Config { path: shown.clone(), reason: e.to_string() })?;

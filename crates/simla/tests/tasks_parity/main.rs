@@ -3,5 +3,6 @@
 
 mod classify;
 mod common;
+mod nlvr;
 mod positions;
 mod vqa;
