@@ -3,9 +3,13 @@
 //! Memory does not grow with images x patches: E_v runs a second time for the re-ranking, image by image, and the keys and values
 //! of an image are projected once for all captions that are matched with it.
 
+use std::collections::HashMap;
+use std::path::Path;
+
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use simla_data::{Dataset, RecordError, Vocabulary};
+use simla_data::record::Location;
+use simla_data::{Dataset, Entry, RecordError, Vocabulary};
 use simla_image::Limits;
 use tch::{Kind, Tensor, no_grad};
 
@@ -36,33 +40,72 @@ pub struct Gallery {
 }
 
 impl Gallery {
-    /// Reads the captions of a data set, and finds the records that cannot be used. `one_more` is called for every record.
+    /// Reads the captions of a data set, and finds the records that cannot be used. Records of one picture, by `image_id` or by path,
+    /// are one image with all their captions. `one_more` is called for every record.
     pub fn read(dataset: &Dataset, vocabulary: &Vocabulary, max_tokens: usize, one_more: impl Fn() + Sync) -> Self {
-        let mut gallery = Self { images: vec![], captions: vec![], image_of: vec![], broken: vec![] };
+        let entries: Vec<_> = (0..dataset.len()).into_par_iter().map(|i| dataset.entry(i)).collect();
         // Images are decoded here once more than needed, so that a broken one is known before anything is ranked.
-        let usable = |i: u64| {
+        let check = |entry: &Entry| {
+            let mut bytes = Vec::new();
+            entry.read_image(&mut bytes)?;
+            simla_image::decode(&bytes, &Limits::default()).map(drop).map_err(|error| entry.unreadable(error))
+        };
+        // Of the records with the same file, the first that is asked for it answers for all.
+        let mut firsts = HashMap::new();
+        let first_of: Vec<usize> = (0..)
+            .zip(&entries)
+            .map(|(i, entry)| match entry {
+                Ok(entry) => *firsts.entry((entry.image_id, path(entry))).or_insert(i),
+                Err(_) => i,
+            })
+            .collect();
+        let tried = |(i, entry): (usize, &Result<Entry, RecordError>)| {
             one_more();
-            let record = dataset.record(i)?;
-            match simla_image::decode(&record.image, &Limits::default()) {
-                Ok(_) => Ok(record.captions),
-                Err(error) => Err(dataset.entry(i)?.unreadable(error)),
+            match entry {
+                Ok(entry) if first_of[i] == i => check(entry),
+                _ => Ok(()),
             }
         };
-        let records: Vec<_> = (0..dataset.len()).into_par_iter().map(usable).collect();
-        for (i, captions) in (0..).zip(records) {
-            match captions {
-                Ok(captions) => {
-                    let position = gallery.images.len();
-                    gallery.images.push(i);
-                    for caption in captions {
-                        gallery.captions.push(vocabulary.encode(&caption, max_tokens));
-                        gallery.image_of.push(position);
-                    }
+        let tried: Vec<Result<(), RecordError>> = entries.par_iter().enumerate().map(tried).collect();
+
+        let mut gallery = Self { images: vec![], captions: vec![], image_of: vec![], broken: vec![] };
+        let (mut by_id, mut by_path) = (HashMap::new(), HashMap::new());
+        for (i, entry) in entries.into_iter().enumerate() {
+            let usable = entry.and_then(|entry| match &tried[first_of[i]] {
+                Ok(()) => Ok(entry),
+                Err(_) => check(&entry).map(|()| entry),
+            });
+            let entry = match usable {
+                Ok(entry) => entry,
+                Err(error) => {
+                    gallery.broken.push(error);
+                    continue;
                 }
-                Err(error) => gallery.broken.push(error),
+            };
+            let file = path(&entry).map(Path::to_owned);
+            let known = by_id.get(&entry.image_id).or_else(|| by_path.get(file.as_ref()?)).copied();
+            let image = known.unwrap_or_else(|| {
+                gallery.images.push(i as u64);
+                gallery.images.len() - 1
+            });
+            by_id.insert(entry.image_id, image);
+            if let Some(file) = file {
+                by_path.insert(file, image);
+            }
+            for caption in &entry.captions {
+                gallery.captions.push(vocabulary.encode(caption, max_tokens));
+                gallery.image_of.push(image);
             }
         }
         gallery
+    }
+}
+
+/// The file of a picture that has one of its own.
+fn path(entry: &Entry) -> Option<&Path> {
+    match &entry.image {
+        Location::File(path) => Some(path),
+        Location::Range { .. } => None,
     }
 }
 
@@ -435,6 +478,34 @@ mod tests {
         let (found, _) = judged(5, |i, t| -f32::from(u8::from(right(i, t))));
         let worst = found.itm.unwrap();
         assert_eq!((worst.txt_r1, worst.txt_r5, worst.img_r5), (0.0, 100.0, 100.0));
+    }
+
+    /// Five rows of three pictures: rows 0 and 2 have one path, row 3 has the `image_id` of row 1 and a copy of its picture, row 4 is
+    /// alone, row 5 is broken.
+    #[test]
+    fn rows_of_one_picture_are_one_image() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a", "b", "copy", "c"] {
+            simla_image::RgbImage::new(16, 16).save(folder.path().join(format!("{name}.png"))).unwrap();
+        }
+        let rows = r#"[{"image": "a.png", "caption": "red"}, {"image": "b.png", "caption": "green", "image_id": 7},
+            {"image": "./a.png", "caption": "blue"}, {"image": "copy.png", "caption": ["red", "blue"], "image_id": 7},
+            {"image": "c.png", "caption": "green", "image_id": "8"}, {"image": "none.png", "caption": "lost", "image_id": 9}]"#;
+        let data = folder.path().join("rows.json");
+        std::fs::write(&data, rows).unwrap();
+        let source = data.to_str().unwrap().parse().unwrap();
+        let options = simla_data::Options { max_bad_share: 1.0, ..Default::default() };
+        let dataset = Dataset::open(&[source], &options).unwrap();
+        let vocabulary = Vocabulary::learn(["red green blue"; 9].into_iter().map(String::from), 60).unwrap();
+        let tried = std::sync::atomic::AtomicU64::new(0);
+        let count = || {
+            tried.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        };
+        let gallery = Gallery::read(&dataset, &vocabulary, 9, count);
+        assert_eq!((gallery.images, gallery.image_of), (vec![0, 1, 4], vec![0, 1, 0, 1, 1, 2]));
+        let words = ["red", "green", "blue", "red", "blue", "green"].map(|word| vocabulary.encode(word, 9));
+        assert_eq!(gallery.captions, words);
+        assert_eq!((gallery.broken.len(), tried.into_inner()), (1, 6));
     }
 
     #[test]
