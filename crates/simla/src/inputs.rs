@@ -32,7 +32,7 @@ pub fn tokenizer_pixels<R>(batch: &Batch<R>, side: i64, device: Device) -> Tenso
     if 2 * side == batch.side as i64 {
         return halved(&batch.halves, batch.len(), batch.side / 2, device);
     }
-    resampled(&batch.images, batch.len(), batch.side, side, device)
+    resampled(&batch.pictures, batch.len(), batch.side, side, device)
 }
 
 /// Views `[B, S, S, 3]` as the visual tokenizer reads them at another `side`.
