@@ -8,7 +8,7 @@ use tch::Tensor;
 
 use super::files::{Published, renamed};
 use super::{ImportError, Tensors, are_tied, load, require, require_whole, sizes};
-use crate::text::TextEncoder;
+use crate::text::{Depth, TextEncoder, WordHead};
 use simla_train::weights::Layout;
 
 const KIND: &str = "a BERT checkpoint";
@@ -48,7 +48,8 @@ pub(super) fn wanted(
 ) -> Result<BTreeMap<String, Vec<i64>>, ImportError> {
     let config = sizes::model_of(path, kind, weights)?;
     let mut layout = Layout::default();
-    TextEncoder::new(&mut layout, "text_encoder", &config);
+    let text = TextEncoder::new(&mut layout, "text_encoder.bert", Depth::Single, &config);
+    WordHead::new(&mut layout, "text_encoder", &text, &config);
     Ok(layout.shapes())
 }
 
