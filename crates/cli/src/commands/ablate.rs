@@ -25,7 +25,7 @@ use simla_train::Ending;
 use tch::Device;
 
 use crate::commands::ablate_report::{Comparison, Outcome};
-use crate::commands::training::{Training, last_checkpoint, read, settings_help};
+use crate::commands::training::{Training, code, last_checkpoint, read, settings_help};
 use simla_run::fit::Run;
 use simla_run::inputs::Inputs;
 use simla_run::stop;

@@ -12,8 +12,8 @@ use simla_image::Limits;
 use simla_pictures::canvas::{fit, save_png};
 use simla_pictures::sheet::{Cell, Sheet};
 
-use simla_run::fit::open_sources;
 use simla_run::progress::{Count, Progress};
+use simla_run::sources::open_sources;
 
 /// Image-caption pairs: what they are like, and their way into shards
 #[derive(Subcommand)]

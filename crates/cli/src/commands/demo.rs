@@ -12,6 +12,7 @@ use simla_train::Ending;
 
 use crate::commands::demo_report;
 use crate::commands::eval::table;
+use crate::commands::training::code;
 use simla_run::fit::Run;
 use simla_run::inputs::Inputs;
 use simla_run::progress::Progress;

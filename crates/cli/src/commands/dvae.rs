@@ -10,9 +10,12 @@ use simla::dvae::evaluation::{Evaluation, evaluate};
 use simla_run::settings::Dtype;
 use simla_train::Ending;
 
+use crate::commands::training::code;
 use crate::commands::training::{Training, settings_help};
-use simla_run::fit::{Inputs, Run, open_data};
+use simla_run::fit::Run;
+use simla_run::inputs::Inputs;
 use simla_run::progress::{Progress, say_broken};
+use simla_run::sources::open_data;
 use simla_run::stop;
 use simla_run::tokenizer::{self, PICTURES};
 

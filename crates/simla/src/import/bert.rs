@@ -49,7 +49,7 @@ pub(super) fn wanted(
     let config = sizes::model_of(path, kind, weights)?;
     let mut layout = Layout::default();
     let text = TextEncoder::new(&mut layout, "text_encoder.bert", Depth::Single, &config);
-    WordHead::new(&mut layout, "text_encoder", &text, &config);
+    WordHead::new(&mut layout, "text_encoder.cls.predictions", &text, &config);
     Ok(layout.shapes())
 }
 
