@@ -53,6 +53,7 @@ impl Case {
         let int = |name: &str| json[name].as_i64().unwrap_or_else(|| panic!("config.json: {name}"));
         let float = |value: &Value| value.as_f64().unwrap();
         let config = ModelConfig {
+            closing_sep: true,
             image_size: int("image_size"),
             patch_size: int("patch_size"),
             vision_width: int("vision_width"),

@@ -95,7 +95,7 @@ fn eval(arguments: &EvalArguments) -> Result<ExitCode> {
         bail!("{}: no usable record", arguments.data.join(", "));
     }
     if let Some(path) = &arguments.sheet {
-        reconstructions::save(&found, path)?;
+        tokenizer::save(&found, path)?;
     }
     match arguments.json {
         true => println!("{}", serde_json::to_string(&found.evaluation)?),
