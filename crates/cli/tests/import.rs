@@ -84,8 +84,8 @@ fn a_run_starts_from_deit_bert_and_dalle() {
         let arguments = [&["import", what, &file, "--output", output], more].concat();
         assert_done(&output_of(&arguments));
     };
-    import("deit", "deit-mini.pth", &deit, &[]);
-    import("bert", "bert-mini.bin", &bert, &["--vocabulary", &words]);
+    import("deit", "deit-mini.pth", &deit, &["--heads", "4"]);
+    import("bert", "bert-mini.bin", &bert, &["--heads", "4", "--vocabulary", &words]);
     import("dalle", "dalle-encoder-mini.pkl", &dalle, &[]);
 
     // 80 px: the grid of positions is another one than the file's. The vocabulary is BERT's, by itself.
@@ -132,9 +132,9 @@ fn a_run_starts_from_deit_bert_and_dalle() {
 
     // Sizes that do not fit, and words without a vocabulary, are refused before anything is trained.
     let wrong = [&more[..], &["--set", "vision_width=64", "--set", "text_width=64"]].concat();
-    assert_refused(&place.pretrain("wrong", &wrong), &["--init", "has shape", "sizes of the run"]);
+    assert_refused(&place.pretrain("wrong", &wrong), &["vision_width"]);
     let nameless = place.path("nameless");
-    import("bert", "bert-mini.bin", &nameless, &[]);
+    import("bert", "bert-mini.bin", &nameless, &["--heads", "4"]);
     let refused = place.pretrain("nameless-run", &["--init", &nameless, "--dvae", &dalle]);
     assert_refused(&refused, &["nameless", "--vocabulary"]);
     assert_refused(&place.pretrain("other", &["--init", &dalle]), &["--init", "pass it as --dvae"]);
@@ -166,7 +166,7 @@ fn the_authors_model_is_used_and_started_from() {
     let found: Value = serde_json::from_str(&assert_done(&eval(&model))).unwrap();
     assert_eq!(found["images"], 2);
 
-    assert_done(&output_of(&["import", "authors", &file, "--output", &bare]));
+    assert_done(&output_of(&["import", "authors", &file, "--output", &bare, "--heads", "4"]));
     assert_refused(&eval(&bare), &["task `import`", "expected a model"]);
     let more = ["--init", &bare, "--vocabulary", &words];
     let more = [&more[..], &["--set", "visual_vocab=48"]].concat();
@@ -200,12 +200,12 @@ fn what_is_no_such_file_is_refused_and_leaves_nothing() {
     let words = place.path("few.txt");
     fs::write(&words, "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n").unwrap();
     let bert = fixture("bert-mini.bin");
-    let few = output_of(&["import", "bert", &bert, "--output", &output, "--vocabulary", &words]);
+    let few = output_of(&["import", "bert", &bert, "--output", &output, "--vocabulary", &words, "--heads", "4"]);
     assert_refused(&few, &["6 pieces", "101 words"]);
     assert!(!Path::new(&output).exists());
 
     let deit = fixture("deit-mini.pth");
-    assert_done(&output_of(&["import", "deit", &deit, "--output", &output]));
-    let again = output_of(&["import", "deit", &deit, "--output", &output]);
+    assert_done(&output_of(&["import", "deit", &deit, "--output", &output, "--heads", "4"]));
+    let again = output_of(&["import", "deit", &deit, "--output", &output, "--heads", "4"]);
     assert_refused(&again, &["something in here already"]);
 }
