@@ -197,7 +197,7 @@ impl ShardRecords {
         // One with records before the damage is judged by those.
         let few = broken.len() == 1 && malformed.count + 1 < count;
         for rest in rests.into_iter().filter(|_| !few) {
-            malformed.note(Err(rest));
+            malformed.note::<()>(Err(rest));
         }
         if !few && broken.len() as f64 > max_bad_share * shards.len() as f64 {
             warnings.truncate(MALFORMED_EXAMPLES);
