@@ -178,9 +178,9 @@ fn a_shard_that_was_cut_off_is_named_and_the_rest_of_it_used() {
     let report: Value = serde_json::from_str(&report).unwrap();
     assert_eq!(report["records"], SCENES - 1);
 
-    // Alone it is used up to the damage, which is more than a tenth of two records.
+    // Alone it is judged by its records: the rest is one of two, which is more than a tenth.
     let refused = output_of(&["data", "pack", last.to_str().unwrap(), "--output", &scenes.path("no")]);
-    assert_refused(&refused, &["1 of them bad", "is it truncated?", "max_bad_share"]);
+    assert_refused(&refused, &["1 of 2 records are malformed", "is it truncated?", "max_bad_share"]);
 }
 
 #[test]

@@ -132,7 +132,7 @@ fn a_run_starts_from_deit_bert_and_dalle() {
 
     // Sizes that do not fit, and words without a vocabulary, are refused before anything is trained.
     let wrong = [&more[..], &["--set", "vision_width=64", "--set", "text_width=64"]].concat();
-    assert_refused(&place.pretrain("wrong", &wrong), &["text_width", "the weights of"]);
+    assert_refused(&place.pretrain("wrong", &wrong), &["setting `text_width` = 64", "the weights of", "have 32"]);
     let nameless = place.path("nameless");
     import("bert", "bert-mini.bin", &nameless, &["--heads", "4"]);
     let refused = place.pretrain("nameless-run", &["--init", &nameless, "--dvae", &dalle]);

@@ -166,7 +166,6 @@ impl ShardRecords {
         let mut starts = Vec::with_capacity(shards.len());
         let mut malformed = Malformed::default();
         let (mut count, mut broken) = (0, BTreeMap::new());
-        let mut rests = Vec::new();
         let (mut unread, mut unended) = (Unread::default(), Vec::new());
         for together in shards.chunks(SCANNED_TOGETHER) {
             let scanned: Vec<_> = together.par_iter().map(|shard| scan(shard)).collect();
@@ -182,10 +181,11 @@ impl ShardRecords {
                 unread.add(scanned.unread);
                 starts.push(count);
                 for (nth, record) in (1..).zip(scanned.records) {
-                    match record {
-                        Places::REST => rests.push(rest(name(shard, nth, None), &broken[&(starts.len() - 1)])),
-                        record => malformed.note(record.problem(name(shard, nth, None)).map_or(Ok(()), Err)),
-                    }
+                    let problem = match record {
+                        Places::REST => Some(rest(name(shard, nth, None), &broken[&(starts.len() - 1)])),
+                        record => record.problem(name(shard, nth, None)),
+                    };
+                    malformed.note(problem.map_or(Ok(()), Err));
                     places.push(record.numbers()).map_err(|e| options.index_error(e))?;
                     count += 1;
                 }
@@ -195,10 +195,7 @@ impl ShardRecords {
         let max_bad_share = options.max_bad_share;
         let mut warnings: Vec<String> = warnings(&shards, &broken).collect();
         // One with records before the damage is judged by those.
-        let few = broken.len() == 1 && malformed.count + 1 < count;
-        for rest in rests.into_iter().filter(|_| !few) {
-            malformed.note::<()>(Err(rest));
-        }
+        let few = broken.len() == 1 && malformed.count < count;
         if !few && broken.len() as f64 > max_bad_share * shards.len() as f64 {
             warnings.truncate(MALFORMED_EXAMPLES);
             return Err(OpenError::Shards {
