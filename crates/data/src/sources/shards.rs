@@ -31,6 +31,8 @@ use crate::table::Table;
 pub const MAX_NAME_BYTES: u64 = 1 << 16;
 /// Most members of a shard.
 pub const MAX_MEMBERS: usize = 10_000_000;
+/// Zeros that mark the end of an archive.
+const END_MARK: u64 = 2 * HEADER_BYTES;
 /// Most zeros between two archives in a file; writers fill up to 10 KiB, some to 1 MiB.
 const MAX_PADDING: u64 = 16 << 20;
 /// Shards whose headers are read at the same time.
@@ -323,7 +325,7 @@ struct Scanned {
     unread: Unread,
     /// Why the records end before the shard does.
     problem: Option<String>,
-    /// Whether the file ends without the mark of an end: whole members, but perhaps not all.
+    /// Whether the file ends without the whole mark of an end: whole members, but perhaps not all.
     unended: bool,
 }
 
@@ -343,7 +345,9 @@ fn scan(path: &Path) -> io::Result<Scanned> {
     let problem = walked
         .err()
         .map(|(offset, problem)| format!("at byte {offset}: {problem}; expected a tar file of images with captions"));
-    let unended = problem.is_none() && walk.zeros == 0;
+    // The last block may be counted whole and be there in part.
+    let zeros = walk.zeros.saturating_sub(walk.at.saturating_sub(walk.length));
+    let unended = problem.is_none() && zeros < END_MARK;
     Ok(Scanned { records: walk.records, unread: walk.unread, problem, unended })
 }
 
