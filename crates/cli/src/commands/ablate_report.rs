@@ -17,7 +17,7 @@ use simla_run::settings::Settings;
 use simla_train::metrics::StepRecord;
 
 use crate::commands::ablate::{ADDED, objectives};
-use crate::commands::eval::chance;
+use crate::commands::eval::retrieval::chance;
 use simla_run::watch::Evaluation;
 
 /// A number of a ranking, in percent.

@@ -11,7 +11,7 @@ use simla_run::settings::Settings;
 use simla_train::Ending;
 
 use crate::commands::demo_report;
-use crate::commands::eval::table;
+use crate::commands::eval::retrieval::table;
 use crate::commands::training::code;
 use simla_run::fit::Run;
 use simla_run::inputs::Inputs;

@@ -20,8 +20,8 @@ use simla_pictures::samples::SampleSet;
 use simla_pictures::sheet::{Cell, Sheet};
 use simla_scenes::Files;
 
-use crate::commands::eval::chance;
-use crate::commands::grounding::{Asked, Found, rows, table};
+use crate::commands::eval::grounding::{Asked, Found, rows, table};
+use crate::commands::eval::retrieval::chance;
 use crate::commands::{attention, keywords};
 use simla_run::photo::{Seen, heat, marked};
 use simla_run::sources::open_data;

@@ -16,7 +16,6 @@ pub mod eval;
 pub mod export;
 pub mod finetune;
 pub mod ground;
-pub mod grounding;
 pub mod import;
 pub mod keywords;
 pub mod pretrain;

@@ -1,10 +1,10 @@
-//! `simla finetune`.
+//! `simla finetune retrieval`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use clap::{Args, Subcommand};
+use clap::Args;
 use simla::config::{ModelConfig, SpecialIds};
 use simla::tasks::pretrain::{FINE_TUNING, Saved, VOCABULARY};
 use simla_run::settings::Settings;
@@ -14,12 +14,6 @@ use simla_run::fit::Run;
 use simla_run::inputs::Inputs;
 use simla_run::stop;
 
-/// Trains a pre-trained model further, for one task
-#[derive(Subcommand)]
-pub enum Command {
-    Retrieval(RetrievalArguments),
-}
-
 /// Fine-tunes a model to find captions for images and images for captions
 ///
 /// Contrast (ITC) and matching (ITM) alone, on larger pictures than in pre-training: positions of patches are resampled. Each caption
@@ -28,7 +22,7 @@ pub enum Command {
 /// image_size and queue_size.
 #[derive(Args)]
 #[command(after_long_help = settings_help())]
-pub struct RetrievalArguments {
+pub struct Arguments {
     /// The model to start from: the folder of a run, of `simla import authors`, or of an earlier fine-tuning
     #[arg(long, required_unless_present = "resume", conflicts_with = "resume", value_name = "RUN")]
     checkpoint: Option<PathBuf>,
@@ -45,13 +39,7 @@ fn settings_help() -> String {
     help_of("defaults for a model of preset", defaults, Settings::is_of_fine_tuning)
 }
 
-pub fn run(command: Command) -> Result<ExitCode> {
-    match command {
-        Command::Retrieval(arguments) => retrieval(arguments),
-    }
-}
-
-fn retrieval(arguments: RetrievalArguments) -> Result<ExitCode> {
+pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let device = arguments.run.training.device()?;
     let folder = arguments.run.folder()?;
     let (settings, inputs) = match arguments.run.resumed()? {

@@ -1,34 +1,26 @@
-//! `simla eval`.
+//! `simla eval retrieval`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use clap::{Args, Subcommand};
+use clap::Args;
 use serde_json::json;
 use simla::tasks::pretrain::Model;
 use simla::tasks::retrieval::{Recalls, Retrieval, evaluate};
 use simla_run::settings::Dtype;
 
 use crate::commands::bench::dtype;
-use crate::commands::grounding;
 use simla_run::held_out::gallery;
 use simla_run::progress::{Progress, say_broken};
 use simla_run::sources::open_data;
-
-/// Measures what a model has learned
-#[derive(Subcommand)]
-pub enum Command {
-    Retrieval(RetrievalArguments),
-    Grounding(grounding::Arguments),
-}
 
 /// Finds captions for images and images for captions
 ///
 /// Everything is ranked by the contrast, the best are ranked again by the matching score. R@k is the share of queries with a right
 /// answer among the first k; ties count against it.
 #[derive(Args)]
-pub struct RetrievalArguments {
+pub struct Arguments {
     /// A run's folder, or a checkpoint's
     #[arg(long, value_name = "DIR")]
     checkpoint: PathBuf,
@@ -55,14 +47,7 @@ pub struct RetrievalArguments {
     json: bool,
 }
 
-pub fn run(command: Command) -> Result<ExitCode> {
-    match command {
-        Command::Retrieval(arguments) => retrieval(arguments),
-        Command::Grounding(arguments) => grounding::run(arguments),
-    }
-}
-
-fn retrieval(arguments: RetrievalArguments) -> Result<ExitCode> {
+pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let device = simla_train::torch::device::open(&arguments.device)?;
     let model = Model::open(&arguments.checkpoint, arguments.dtype.kind(), device)?;
     let dataset = open_data(std::slice::from_ref(&arguments.data), arguments.image_root.as_deref(), 1.0)?;
