@@ -11,13 +11,13 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::commands::{
     ablate, attention, bench, data, demo, doctor, dvae, eval, export, finetune, ground, import, keywords, pretrain,
-    report, search, shell,
+    report, search, settings, shell,
 };
 
 /// Learns from photographs with captions, and nothing else, to align images with sentences, patches with words, and images
 /// with concepts (SIMLA, ECCV 2022).
 #[derive(Parser)]
-#[command(name = "simla", version, arg_required_else_help = true, max_term_width = 120)]
+#[command(name = "simla", version, arg_required_else_help = true, max_term_width = 80)]
 #[command(after_help = "\
 The way through: `simla pretrain` learns a model from your pictures, `simla eval` says how good it is,
 `simla report` shows how the run goes.
@@ -51,6 +51,7 @@ enum Command {
     #[command(subcommand)]
     Bench(bench::Command),
     Report(report::Arguments),
+    Settings(settings::Arguments),
     Doctor(doctor::Arguments),
     #[command(hide = true)]
     Completions(shell::Completions),
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
         Command::Demo(arguments) => demo::run(arguments),
         Command::Bench(command) => bench::run(command),
         Command::Report(arguments) => report::run(arguments),
+        Command::Settings(arguments) => settings::run(arguments),
         Command::Doctor(arguments) => doctor::run(arguments),
         Command::Completions(arguments) => shell::completions(arguments, Arguments::command()),
         Command::Man(arguments) => shell::man(arguments, Arguments::command()),
@@ -95,5 +97,29 @@ fn main() -> ExitCode {
             eprintln!("error: this is a defect of simla, please report it: {}", message.unwrap_or("no message"));
             ExitCode::from(101)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The help of `command` and of those below it, in which a line is too long for a terminal of 80 columns.
+    fn too_long(command: &mut clap::Command, path: &str, found: &mut Vec<String>) {
+        let path = format!("{path} {}", command.get_name());
+        for help in [command.render_help().to_string(), command.render_long_help().to_string()] {
+            let long = help.lines().filter(|line| line.chars().count() > 80);
+            found.extend(long.map(|line| format!("{path}: {line}")));
+        }
+        command.get_subcommands_mut().for_each(|command| too_long(command, &path, found));
+    }
+
+    #[test]
+    fn the_help_of_every_command_fits_80_columns() {
+        let mut command = Arguments::command();
+        command.build();
+        let mut found = Vec::new();
+        too_long(&mut command, "", &mut found);
+        assert!(found.is_empty(), "{}", found.join("\n"));
     }
 }

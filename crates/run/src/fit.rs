@@ -30,7 +30,7 @@ use tch::Device;
 use crate::held_out::HeldOut;
 use crate::init;
 use crate::inputs::Inputs;
-use crate::settings::Settings;
+use crate::settings::{Settings, Tokenizer};
 use crate::sources::{learn, open_sources};
 use crate::tokenizer::Reconstructing;
 use crate::watch::{Evaluating, Looking, Watch};
@@ -64,9 +64,9 @@ impl Run {
     fn set_up(folder: &Path, settings: Settings, inputs: Inputs, device: Device, has_model: bool) -> Result<Self> {
         let options = Options {
             image_root: inputs.image_root.clone(),
-            image_column: settings.image_column.clone(),
-            caption_column: settings.caption_column.clone(),
-            max_bad_share: settings.max_bad_share,
+            image_column: settings.data.image_column.clone(),
+            caption_column: settings.data.caption_column.clone(),
+            max_bad_share: settings.data.max_bad_share,
             each_caption: inputs.fine_tuned.is_some(),
             ..Options::default()
         };
@@ -84,11 +84,11 @@ impl Run {
                 Some(path) => Vocabulary::open(path)?,
                 None => {
                     let captions = if has_model { usize::MAX } else { UNREAD };
-                    learn(&dataset, captions, settings.vocab_size as usize)?
+                    learn(&dataset, captions, settings.model.vocab_size as usize)?
                 }
             }
         };
-        let vocabulary = vocabulary.closing(settings.closing_sep);
+        let vocabulary = vocabulary.closing(settings.model.closing_sep);
         let held_out = match &inputs.held_out {
             Some(path) => Some(HeldOut::open(path, &options, &vocabulary, &settings)?),
             None => None,
@@ -111,12 +111,12 @@ impl Run {
             false => eprintln!("{} records", dataset.len()),
         }
         let records = dataset.epoch_len();
-        if has_model && inputs.fine_tuned.is_none() && settings.queue_size as u64 >= records {
+        if has_model && inputs.fine_tuned.is_none() && settings.model.queue_size as u64 >= records {
             eprintln!(
                 "warning: queue_size = {} with {records} records: the queue holds every picture as a negative of itself; \
                  --set queue_size={} learns better",
-                settings.queue_size,
-                settings.batch_size.min(records / 3)
+                settings.model.queue_size,
+                settings.train.batch_size.min(records / 3)
             );
         }
         Ok(Self {
@@ -133,10 +133,10 @@ impl Run {
     fn recipe(&self) -> Recipe {
         let s = &self.settings;
         Recipe {
-            side: s.image_size as u32,
-            scale: (s.min_scale, 1.0),
-            flip: s.flip,
-            augment: s.augment,
+            side: s.model.image_size as u32,
+            scale: (s.data.min_scale, 1.0),
+            flip: s.data.flip,
+            augment: s.data.augment,
             ..Recipe::default()
         }
     }
@@ -146,10 +146,10 @@ impl Run {
         let s = &self.settings;
         LoaderPlan {
             batch: batch as usize,
-            seed: s.seed,
+            seed: s.train.seed,
             first_step,
             steps,
-            workers: s.workers as usize,
+            workers: s.data.workers as usize,
             halves: self.inputs.fine_tuned.is_none(),
             ..LoaderPlan::default()
         }
@@ -160,8 +160,8 @@ impl Run {
         let s = &self.settings;
         Pairs {
             vocabulary: Arc::clone(&self.vocabulary),
-            max_tokens: s.max_tokens as usize,
-            patch_grid: (s.image_size / s.patch_size) as usize,
+            max_tokens: s.data.max_tokens as usize,
+            patch_grid: (s.model.image_size / s.model.patch_size) as usize,
             masked_patches: s.masked_patches(),
         }
     }
@@ -173,10 +173,10 @@ impl Run {
     /// The tokenizer that MIM needs: what was given, or the run's own, trained first where it is not there yet. None where MIM takes no
     /// part, and where it was asked to stop meanwhile.
     pub fn tokenizer(&self, stop: &AtomicBool) -> Result<(Option<Dvae>, Ending)> {
-        if !self.settings.objectives.mim {
+        if !self.settings.recipe.objectives.mim {
             return Ok((None, Ending::Finished));
         }
-        let kind = self.settings.dtype.kind();
+        let kind = self.settings.train.dtype.kind();
         let folder = match &self.inputs.dvae {
             Some(folder) => folder.clone(),
             None => {
@@ -190,11 +190,11 @@ impl Run {
         let dvae = Dvae::open(&folder, kind, self.device)?;
         let codes = dvae.vocab();
         let s = &self.settings;
-        if codes != s.visual_vocab {
+        if codes != s.model.visual_vocab {
             bail!(
                 "{}: a tokenizer of {codes} codes, but visual_vocab = {} (--set visual_vocab={codes})",
                 folder.display(),
-                s.visual_vocab
+                s.model.visual_vocab
             );
         }
         Ok((Some(dvae), Ending::Finished))
@@ -208,35 +208,36 @@ impl Run {
             Err(_) => Checkpoint::newest(folder, |_| true).ok(),
         };
         let first = resume.as_ref().map_or(0, |checkpoint| checkpoint.state.step);
-        if first >= s.dvae_steps {
+        let Tokenizer { dvae_steps: steps, dvae_batch_size, dvae_lr: lr, .. } = s.tokenizer;
+        if first >= steps {
             return Ok(Ending::Finished);
         }
-        let mut loader = self.load(self.loading(s.dvae_batch_size, first, s.dvae_steps))?;
-        let fresh = || Dvae::new(s.tokenizer(), s.dtype.kind(), self.device, true, s.seed as i64);
+        let mut loader = self.load(self.loading(dvae_batch_size, first, steps))?;
+        let fresh = || Dvae::new(s.tokenizer(), s.train.dtype.kind(), self.device, true, s.train.seed as i64);
         let dvae = guarded(fresh)?;
-        let mut task = Training::new(dvae, s.dvae_steps);
+        let mut task = Training::new(dvae, steps);
         let plan = Plan {
-            seed: s.seed,
-            steps: s.dvae_steps,
+            seed: s.train.seed,
+            steps,
             steps_per_epoch: loader.steps_per_epoch(),
             accumulate: 1,
             schedule: simla_train::optim::Schedule {
-                lr: s.dvae_lr,
-                warmup_lr: s.dvae_lr / 10.0,
-                min_lr: s.dvae_lr / 20.0,
-                warmup_steps: s.dvae_steps / 20,
-                steps: s.dvae_steps,
+                lr,
+                warmup_lr: lr / 10.0,
+                min_lr: lr / 20.0,
+                warmup_steps: steps / 20,
+                steps,
             },
             clip_norm: 1.0,
-            ..self.plan(s.dvae_steps, loader.steps_per_epoch())
+            ..self.plan(steps, loader.steps_per_epoch())
         };
-        let config = AdamWConfig { weight_decay: 0.0, ..s.optimizer() };
+        let config = AdamWConfig { weight_decay: 0.0, ..s.train.optimizer() };
         let mut trainer = Trainer::new(&mut task, config, plan, folder, resume.as_ref())?;
         let shown = &["reconstruction", "codes_used"];
         let mut watch = Reconstructing {
-            watch: Watch::start("tokenizer", folder, first, s.dvae_steps, shown)?,
+            watch: Watch::start("tokenizer", folder, first, steps, shown)?,
             held_out: self.held_out.as_ref().map(|held_out| &*held_out.dataset),
-            every: s.eval_every_steps,
+            every: s.saving.eval_every_steps,
             folder,
         };
         let ending = trainer.run(&mut task, &mut loader, &mut watch, stop);
@@ -247,16 +248,16 @@ impl Run {
     fn plan(&self, steps: u64, steps_per_epoch: u64) -> Plan {
         let s = &self.settings;
         Plan {
-            seed: s.seed,
+            seed: s.train.seed,
             steps,
             steps_per_epoch,
-            accumulate: s.accumulate,
-            schedule: s.schedule(steps),
-            clip_norm: s.clip_norm,
-            max_bad_steps: s.max_bad_steps,
-            save_every_steps: s.save_every_steps,
-            save_every: Duration::from_secs_f64(60.0 * s.save_every_minutes),
-            keep: s.keep as usize,
+            accumulate: s.train.accumulate,
+            schedule: s.train.schedule(steps),
+            clip_norm: s.train.clip_norm,
+            max_bad_steps: s.train.max_bad_steps,
+            save_every_steps: s.saving.save_every_steps,
+            save_every: Duration::from_secs_f64(60.0 * s.saving.save_every_minutes),
+            keep: s.saving.keep as usize,
         }
     }
 
@@ -265,7 +266,7 @@ impl Run {
         let s = &self.settings;
         let config = s.model(self.vocabulary.len() as i64, special_ids(&self.vocabulary));
         config.validate()?;
-        let fresh = || Simla::new(config, s.dtype.kind(), self.device, s.seed as i64);
+        let fresh = || Simla::new(config, s.train.dtype.kind(), self.device, s.train.seed as i64);
         let mut simla = guarded(fresh)?;
         match &self.inputs.fine_tuned {
             // A run that has saved something needs the model that it began with no more.
@@ -276,7 +277,7 @@ impl Run {
             }
             _ => init::weights(&mut simla, &self.inputs.init)?,
         }
-        if s.recompute {
+        if s.train.recompute {
             simla.online.recompute_layers();
         }
         Ok(simla)
@@ -295,9 +296,9 @@ impl Run {
     /// Optimiser steps of an epoch, and of the run.
     pub fn steps(&self) -> (u64, u64) {
         let s = &self.settings;
-        let batches = self.loading(s.batch_size, 0, 0);
-        let per_epoch = batches.steps_per_epoch(self.dataset.epoch_len()) / s.accumulate;
-        (per_epoch, s.total_steps(per_epoch))
+        let batches = self.loading(s.train.batch_size, 0, 0);
+        let per_epoch = batches.steps_per_epoch(self.dataset.epoch_len()) / s.train.accumulate;
+        (per_epoch, s.train.total_steps(per_epoch))
     }
 
     /// Pre-trains or fine-tunes `model`, from `resume` where there is one; with the tokenizer that MIM needs.
@@ -318,13 +319,17 @@ impl Run {
                 "the data have changed: an epoch has {per_epoch} steps, not {before}; pairs come in another order from here on"
             );
         }
-        let mut loader = self.load(self.loading(s.batch_size, first * s.accumulate, steps * s.accumulate))?;
+        let mut loader =
+            self.load(self.loading(s.train.batch_size, first * s.train.accumulate, steps * s.train.accumulate))?;
         let vocabulary = fs::read(self.folder.join("vocabulary.json"))?;
         let (what, mut task) = match self.inputs.fine_tuned {
-            None => ("pre-training", Pretraining::new(model, dvae, s.objectives, s.alpha, vocabulary)),
-            Some(_) => ("fine-tuning", Pretraining::fine_tuning(model, s.objectives, s.alpha, vocabulary)),
+            None => ("pre-training", Pretraining::new(model, dvae, s.recipe.objectives, s.recipe.alpha, vocabulary)),
+            Some(_) => {
+                ("fine-tuning", Pretraining::fine_tuning(model, s.recipe.objectives, s.recipe.alpha, vocabulary))
+            }
         };
-        let mut trainer = Trainer::new(&mut task, s.optimizer(), self.plan(steps, per_epoch), &self.folder, resume)?;
+        let mut trainer =
+            Trainer::new(&mut task, s.train.optimizer(), self.plan(steps, per_epoch), &self.folder, resume)?;
         let first = trainer.step();
         let shown = &["itc", "itm", "mlm", "mim", "psl"];
         let watch = Watch::start(what, &self.folder, first, steps, shown)?;
@@ -338,7 +343,7 @@ impl Run {
                     Some(_) => None,
                 },
                 &self.vocabulary,
-                (s.eval_every_steps, s.samples_every_steps),
+                (s.saving.eval_every_steps, s.saving.samples_every_steps),
             )?),
             None => None,
         };
@@ -351,14 +356,14 @@ impl Run {
 
 /// Refuses batches that the data set cannot fill.
 fn check_batches(settings: &Settings, inputs: &Inputs, records: u64, has_model: bool) -> Result<()> {
-    let (batch, accumulate) = (settings.batch_size, settings.accumulate);
+    let (batch, accumulate) = (settings.train.batch_size, settings.train.accumulate);
     if has_model && batch * accumulate > records {
         bail!(
             "batch_size = {batch} x accumulate = {accumulate}: expected at most the {records} records of the data set"
         );
     }
-    let batch = settings.dvae_batch_size;
-    let trains_tokenizer = inputs.dvae.is_none() && (settings.objectives.mim || !has_model);
+    let batch = settings.tokenizer.dvae_batch_size;
+    let trains_tokenizer = inputs.dvae.is_none() && (settings.recipe.objectives.mim || !has_model);
     if trains_tokenizer && batch > records {
         bail!("dvae_batch_size = {batch}: expected at most the {records} records of the data set");
     }

@@ -27,7 +27,7 @@ pub struct HeldOut {
 impl HeldOut {
     pub fn open(path: &Path, options: &Options, vocabulary: &Vocabulary, settings: &Settings) -> Result<Self> {
         let dataset = open_sources(&[path.display().to_string()], options)?;
-        let gallery = gallery(&dataset, vocabulary, settings.max_tokens as usize);
+        let gallery = gallery(&dataset, vocabulary, settings.data.max_tokens as usize);
         let usable = gallery.images.len();
         if usable < 2 {
             bail!("{}: {usable} usable records for evaluation, expected at least 2", path.display());

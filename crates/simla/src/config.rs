@@ -1,7 +1,12 @@
 //! The shape of a model: every size of spec section 1, with the presets that have a name.
 
+use std::sync::LazyLock;
+
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+use crate::fields::{self, Field};
 
 /// Ids of the tokens that mean something to the objectives. The default stands for those of a vocabulary that is not there yet.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,38 +23,75 @@ impl SpecialIds {
     pub(crate) const FIRST: Self = Self { pad: 0, cls: 1, sep: 2, mask: 3 };
 }
 
-/// All sizes of a model. Widths in features, sizes in pixels, counts in tokens.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// The largest of any size: beyond it, a size is a mistake, and products of sizes would overflow.
+const LARGEST: i64 = 1 << 24;
+
+/// Sizes of the model, its queues and its momentum.
+// The comments of the fields are what `simla settings model` says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
+    /// side of the view in pixels
+    #[schemars(range(min = 1, max = LARGEST), extend("x-fixed" = "run"))]
     pub image_size: i64,
+    /// side of a patch in pixels
+    #[schemars(range(min = 1, max = LARGEST), extend("x-fixed" = "model"))]
     pub patch_size: i64,
+    /// features of a patch
+    #[schemars(range(min = 1, max = LARGEST), extend("x-fixed" = "model"))]
     pub vision_width: i64,
+    /// layers of the vision encoder
+    #[schemars(range(min = 1, max = LARGEST), extend("x-fixed" = "model"))]
     pub vision_depth: i64,
+    /// attention heads of the vision encoder
+    #[schemars(range(min = 1, max = LARGEST), extend("x-fixed" = "model"))]
     pub vision_heads: i64,
+    /// features of a word: the same as vision_width
+    #[schemars(range(min = 1, max = LARGEST), extend("x-fixed" = "model"))]
     pub text_width: i64,
+    /// layers of the language and multimodal encoder
+    #[schemars(range(min = 1, max = LARGEST), extend("x-fixed" = "model"))]
     pub text_depth: i64,
+    /// attention heads of the language and multimodal encoder
+    #[schemars(range(min = 1, max = LARGEST), extend("x-fixed" = "model"))]
     pub text_heads: i64,
+    /// features of its feed-forward layers
+    #[schemars(range(min = 1, max = LARGEST), extend("x-fixed" = "model"))]
     pub text_mlp: i64,
+    /// pieces of a vocabulary that is learned from the captions, at least 100
+    #[schemars(range(min = 1, max = LARGEST), extend("x-fixed" = "run", "x-only" = "pretraining"))]
     pub vocab_size: i64,
+    /// position embeddings of words: with mim at least 1 + patches
+    #[schemars(range(min = 1, max = LARGEST), extend("x-fixed" = "model"))]
     pub max_positions: i64,
-    /// Width of the shared space of the contrastive features.
+    /// features of the contrast
+    #[schemars(range(min = 1, max = LARGEST), extend("x-fixed" = "model"))]
     pub embed_dim: i64,
-    /// Number of visual tokens (codes of the discrete VAE).
+    /// visual tokens: codes of the discrete VAE
+    #[schemars(range(min = 1, max = LARGEST), extend("x-fixed" = "model"))]
     pub visual_vocab: i64,
-    /// Momentum features of each modality that are kept as negatives.
+    /// momentum features of each modality kept as negatives: of a batch or two where the
+    /// learning rate is high or pictures are few
+    #[schemars(range(min = 1, max = LARGEST), extend("x-fixed" = "run"))]
     pub queue_size: i64,
-    /// Share of the old value that the moving average keeps each step.
+    /// share of itself that the momentum model keeps each step
+    #[schemars(range(min = 0, max = 1))]
     pub momentum: f64,
-    /// Temperature of the contrast at the start.
+    /// temperature of the contrast at the start; it learns
+    #[schemars(range(min = 0.001, max = 0.5), extend("x-only" = "pretraining"))]
     pub temperature: f64,
-    /// Keywords chosen from each caption: k of appendix 3.
+    /// keywords chosen from each caption
+    #[schemars(range(min = 1, max = LARGEST), extend("x-only" = "pretraining"))]
     pub keywords: i64,
-    /// Of hidden states and attention in BERT, during training.
+    /// dropout of BERT's hidden states and attention
+    #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub dropout: f64,
-    /// Whether text ends in `[SEP]`; the authors' models read it without.
+    /// ends captions with [SEP], as BERT does; the authors' weights read them without
     #[serde(default = "closes")]
+    #[schemars(extend("x-fixed" = "model"))]
     pub closing_sep: bool,
+    /// Of the vocabulary that the model reads.
+    #[schemars(skip)]
     pub special: SpecialIds,
 }
 
@@ -67,8 +109,11 @@ pub struct ConfigError {
     pub expected: String,
 }
 
+/// What each size may be.
+static FIELDS: LazyLock<Vec<Field>> = LazyLock::new(|| fields::of::<ModelConfig>().1);
+
 /// Named sizes. `Base` is the paper's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Preset {
     Tiny,
@@ -165,7 +210,7 @@ impl ModelConfig {
     }
 
     /// Refuses sizes that do not fit each other. Whether the positions suffice for patches as queries is a matter of the objectives
-    /// ([`Settings::resolve`](crate::settings::Settings::resolve)).
+    /// (`Settings::resolve` of simla-run).
     ///
     /// # Errors
     /// The first field that is wrong, its value, and what was expected.
@@ -173,27 +218,11 @@ impl ModelConfig {
         let refuse = |field, value: &dyn std::fmt::Display, expected: String| {
             Err(ConfigError { field, value: value.to_string(), expected })
         };
-        let sizes = [
-            ("image_size", self.image_size),
-            ("patch_size", self.patch_size),
-            ("vision_width", self.vision_width),
-            ("vision_depth", self.vision_depth),
-            ("vision_heads", self.vision_heads),
-            ("text_width", self.text_width),
-            ("text_depth", self.text_depth),
-            ("text_heads", self.text_heads),
-            ("text_mlp", self.text_mlp),
-            ("vocab_size", self.vocab_size),
-            ("max_positions", self.max_positions),
-            ("embed_dim", self.embed_dim),
-            ("visual_vocab", self.visual_vocab),
-            ("queue_size", self.queue_size),
-            ("keywords", self.keywords),
-        ];
-        const LARGEST: i64 = 1 << 24;
-        for (field, value) in sizes {
-            if !(1..=LARGEST).contains(&value) {
-                return refuse(field, &value, format!("expected 1 to {LARGEST}"));
+        let values = serde_json::to_value(self).expect("numbers and names");
+        for field in FIELDS.iter().filter(|field| field.range().is_some()) {
+            let value = &values[&field.name]; // null where it is not finite
+            if let Err(expected) = field.check(value.as_f64().unwrap_or(f64::NAN)) {
+                return refuse(&field.name, value, expected);
             }
         }
         if self.image_size % self.patch_size != 0 {
@@ -220,15 +249,6 @@ impl ModelConfig {
         if self.text_width != self.vision_width {
             // Patches are queries of E_mm (appendix 1.2), so both live in one space.
             return refuse("text_width", &self.text_width, format!("expected vision_width = {}", self.vision_width));
-        }
-        if !(0.0..1.0).contains(&self.dropout) {
-            return refuse("dropout", &self.dropout, "expected 0 or more, below 1".into());
-        }
-        if !(0.0..=1.0).contains(&self.momentum) {
-            return refuse("momentum", &self.momentum, "expected 0 to 1".into());
-        }
-        if !(0.001..=0.5).contains(&self.temperature) {
-            return refuse("temperature", &self.temperature, "expected 0.001 to 0.5".into());
         }
         let special = [self.special.pad, self.special.cls, self.special.sep, self.special.mask];
         if let Some(id) = special.iter().find(|id| !(0..self.vocab_size).contains(id)) {

@@ -7,6 +7,7 @@ pub mod averaged;
 pub mod config;
 pub mod dvae;
 pub mod encoders;
+pub mod fields;
 pub mod flops;
 pub mod import;
 pub mod inputs;

@@ -87,7 +87,8 @@ pub fn objectives(row: usize) -> Objectives {
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let device = arguments.training.device()?;
     check(&arguments)?;
-    let settings = Settings { objectives: Objectives::default(), ..arguments.training.settings()? };
+    let mut settings = arguments.training.settings()?;
+    settings.recipe.objectives = Objectives::default();
     let inputs = Inputs {
         data: arguments.data,
         image_root: arguments.training.image_root,
@@ -106,8 +107,8 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
 
     let (_, steps) = common.steps();
     let mut settings = common.settings.clone();
-    if settings.eval_every_steps == 0 {
-        settings.eval_every_steps = steps.div_ceil(EVALUATIONS);
+    if settings.saving.eval_every_steps == 0 {
+        settings.saving.eval_every_steps = steps.div_ceil(EVALUATIONS);
     }
     let dvae = common.inputs.dvae.clone();
     let rows = Rows {
@@ -296,7 +297,9 @@ impl Rows<'_> {
     /// Trains a row from where it is, and ranks the held-out pairs with the model of its last step.
     fn train(&self, seed: u64, row: usize, stop: &AtomicBool) -> Result<Ending> {
         let folder = self.folder(seed, row);
-        let settings = Settings { seed, objectives: objectives(row), ..self.settings.clone() };
+        let mut settings = self.settings.clone();
+        settings.train.seed = seed;
+        settings.recipe.objectives = objectives(row);
         let run = Run::prepare(&folder, settings, self.inputs.clone(), self.device)?;
         let (dvae, ending) = run.tokenizer(stop)?;
         if ending == Ending::Stopped {
@@ -326,7 +329,7 @@ impl Rows<'_> {
         if retrieval.top_k != self.top_k {
             return Ok(None);
         }
-        let pairs = self.settings.pairs_per_step();
+        let pairs = self.settings.train.pairs_per_step();
         Outcome::read(seed, row, folder, retrieval, pairs).map(Some)
     }
 }

@@ -136,7 +136,7 @@ impl<'a> Comparison<'a> {
             found.images,
             found.captions,
             found.top_k,
-            settings.pairs_per_step()
+            settings.train.pairs_per_step()
         );
         Self { outcomes, seeds, note }
     }

@@ -76,7 +76,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         let progress = std::sync::Mutex::new(Progress::new("scenes", 0, all));
         let show = |done: usize| progress.lock().expect("no thread panics").set(done as u64, String::new);
         std::fs::create_dir_all(&arguments.output).with_context(|| arguments.output.display().to_string())?;
-        simla_scenes::write(&scenes, arguments.scenes, arguments.held_out, settings.seed, SIDE, show)?
+        simla_scenes::write(&scenes, arguments.scenes, arguments.held_out, settings.train.seed, SIDE, show)?
     };
     let path = |file: &std::path::Path| file.display().to_string();
     let inputs = Inputs { data: vec![path(&files.train)], held_out: Some(files.test.clone()), ..Inputs::default() };

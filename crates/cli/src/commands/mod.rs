@@ -21,5 +21,6 @@ pub mod keywords;
 pub mod pretrain;
 pub mod report;
 pub mod search;
+pub mod settings;
 pub mod shell;
 pub mod training;

@@ -6,9 +6,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use simla::config::Preset;
 use simla::model::Simla;
-use simla_run::settings::{Decided, HELP, Settings};
+use simla_run::settings::{Decided, Settings, sections_help};
 use simla_train::Ending;
 use simla_train::checkpoint::{Checkpoint, CheckpointError};
 use tch::Device;
@@ -24,7 +23,7 @@ pub struct Training {
     /// Settings in a TOML file, as name = value
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// A setting, over the file's; all are listed below (--help)
+    /// A setting, over the file's; `simla settings` explains all
     #[arg(long, value_name = "NAME=VALUE")]
     pub set: Vec<String>,
     /// Folder that image paths of all data are relative to, in place of each file's own
@@ -123,34 +122,9 @@ impl Resumable {
     }
 }
 
-/// Every setting with its default and meaning, for `--help`.
+/// The names of all settings, for `--help`.
 pub fn settings_help() -> String {
-    help_of("defaults of preset", Settings::preset, |_| true)
-}
-
-/// The settings that `shows` tells by name, each with its default of every preset and its meaning.
-pub fn help_of(whose: &str, defaults: impl Fn(Preset) -> Settings, shows: impl Fn(&str) -> bool) -> String {
-    let [tiny, small, base] = [Preset::Tiny, Preset::Small, Preset::Base].map(|preset| {
-        let file = defaults(preset).to_toml();
-        file.lines().map(value_of).collect::<Vec<_>>()
-    });
-    let mut help = format!("Settings (--set NAME=VALUE, or a line of --config); [{whose} tiny, small, base]:\n");
-    let shown = HELP.iter().enumerate();
-    for (i, (name, what)) in shown.filter(|(_, (name, _))| shows(name)) {
-        let defaults = if tiny[i] == small[i] && small[i] == base[i] {
-            tiny[i].clone()
-        } else {
-            format!("{}, {}, {}", tiny[i], small[i], base[i])
-        };
-        help.push_str(&format!("  {name:<22} {what} [{defaults}]\n"));
-    }
-    help
-}
-
-/// `a` of `name = a # help`.
-fn value_of(line: &str) -> String {
-    let value = line.split_once(" = ").map_or(line, |(_, rest)| rest);
-    value.split(" # ").next().unwrap_or(value).to_owned()
+    sections_help("simla settings", |_| true)
 }
 
 /// The code to exit with.

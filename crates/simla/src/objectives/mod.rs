@@ -7,6 +7,7 @@ pub mod negatives;
 pub mod psl;
 pub mod xmm;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
@@ -54,6 +55,16 @@ impl TryFrom<Vec<String>> for Objectives {
             }
         }
         Ok(objectives)
+    }
+}
+
+impl JsonSchema for Objectives {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Objectives".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "array", "items": {"enum": Vec::from(Self::default())}, "minItems": 1, "uniqueItems": true})
     }
 }
 

@@ -5,11 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::Args;
-use simla::config::{ModelConfig, SpecialIds};
 use simla::tasks::pretrain::{FINE_TUNING, Saved, VOCABULARY};
-use simla_run::settings::Settings;
+use simla_run::settings::{Settings, sections_help};
 
-use crate::commands::training::{Resumable, conclude, help_of};
+use crate::commands::training::{Resumable, conclude};
 use simla_run::fit::Run;
 use simla_run::inputs::Inputs;
 use simla_run::stop;
@@ -30,13 +29,9 @@ pub struct Arguments {
     run: Resumable,
 }
 
-/// The settings that fine-tuning has, with their defaults for a model of each preset.
+/// The names of the settings that fine-tuning has, for `--help`.
 fn settings_help() -> String {
-    let defaults = |preset| {
-        let model = ModelConfig::preset(preset, 1, SpecialIds::default());
-        Settings::fine_tuning(&model, false)
-    };
-    help_of("defaults for a model of preset", defaults, Settings::is_of_fine_tuning)
+    sections_help("simla settings --finetune", Settings::is_of_fine_tuning)
 }
 
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
