@@ -79,7 +79,7 @@ fn every_row_is_a_run_and_the_table_is_the_same_when_killed_shared_and_continued
             let steps = metrics(&folder);
             let taken = ["itm", "itc", "mlm", "mim", "psl"].map(|loss| steps[2][loss].is_number());
             assert_eq!(taken, [0, 1, 2, 3, 4].map(|loss| loss <= row), "{name}");
-            assert_eq!(steps[2]["codes_in_batch"].is_number(), row >= 3);
+            assert_eq!(steps[2]["codes"].is_number(), row >= 3);
             assert!(!folder.join("dvae").exists(), "all share one tokenizer");
         }
     }

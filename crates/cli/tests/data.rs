@@ -263,7 +263,7 @@ fn a_tokenizer_needs_no_batch_of_the_model_and_is_measured_on_held_out_pictures(
     let measured: Vec<Value> = curve
         .lines()
         .map(|line| serde_json::from_str(line).unwrap())
-        .filter(|row: &Value| row["eval_error"].is_number())
+        .filter(|row: &Value| row["held_out/error"].is_number())
         .collect();
     assert_eq!(measured.len(), 2, "at steps 3 and 6: {curve}");
     let page = printed(&["report", &dvae]);
@@ -278,7 +278,7 @@ fn a_tokenizer_needs_no_batch_of_the_model_and_is_measured_on_held_out_pictures(
     ]))
     .unwrap();
     assert_eq!((&found["images"], &found["codes"]), (&json!(2), &json!(32)));
-    assert_eq!(found["error"], measured[1]["eval_error"]);
-    assert_eq!(found["perplexity"], measured[1]["eval_perplexity"]);
+    assert_eq!(found["error"], measured[1]["held_out/error"]);
+    assert_eq!(found["perplexity"], measured[1]["held_out/perplexity"]);
     assert!(Path::new(&sheet).exists());
 }

@@ -296,7 +296,8 @@ fn what_may_change_on_resume_does_and_the_rest_is_refused() {
 
     // The best of all evaluations, those before the resume among them, is kept beside the newest.
     let text = fs::read_to_string(run.join("evaluation.jsonl")).unwrap();
-    let names = ["txt_r1", "txt_r5", "txt_r10", "img_r1", "img_r5", "img_r10"];
+    let of = ["txt_r1", "txt_r5", "txt_r10", "img_r1", "img_r5", "img_r10"].map(|name| format!("held_out/{name}"));
+    let names = of.each_ref().map(String::as_str);
     let mut best = (0, 0.0);
     for (i, line) in text.lines().enumerate() {
         let row: Value = serde_json::from_str(line).unwrap();

@@ -23,6 +23,47 @@ pub const MAX_SKIPPED: usize = 20;
 /// Longest line in bytes; a longer one counts as broken.
 pub const MAX_LINE: u64 = 1 << 20;
 
+/// What older runs call a number, and what it is called now.
+const OLD_NAMES: &[(&str, &str)] = &[
+    ("loss", "loss/total"),
+    ("itc", "loss/itc"),
+    ("itm", "loss/itm"),
+    ("mlm", "loss/mlm"),
+    ("mim", "loss/mim"),
+    ("psl", "loss/psl"),
+    ("reconstruction", "loss/reconstruction"),
+    ("kl", "loss/kl"),
+    ("epoch", "schedule/epoch"),
+    ("lr", "schedule/lr"),
+    ("alpha", "schedule/alpha"),
+    ("temperature", "schedule/temperature"),
+    ("grad_norm", "schedule/grad_norm"),
+    ("batch_txt_r1", "batch/txt_r1"),
+    ("batch_img_r1", "batch/img_r1"),
+    ("itm_accuracy", "batch/itm_accuracy"),
+    ("codes_in_batch", "batch/codes"),
+    ("codes_used", "batch/codes_used"),
+    ("perplexity", "batch/perplexity"),
+    ("eval_error", "held_out/error"),
+    ("eval_codes_used", "held_out/codes_used"),
+    ("eval_perplexity", "held_out/perplexity"),
+    ("txt_r1", "held_out/txt_r1"),
+    ("txt_r5", "held_out/txt_r5"),
+    ("txt_r10", "held_out/txt_r10"),
+    ("img_r1", "held_out/img_r1"),
+    ("img_r5", "held_out/img_r5"),
+    ("img_r10", "held_out/img_r10"),
+    ("pairs_per_s", "machine/pairs_per_s"),
+    ("waited_s", "machine/waited_s"),
+    ("memory_gib", "machine/memory_gib"),
+];
+
+/// A run that is resumed with a newer program has lines of both kinds: one curve.
+fn todays(name: String) -> String {
+    let known = OLD_NAMES.iter().find(|(old, _)| *old == name);
+    known.map_or(name, |(_, new)| (*new).to_owned())
+}
+
 /// What a metrics file holds.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Metrics {
@@ -80,6 +121,7 @@ fn read_lines(mut lines: impl BufRead) -> std::io::Result<Metrics> {
             let Some(number) = value.as_f64().filter(|_| name != "step") else {
                 continue;
             };
+            let name = todays(name);
             if thinned.contains_key(&name) || thinned.len() < MAX_NAMES {
                 let series = thinned.entry(name.clone()).or_default();
                 series.push(step as f64, number);
@@ -198,16 +240,16 @@ mod tests {
     #[test]
     fn lines_become_series() {
         let metrics = read("{\"step\":1,\"loss\":2.5}\n{\"step\":2,\"loss\":2,\"note\":\"x\"}\n");
-        assert_eq!(metrics.series["loss"], [(1.0, 2.5), (2.0, 2.0)]);
+        assert_eq!(metrics.series["loss/total"], [(1.0, 2.5), (2.0, 2.0)]);
         assert_eq!(metrics.series.len(), 1);
-        assert_eq!((metrics.last_step, metrics.last["loss"]), (Some(2), 2.0));
+        assert_eq!((metrics.last_step, metrics.last["loss/total"]), (Some(2), 2.0));
         assert_eq!(metrics.broken_lines, 0);
     }
 
     #[test]
     fn a_half_written_last_line_is_not_broken() {
         let metrics = read("{\"step\":1,\"loss\":2}\n{\"step\":2,\"lo");
-        assert_eq!(metrics.series["loss"], [(1.0, 2.0)]);
+        assert_eq!(metrics.series["loss/total"], [(1.0, 2.0)]);
         assert_eq!(metrics.broken_lines, 0);
         let metrics = read("{\"step\":1,\"loss\":2}\n{\"step\":2,\"loss\":3}");
         assert_eq!(metrics.last_step, Some(2), "whole but for its end of line");
@@ -259,6 +301,13 @@ mod tests {
             (median - end / 2.0).abs() < step && (low - end / 4.0).abs() < step && (high - end * 0.75).abs() < step
         );
         assert!(points.windows(2).all(|pair| pair[0].0 < pair[1].0));
+    }
+
+    #[test]
+    fn old_and_new_names_are_one_curve() {
+        let metrics = read("{\"step\":1,\"itc\":3}\n{\"step\":2,\"loss/itc\":2,\"own\":1}\n");
+        assert_eq!(metrics.series["loss/itc"], [(1.0, 3.0), (2.0, 2.0)]);
+        assert_eq!(metrics.series.keys().collect::<Vec<_>>(), ["loss/itc", "own"]);
     }
 
     #[test]

@@ -233,7 +233,7 @@ impl Run {
         };
         let config = AdamWConfig { weight_decay: 0.0, ..s.train.optimizer() };
         let mut trainer = Trainer::new(&mut task, config, plan, folder, resume.as_ref())?;
-        let shown = &["reconstruction", "codes_used"];
+        let shown = &["loss/reconstruction", "batch/codes_used"];
         let mut watch = Reconstructing {
             watch: Watch::start("tokenizer", folder, first, steps, shown)?,
             held_out: self.held_out.as_ref().map(|held_out| &*held_out.dataset),
@@ -331,7 +331,7 @@ impl Run {
         let mut trainer =
             Trainer::new(&mut task, s.train.optimizer(), self.plan(steps, per_epoch), &self.folder, resume)?;
         let first = trainer.step();
-        let shown = &["itc", "itm", "mlm", "mim", "psl"];
+        let shown = &["loss/itc", "loss/itm", "loss/mlm", "loss/mim", "loss/psl"];
         let watch = Watch::start(what, &self.folder, first, steps, shown)?;
         let looking = match &self.held_out {
             Some(held_out) => Some(Looking::at(

@@ -46,9 +46,11 @@ impl Reconstructing<'_> {
         let Some(error) = measured.error else {
             return Ok(None); // not one of the pictures could be read
         };
-        for (name, value) in
-            [("eval_error", error), ("eval_codes_used", measured.codes_used), ("eval_perplexity", measured.perplexity)]
-        {
+        for (name, value) in [
+            ("held_out/error", error),
+            ("held_out/codes_used", measured.codes_used),
+            ("held_out/perplexity", measured.perplexity),
+        ] {
             record.scores.insert(name.into(), value);
         }
         self.watch.say(&format!(

@@ -1,6 +1,7 @@
 //! What people see of a run while it goes on: a line on the terminal, RUN/status.json for its page, RUN/tensorboard/, and for
 //! pre-training RUN/evaluation.jsonl and RUN/samples/ of held-out pairs.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,6 @@ use anyhow::Result;
 use image::{Rgb, RgbImage};
 use serde::{Deserialize, Serialize};
 use simla::tasks::pretrain::Pretraining;
-use simla::tasks::retrieval::Recalls;
 use simla::tasks::samples::{Sample, samples};
 use simla_data::{Batch, Pair, TallyReport, Vocabulary};
 use simla_pictures::run::{State, Status};
@@ -25,26 +25,6 @@ const REPORT_EVERY: Duration = Duration::from_secs(5);
 
 /// Concepts that a sample recommends.
 const KEYWORDS: i64 = 6;
-
-/// Where TensorBoard shows a number; what is not here stands under `other`.
-const GROUPS: &[(&str, &[&str])] = &[
-    ("loss", &["loss", "itc", "itm", "mlm", "mim", "psl", "reconstruction", "kl"]),
-    ("schedule", &["lr", "alpha", "temperature", "grad_norm"]),
-    ("batch", &["batch_txt_r1", "batch_img_r1", "itm_accuracy", "codes_in_batch", "codes_used", "perplexity"]),
-    ("held_out", &["eval_error", "eval_codes_used", "eval_perplexity"]),
-    ("machine", &["pairs_per_s", "waited_s", "memory_gib"]),
-];
-
-/// The name under which TensorBoard shows a number: `loss/itc`, `batch/txt_r1`.
-fn tag(name: &str) -> String {
-    let group = GROUPS.iter().find(|(_, names)| names.contains(&name));
-    let group = group.map_or("other", |(group, _)| group);
-    let short = match name {
-        "loss" => "total",
-        _ => name.strip_prefix("batch_").unwrap_or(name),
-    };
-    format!("{group}/{short}")
-}
 
 /// Shows how training goes.
 pub struct Watch {
@@ -101,7 +81,9 @@ impl Watch {
     }
 
     fn line(&self, record: &StepRecord) -> String {
-        let scores = self.shown.iter().filter_map(|name| Some(format!("{name} {:.3}", record.scores.get(*name)?)));
+        let short = |name: &'static str| name.rsplit('/').next().unwrap_or(name);
+        let scores =
+            self.shown.iter().filter_map(|name| Some(format!("{} {:.3}", short(name), record.scores.get(*name)?)));
         let scores: Vec<String> = scores.collect();
         format!("loss {:.3} ({})  {:.1} pairs/s", record.loss, scores.join(", "), record.pairs_per_s)
     }
@@ -109,19 +91,8 @@ impl Watch {
     fn note(&mut self, record: &StepRecord) -> Result<()> {
         let line = self.line(record);
         self.progress.set(record.step, || line);
-        let own = [
-            ("loss", record.loss),
-            ("lr", record.lr),
-            ("grad_norm", record.grad_norm),
-            ("pairs_per_s", record.pairs_per_s),
-            ("waited_s", record.waited_s),
-            ("memory_gib", record.memory_gib),
-        ];
-        let scores = record.scores.iter().map(|(name, value)| (name.as_str(), *value));
-        let tagged: Vec<(String, f64)> =
-            own.into_iter().chain(scores).map(|(name, value)| (tag(name), value)).collect();
-        let numbers = tagged.iter().map(|(tag, value)| (tag.as_str(), *value));
-        self.events.scalars(record.step, numbers)?;
+        let numbers = record.numbers();
+        self.events.scalars(record.step, numbers.iter().map(|(name, value)| (name.as_str(), *value)))?;
         if self.reported.is_none_or(|at| at.elapsed() >= REPORT_EVERY) {
             self.status.step = record.step;
             self.status.seconds_left = Some(self.progress.left(record.step).as_secs_f64());
@@ -188,12 +159,18 @@ pub struct Evaluating<'a> {
     pub looking: Option<Looking<'a>>,
 }
 
-/// A row of evaluation.jsonl: held-out retrieval by contrast.
-#[derive(Serialize, Deserialize)]
+/// A row of evaluation.jsonl: what held-out data gave, by name.
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Evaluation {
     pub step: u64,
     #[serde(flatten)]
-    pub recalls: Recalls,
+    pub scores: BTreeMap<String, f64>,
+}
+
+impl Evaluation {
+    fn new(step: u64, scores: &[(&str, f64)]) -> Self {
+        Self { step, scores: scores.iter().map(|(name, score)| ((*name).to_owned(), *score)).collect() }
+    }
 }
 
 impl Evaluating<'_> {
@@ -217,16 +194,9 @@ impl Evaluating<'_> {
             return Ok(None);
         }
         let found = looking.held_out.evaluate(&task.simla, 0, "evaluation")?.itc;
-        looking.log.write(&Evaluation { step, recalls: found })?;
-        let numbers = [
-            ("held_out/txt_r1", found.txt_r1),
-            ("held_out/txt_r5", found.txt_r5),
-            ("held_out/txt_r10", found.txt_r10),
-            ("held_out/img_r1", found.img_r1),
-            ("held_out/img_r5", found.img_r5),
-            ("held_out/img_r10", found.img_r10),
-        ];
-        self.watch.events.scalars(step, numbers)?;
+        let scores = found.named();
+        looking.log.write(&Evaluation::new(step, &scores))?;
+        self.watch.events.scalars(step, scores)?;
         self.watch.progress.say(&format!(
             "step {step}: held-out R@1 by contrast: text {:.1} %, image {:.1} %",
             found.txt_r1, found.img_r1

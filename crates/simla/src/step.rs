@@ -94,7 +94,13 @@ pub struct Losses {
 impl Losses {
     /// Those that took part, by name, without their graphs.
     pub fn named(&self) -> Vec<(&'static str, Tensor)> {
-        let all = [("itc", &self.itc), ("itm", &self.itm), ("mlm", &self.mlm), ("mim", &self.mim), ("psl", &self.psl)];
+        let all = [
+            ("loss/itc", &self.itc),
+            ("loss/itm", &self.itm),
+            ("loss/mlm", &self.mlm),
+            ("loss/mim", &self.mim),
+            ("loss/psl", &self.psl),
+        ];
         all.into_iter().filter_map(|(name, loss)| Some((name, loss.as_ref()?.detach()))).collect()
     }
 

@@ -11,27 +11,32 @@ use thiserror::Error;
 
 use simla_files::advice;
 
-/// What a step gave.
+/// What a step gave. Each number is called `group/name`, here and wherever it is shown; the names without groups are of older runs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StepRecord {
     /// Steps done, this one included.
     pub step: u64,
     /// Epochs done.
+    #[serde(rename = "schedule/epoch", alias = "epoch")]
     pub epoch: f64,
     /// Sum of the losses. Not a number where it was none; JSON has `null` for it.
-    #[serde(deserialize_with = "null_is_nan")]
+    #[serde(rename = "loss/total", alias = "loss", deserialize_with = "null_is_nan")]
     pub loss: f64,
-    /// The losses and what else the task reports, by name.
+    /// The losses and what else the task reports, by the names that it gave them: `loss/itc`.
     #[serde(flatten, deserialize_with = "nulls_are_nan")]
     pub scores: BTreeMap<String, f64>,
+    #[serde(rename = "schedule/lr", alias = "lr")]
     pub lr: f64,
     /// Global norm of the gradient, before clipping.
-    #[serde(deserialize_with = "null_is_nan")]
+    #[serde(rename = "schedule/grad_norm", alias = "grad_norm", deserialize_with = "null_is_nan")]
     pub grad_norm: f64,
+    #[serde(rename = "machine/pairs_per_s", alias = "pairs_per_s")]
     pub pairs_per_s: f64,
     /// Seconds in which the step waited for data.
+    #[serde(rename = "machine/waited_s", alias = "waited_s")]
     pub waited_s: f64,
     /// Memory of the process at this moment.
+    #[serde(rename = "machine/memory_gib", alias = "memory_gib")]
     pub memory_gib: f64,
     /// Why the step was skipped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -39,6 +44,17 @@ pub struct StepRecord {
     /// The records of a skipped step.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub records: Vec<String>,
+}
+
+impl StepRecord {
+    /// Every number by its name.
+    pub fn numbers(&self) -> BTreeMap<String, f64> {
+        let serde_json::Value::Object(all) = serde_json::to_value(self).expect("a record is JSON") else {
+            unreachable!("a record is an object")
+        };
+        let others = all.into_iter().filter(|(name, _)| name.contains('/'));
+        others.map(|(name, value)| (name, value.as_f64().unwrap_or(f64::NAN))).collect()
+    }
 }
 
 fn null_is_nan<'de, D: serde::Deserializer<'de>>(value: D) -> Result<f64, D::Error> {
@@ -127,7 +143,7 @@ mod tests {
             step,
             epoch: 0.5,
             loss: 1.0 / 3.0,
-            scores: BTreeMap::from([("itc".to_owned(), 0.1)]),
+            scores: BTreeMap::from([("loss/itc".to_owned(), 0.1)]),
             lr: 1e-4,
             grad_norm: f64::INFINITY,
             pairs_per_s: 1.0,
@@ -161,6 +177,14 @@ mod tests {
         let line = serde_json::to_string(&record(1)).unwrap();
         let back: StepRecord = serde_json::from_str(&line).unwrap();
         assert_eq!(back.loss.to_bits(), (1.0f64 / 3.0).to_bits());
-        assert!(back.grad_norm.is_nan() && line.contains("\"itc\":0.1"));
+        assert!(back.grad_norm.is_nan() && line.contains("\"loss/itc\":0.1"));
+    }
+
+    #[test]
+    fn lines_of_older_runs_are_read() {
+        let line = r#"{"step":3,"epoch":0.5,"loss":null,"itc":2.5,"lr":0.1,"grad_norm":1.0,"pairs_per_s":7.0,"waited_s":0.0,"memory_gib":1.0}"#;
+        let old: StepRecord = serde_json::from_str(line).unwrap();
+        assert!(old.loss.is_nan());
+        assert_eq!((old.step, old.pairs_per_s, old.scores["itc"]), (3, 7.0, 2.5));
     }
 }

@@ -19,7 +19,7 @@ pub struct At {
     pub seed: u64,
 }
 
-/// What a task says of a batch: scalars on the device.
+/// What a task says of a batch: scalars on the device, each called `group/name` as it will be everywhere: `loss/itc`, `batch/txt_r1`.
 #[derive(Debug, Default)]
 pub struct Scores {
     /// Their sum was differentiated.

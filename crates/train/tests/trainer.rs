@@ -66,7 +66,7 @@ impl Task for Regression {
         };
         gradients.backward(&loss, &self.weights);
         Scores {
-            losses: vec![("squares", loss.detach())],
+            losses: vec![("loss/squares", loss.detach())],
             others: vec![("rows", Tensor::from(batch.records.len() as i64))],
         }
     }

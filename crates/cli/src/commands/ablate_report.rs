@@ -59,7 +59,7 @@ impl Outcome {
         let clock = clock(&speeds, pairs);
         let point = |found: &Evaluation| {
             let seconds = clock.get(found.step.checked_sub(1)? as usize)?;
-            Some((*seconds, found.recalls.mean()))
+            Some((*seconds, found.scores.values().sum::<f64>() / found.scores.len().max(1) as f64))
         };
         Ok(Self {
             seed,

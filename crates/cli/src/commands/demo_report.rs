@@ -163,15 +163,11 @@ fn grounding_sheet(model: &Model, found: &[Found]) -> Result<Sheet> {
 /// A row of evaluation.jsonl: each number as `group/name`, with its baselines as `group/name/baseline`.
 fn evaluation_row(when: &str, found: &Retrieval, grounding: Option<&Grounding>) -> Value {
     let (recalls, chance) = (found.itm.unwrap_or(found.itc), chance(found));
-    let mut row = json!({
-        "when": when,
-        "held_out/txt_r1": recalls.txt_r1, "held_out/txt_r1/chance": chance.txt_r1,
-        "held_out/txt_r5": recalls.txt_r5, "held_out/txt_r5/chance": chance.txt_r5,
-        "held_out/txt_r10": recalls.txt_r10, "held_out/txt_r10/chance": chance.txt_r10,
-        "held_out/img_r1": recalls.img_r1, "held_out/img_r1/chance": chance.img_r1,
-        "held_out/img_r5": recalls.img_r5, "held_out/img_r5/chance": chance.img_r5,
-        "held_out/img_r10": recalls.img_r10, "held_out/img_r10/chance": chance.img_r10,
-    });
+    let mut row = json!({"when": when});
+    for ((name, value), (_, chance)) in recalls.named().into_iter().zip(chance.named()) {
+        row[name] = json!(value);
+        row[format!("{name}/chance")] = json!(chance);
+    }
     if let Some(grounding) = grounding {
         row["grounding/pointing"] = json!(grounding.pointing.model);
         row["grounding/pointing/centre"] = json!(grounding.pointing.centre);

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tempfile::TempDir;
 
 /// A model that trains in seconds.
@@ -117,8 +117,14 @@ pub fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// The lines of a run's metrics.jsonl.
+/// The lines of a run's metrics.jsonl, numbers by their names without the group: `itc` is `loss/itc`, and `loss` is `loss/total`.
 pub fn metrics(run: &Path) -> Vec<Value> {
+    let short = |(name, value): (String, Value)| match name.split_once('/') {
+        Some(("loss", "total")) => ("loss".to_owned(), value),
+        Some((_, short)) => (short.to_owned(), value),
+        None => (name, value),
+    };
     let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    let line = |line| serde_json::from_str::<Map<String, Value>>(line).unwrap();
+    text.lines().map(|text| Value::Object(line(text).into_iter().map(short).collect())).collect()
 }

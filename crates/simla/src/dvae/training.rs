@@ -122,10 +122,10 @@ impl Task for Training {
             let _ = self.usage.lerp_(&share, 1.0 - USAGE_DECAY);
             let entropy = -(&self.usage * (&self.usage + 1e-12).log()).sum(Kind::Float);
             Scores {
-                losses: vec![("reconstruction", error.detach()), ("kl", kl.detach() * KL_WEIGHT)],
+                losses: vec![("loss/reconstruction", error.detach()), ("loss/kl", kl.detach() * KL_WEIGHT)],
                 others: vec![
-                    ("perplexity", entropy.exp()),
-                    ("codes_used", self.usage.gt(DEAD / vocab).to_kind(Kind::Float).mean(Kind::Float)),
+                    ("batch/perplexity", entropy.exp()),
+                    ("batch/codes_used", self.usage.gt(DEAD / vocab).to_kind(Kind::Float).mean(Kind::Float)),
                 ],
             }
         })

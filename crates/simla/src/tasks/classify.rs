@@ -277,8 +277,8 @@ impl<R: Classified> Task for Tuning<R> {
         let labels = upload(&Tensor::from_slice(&labels), device);
         let (loss, logits) = self.model.step(&inputs, &labels, alpha, gradients);
         let right = logits.argmax(1, false).eq_tensor(&labels).to_kind(Kind::Float).mean(Kind::Float);
-        let others = vec![("accuracy", right), ("alpha", upload(&Tensor::from(alpha), device))];
-        Scores { losses: vec![(R::TASK, loss)], others }
+        let others = vec![("batch/accuracy", right), ("schedule/alpha", upload(&Tensor::from(alpha), device))];
+        Scores { losses: vec![("loss/classes", loss)], others }
     }
 
     fn tensors(&self) -> BTreeMap<String, Tensor> {

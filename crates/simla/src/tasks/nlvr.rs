@@ -170,7 +170,7 @@ impl Task for TextAssignment {
         let inputs = Inputs::new(captions, &batch.pictures, 1, batch.side, self.config.special.pad, device);
         let (loss, logits) = self.step(&inputs, &labels, &wrong, gradients);
         let right = logits.argmax(1, false).eq_tensor(&labels).to_kind(Kind::Float).mean(Kind::Float);
-        Scores { losses: vec![("text_assignment", loss)], others: vec![("accuracy", right)] }
+        Scores { losses: vec![("loss/text_assignment", loss)], others: vec![("batch/accuracy", right)] }
     }
 
     fn tensors(&self) -> Tensors {

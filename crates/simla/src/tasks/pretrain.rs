@@ -207,10 +207,10 @@ impl Task for Pretraining {
         let image_ids = inputs.image_ids;
         let mut others = no_grad(|| observations(&seen, batch.len() as i64, image_ids.as_ref()));
         if let Some((tokens, vocab)) = &tokens {
-            others.push(("codes_in_batch", codes_used(tokens, *vocab)));
+            others.push(("batch/codes", codes_used(tokens, *vocab)));
         }
-        others.push(("temperature", self.simla.temp().detach()));
-        others.push(("alpha", upload(&Tensor::from(alpha), device)));
+        others.push(("schedule/temperature", self.simla.temp().detach()));
+        others.push(("schedule/alpha", upload(&Tensor::from(alpha), device)));
         self.features.push((seen.image_feat_m, seen.text_feat_m, image_ids));
         Scores { losses: losses.named(), others }
     }
@@ -245,13 +245,13 @@ fn observations(seen: &Alignment, batch: i64, image_ids: Option<&Tensor>) -> Vec
         own.index_select(0, &first)
     };
     let mut observed = vec![
-        ("batch_txt_r1", right(first(&seen.similarities.i2t), own)),
-        ("batch_img_r1", right(first(&seen.similarities.t2i), own)),
+        ("batch/txt_r1", right(first(&seen.similarities.i2t), own)),
+        ("batch/img_r1", right(first(&seen.similarities.t2i), own)),
     ];
     if let Some(logits) = &seen.itm_logits {
         let matched =
             Tensor::arange(3 * batch, (Kind::Int64, logits.device())).lt(batch).to_kind(Kind::Int64) * itm::MATCH;
-        observed.push(("itm_accuracy", right(logits.argmax(1, false), &matched)));
+        observed.push(("batch/itm_accuracy", right(logits.argmax(1, false), &matched)));
     }
     observed
 }
@@ -367,7 +367,7 @@ mod tests {
             let scores = task.backward(batch, at, &mut gradients);
             task.end_step(true);
             let names: Vec<&str> = scores.losses.iter().map(|(name, _)| *name).collect();
-            assert_eq!(names, ["itc", "itm"]);
+            assert_eq!(names, ["loss/itc", "loss/itm"]);
             scores.losses[0].1.double_value(&[])
         };
         losses(&mut task, &of_two_images());

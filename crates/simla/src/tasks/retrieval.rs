@@ -138,6 +138,18 @@ impl Recalls {
         }
     }
 
+    /// All six by the names under which they are kept and shown.
+    pub fn named(&self) -> [(&'static str, f64); 6] {
+        [
+            ("held_out/txt_r1", self.txt_r1),
+            ("held_out/txt_r5", self.txt_r5),
+            ("held_out/txt_r10", self.txt_r10),
+            ("held_out/img_r1", self.img_r1),
+            ("held_out/img_r5", self.img_r5),
+            ("held_out/img_r10", self.img_r10),
+        ]
+    }
+
     /// Mean of all six: what checkpoints are compared by.
     pub fn mean(&self) -> f64 {
         (self.txt_r1 + self.txt_r5 + self.txt_r10 + self.img_r1 + self.img_r5 + self.img_r10) / 6.0

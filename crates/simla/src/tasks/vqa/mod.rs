@@ -306,8 +306,8 @@ impl Task for Answering {
         let weights = upload(&Tensor::from_slice(&weights), device);
         let (loss, logits) = self.model.step(&Asked::new(batch, pad, false, device), &told, &weights, alpha, gradients);
         let right = logits.argmax(-1, false).eq_tensor(&told.labels).to_kind(Kind::Float).mean(Kind::Float);
-        let others = vec![("piece_accuracy", right), ("alpha", upload(&Tensor::from(alpha), device))];
-        Scores { losses: vec![("vqa", loss)], others }
+        let others = vec![("batch/piece_accuracy", right), ("schedule/alpha", upload(&Tensor::from(alpha), device))];
+        Scores { losses: vec![("loss/answers", loss)], others }
     }
 
     fn tensors(&self) -> BTreeMap<String, Tensor> {
