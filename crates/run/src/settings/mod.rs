@@ -489,7 +489,7 @@ mod tests {
         refused("preset=huge", &["preset", "huge", "tiny, small or base"]);
         refused("image_size=65", &["image_size", "65", "multiple"]);
         refused("lr=0", &["lr", "0", "more than 0"]);
-        refused("lr=nan", &["lr", "NaN", "more than 0"]);
+        refused("lr=nan", &["lr", "nan", "more than 0"]);
         refused("objectives=[]", &["objectives", "at least one"]);
         refused("alpha", &["alpha", "name=value"]);
         refused("dvae_width=0", &["dvae_width", "0", "4 to 4096"]);
