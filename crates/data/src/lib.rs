@@ -34,7 +34,7 @@ pub use formats::statement::{PairStatement, Statement, Statements};
 pub use formats::{Format, Place};
 pub use inspect::{InspectOptions, Inspection, inspect};
 pub use loader::{LoadError, Loader, LoaderPlan, SettingError, Times};
-pub use pack::{PackError, PackOptions, Packed, pack};
+pub use pack::{PackError, PackOptions, Packed, Shrunk, pack};
 pub use quoted::quoted;
 pub use record::{Entry, Location, Record, RecordError};
 pub use sources::{OpenError, Options, Pictures, Records};

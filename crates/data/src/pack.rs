@@ -4,12 +4,13 @@
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 use serde::Serialize;
 use serde_json::json;
 use simla_files::{UNFINISHED, sync_parent};
-use simla_image::Limits;
+use simla_image::{ImageError, Limits, decode, shrink};
 use tar::{Builder, Header};
 
 use crate::dataset::Dataset;
@@ -29,11 +30,13 @@ pub struct PackOptions {
     /// The seed of a random order; None keeps the order of the files. Since training mixes shards within a window, a
     /// random order is better for data that are sorted in any way.
     pub shuffle: Option<u64>,
+    /// Pictures whose shorter side is longer are shrunk to it ([`shrink`]), in pixels; None copies all as they are.
+    pub side: Option<u32>,
 }
 
 impl Default for PackOptions {
     fn default() -> Self {
-        PackOptions { shard_size: 10_000, shuffle: Some(0) }
+        PackOptions { shard_size: 10_000, shuffle: Some(0), side: None }
     }
 }
 
@@ -46,8 +49,35 @@ pub struct Packed {
     pub records: u64,
     /// Bytes of them.
     pub bytes: u64,
+    /// What shrinking gained; None where it was not asked for.
+    pub shrunk: Option<Shrunk>,
     /// What was left out, and why.
     pub report: TallyReport,
+}
+
+/// What shrinking gained, of the pictures that were shrunk alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Shrunk {
+    /// Pictures that were.
+    pub pictures: u64,
+    /// Bytes of their files before.
+    pub bytes_before: u64,
+    /// Bytes of what they are now.
+    pub bytes_after: u64,
+    /// Seconds in which they were decoded.
+    pub decode_s_before: f64,
+    /// Seconds in which what they are now was.
+    pub decode_s_after: f64,
+}
+
+impl Shrunk {
+    fn add(&mut self, one: &Self) {
+        self.pictures += one.pictures;
+        self.bytes_before += one.bytes_before;
+        self.bytes_after += one.bytes_after;
+        self.decode_s_before += one.decode_s_before;
+        self.decode_s_after += one.decode_s_after;
+    }
 }
 
 /// Why packing failed.
@@ -60,6 +90,8 @@ pub enum PackError {
     NotEmpty { folder: PathBuf, found: PathBuf },
     #[error("setting `shard_size` = {value}: expected from 1 to 1000000 records")]
     ShardSize { value: usize },
+    #[error("setting `side` = {value}: expected from 1 to 65535 pixels")]
+    Side { value: u32 },
     #[error("too many bad records, more than a share of {max_bad_share} (`max_bad_share`): {report}")]
     TooManyBad { max_bad_share: f64, report: TallyReport },
 }
@@ -76,9 +108,12 @@ pub fn pack(
     options: &PackOptions,
     mut progress: impl FnMut(u64),
 ) -> Result<Packed, PackError> {
-    let PackOptions { shard_size, shuffle } = *options;
+    let PackOptions { shard_size, shuffle, side } = *options;
     if !(1..=1_000_000).contains(&shard_size) {
         return Err(PackError::ShardSize { value: shard_size });
+    }
+    if let Some(value) = side.filter(|side| !(1..=65_535).contains(side)) {
+        return Err(PackError::Side { value });
     }
     let io = |error| PackError::Io { path: folder.into(), error };
     match std::fs::read_dir(folder) {
@@ -97,11 +132,17 @@ pub fn pack(
     let tally = Tally::new(records, dataset.max_bad_share());
     let read = |position: u64| {
         let index = order.as_ref().map_or(position, |order| order.get(position));
-        let record = checked(dataset, index);
+        let record = checked(dataset, index, side);
         tally.note(index, record.as_ref().err());
         record.ok()
     };
-    let mut packed = Packed { shards: Vec::new(), records: 0, bytes: 0, report: TallyReport::default() };
+    let mut packed = Packed {
+        shards: Vec::new(),
+        records: 0,
+        bytes: 0,
+        shrunk: side.map(|_| Shrunk::default()),
+        report: TallyReport::default(),
+    };
     let mut shard: Option<Shard> = None;
     for start in (0..records).step_by(TOGETHER as usize) {
         let end = (start + TOGETHER).min(records);
@@ -109,7 +150,10 @@ pub fn pack(
         if tally.too_many_bad() {
             return Err(PackError::TooManyBad { max_bad_share: dataset.max_bad_share(), report: tally.report() });
         }
-        for record in together.into_iter().flatten() {
+        for (record, gained) in together.into_iter().flatten() {
+            if let (Some(all), Some(gained)) = (&mut packed.shrunk, &gained) {
+                all.add(gained);
+            }
             let open = match &mut shard {
                 Some(open) => open,
                 None => shard.insert(Shard::start(&aside.0, packed.shards.len(), shard_size).map_err(io)?),
@@ -152,12 +196,38 @@ impl Drop for Aside {
     }
 }
 
-fn checked(dataset: &Dataset, index: u64) -> Result<Record, RecordError> {
-    let record = dataset.record(index)?;
-    match simla_image::decode(&record.image, &Limits::default()) {
-        Ok(_) => Ok(record),
+/// A record whose image can be decoded, shrunk where that is asked for and makes it smaller; and what that gained.
+fn checked(dataset: &Dataset, index: u64, side: Option<u32>) -> Result<(Record, Option<Shrunk>), RecordError> {
+    let mut record = dataset.record(index)?;
+    match smaller(&record.image, side) {
+        Ok(None) => Ok((record, None)),
+        Ok(Some((image, gained))) => {
+            record.image = image;
+            Ok((record, Some(gained)))
+        }
         Err(error) => Err(dataset.entry(index)?.unreadable(error)),
     }
+}
+
+fn smaller(image: &[u8], side: Option<u32>) -> Result<Option<(Vec<u8>, Shrunk)>, ImageError> {
+    let limits = Limits::default();
+    let timed = |bytes: &[u8]| -> Result<Duration, ImageError> {
+        let start = Instant::now();
+        decode(bytes, &limits)?;
+        Ok(start.elapsed())
+    };
+    let before = timed(image)?;
+    let Some(shrunk) = side.map(|side| shrink(image, side, &limits)).transpose()?.flatten() else {
+        return Ok(None);
+    };
+    let gained = Shrunk {
+        pictures: 1,
+        bytes_before: image.len() as u64,
+        bytes_after: shrunk.len() as u64,
+        decode_s_before: before.as_secs_f64(),
+        decode_s_after: timed(&shrunk)?.as_secs_f64(),
+    };
+    Ok(Some((shrunk, gained)))
 }
 
 fn finish(shard: &mut Option<Shard>, packed: &mut Packed) -> io::Result<()> {

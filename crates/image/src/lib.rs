@@ -3,6 +3,7 @@
 //! - [`Recipe::draw`] makes a training view and its half-size twin: a random crop, flip and RandAugment.
 //! - [`evaluation_view`] makes the view of evaluation: the whole picture as a square.
 //! - [`decode`] gives the whole picture.
+//! - [`shrink`] makes a smaller file of a large photograph.
 //!
 //! Files are hostile: sizes are checked against [`Limits`] before memory is taken, and whatever cannot be decoded is an [`ImageError`].
 //! JPEG, PNG and WebP are read, of animations the first frame, turned upright as EXIF says.
@@ -22,6 +23,7 @@ mod metadata;
 mod operations;
 mod recipe;
 mod resize;
+mod shrink;
 mod turn;
 mod views;
 
@@ -31,4 +33,5 @@ pub use format::Format;
 pub use limits::Limits;
 pub use operations::{Operation, Sign};
 pub use recipe::{Recipe, Scratch, decode, evaluation_view, evaluation_view_with};
+pub use shrink::{JPEG_QUALITY, shrink};
 pub use views::{MEAN, STD, halve};

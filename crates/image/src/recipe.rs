@@ -254,7 +254,7 @@ fn square(
     let turn = if flip { turn.flipped() } else { turn };
     picture.decode(&mut scratch.pixels)?;
     done(Stage::Decode);
-    resize(&mut scratch.resizer, &scratch.pixels, (width, height), crop, side, view)?;
+    resize(&mut scratch.resizer, &scratch.pixels, (width, height), crop, (side, side), view)?;
     scratch.trim();
     if !turn.is_none() {
         copy(view, &mut scratch.spare);

@@ -1,4 +1,4 @@
-//! Bicubic resizing of a box to a square, with antialiasing as Pillow's `resize(box=...)`.
+//! Bicubic resizing of a box, with antialiasing as Pillow's `resize(box=...)`.
 
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
@@ -6,13 +6,14 @@ use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer
 use crate::error::ImageError;
 use crate::turn::Rect;
 
-/// Resizes the box `crop` of a picture, RGB `pixels` in rows of `width`, to `side` x `side` RGB pixels in `out`.
+/// Resizes the box `crop` of a picture, RGB `pixels` in rows of `width`, to `to` = (width, height) RGB pixels in
+/// `out`.
 pub(crate) fn resize(
     resizer: &mut Resizer,
     pixels: &[u8],
     (width, height): (u32, u32),
     crop: Rect,
-    side: u32,
+    to: (u32, u32),
     out: &mut [u8],
 ) -> Result<(), ImageError> {
     let options = ResizeOptions::new()
@@ -25,6 +26,6 @@ pub(crate) fn resize(
         expected: "a box inside the picture",
     };
     let from = ImageRef::new(width, height, pixels, PixelType::U8x3).map_err(|e| wrong(&e))?;
-    let mut to = Image::from_slice_u8(side, side, out, PixelType::U8x3).map_err(|e| wrong(&e))?;
+    let mut to = Image::from_slice_u8(to.0, to.1, out, PixelType::U8x3).map_err(|e| wrong(&e))?;
     resizer.resize(&from, &mut to, &options).map_err(|e| wrong(&e))
 }

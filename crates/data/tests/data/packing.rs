@@ -16,7 +16,7 @@ fn open(path: &Path) -> Dataset {
 }
 
 fn packed(photos: &Photos, folder: &Path, shard_size: usize, shuffle: Option<u64>) -> Result<Packed, PackError> {
-    pack(&open(&photos.json), folder, &PackOptions { shard_size, shuffle }, |_| {})
+    pack(&open(&photos.json), folder, &PackOptions { shard_size, shuffle, side: None }, |_| {})
 }
 
 #[test]
@@ -38,6 +38,35 @@ fn shards_hold_what_the_source_holds() {
     assert!(after.entry(11).unwrap().name.ends_with("00001.tar, record 2 (000010001.png)"));
     let bytes: u64 = packed.shards.iter().map(|s| std::fs::metadata(s).unwrap().len()).sum();
     assert_eq!(packed.bytes, bytes);
+}
+
+#[test]
+fn large_photographs_are_shrunk_and_small_ones_copied() {
+    let folder = tempfile::tempdir().unwrap();
+    let drawn =
+        |side: u32| image::RgbImage::from_fn(side + side / 3, side, |x, y| image::Rgb([x, y, x * y].map(|v| v as u8)));
+    for (name, side) in [("large.png", 300), ("small.png", 40)] {
+        drawn(side).save(folder.path().join(name)).unwrap();
+    }
+    let json = folder.path().join("pairs.json");
+    std::fs::write(&json, r#"[{"image": "large.png", "caption": "a"}, {"image": "small.png", "caption": "b"}]"#)
+        .unwrap();
+    let target = folder.path().join("shards");
+    let options = PackOptions { shuffle: None, side: Some(48), ..PackOptions::default() };
+    let packed = pack(&open(&json), &target, &options, |_| {}).unwrap();
+    let shrunk = packed.shrunk.unwrap();
+    assert_eq!((packed.records, shrunk.pictures), (2, 1));
+    assert!(10 * shrunk.bytes_after < shrunk.bytes_before, "{shrunk:?}");
+    assert!(shrunk.decode_s_after > 0.0 && shrunk.decode_s_after < shrunk.decode_s_before, "{shrunk:?}");
+    let after = open(&target);
+    let side = |index| {
+        let record = after.record(index).unwrap();
+        simla_image::decode(&record.image, &simla_image::Limits::default()).unwrap().dimensions()
+    };
+    assert_eq!((side(0), side(1)), ((64, 48), (53, 40)));
+    assert_eq!(after.record(1).unwrap().image, std::fs::read(folder.path().join("small.png")).unwrap());
+    let refused = pack(&open(&json), &folder.path().join("no"), &PackOptions { side: Some(0), ..options }, |_| {});
+    assert!(refused.unwrap_err().to_string().contains("`side` = 0: expected from 1"));
 }
 
 #[test]
