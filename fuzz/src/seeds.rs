@@ -151,6 +151,70 @@ pub(crate) fn json() -> Vec<Vec<u8>> {
     .into()
 }
 
+fn texts<const N: usize>(texts: [&str; N]) -> Vec<Vec<u8>> {
+    texts.map(|text| text.as_bytes().to_vec()).into()
+}
+
+/// Questions in our layout and in VQA's.
+pub(crate) fn questions() -> Vec<Vec<u8>> {
+    texts([
+        r#"[{"image": "a.jpg", "question": "what is it?", "question_id": 7, "answer": ["a dog", "dog", "a dog"]}, {"image": "b.jpg", "question": "is it?", "answer": "yes"}]"#,
+        r#"{"questions": [{"image_id": 42, "question": "how many?", "question_id": 420}], "data_type": "x"}"#,
+    ])
+}
+
+/// VQA's annotations.
+pub(crate) fn annotations() -> Vec<Vec<u8>> {
+    texts([
+        r#"{"annotations": [{"question_id": 1, "question_type": "what", "answer_type": "other", "multiple_choice_answer": "dog", "answers": [{"answer": "dog", "answer_id": 1}, {"answer": "cat"}]}]}"#,
+        r#"[{"question_id": 2, "question_type": "is", "answer_type": "yes/no", "answers": [{"answer": "yes"}]}]"#,
+    ])
+}
+
+/// Statements about two pictures in the authors' layout and in NLVR2's.
+pub(crate) fn statements() -> Vec<Vec<u8>> {
+    texts([
+        r#"[{"images": ["l.png", "r.png"], "sentence": "both show a dog", "label": "True"}, {"images": ["a.png", "b.png"], "sentence": "one does", "label": "False"}]"#,
+        "{\"identifier\": \"dev-1-0-0\", \"sentence\": \"two dogs\", \"label\": \"False\"}\n{\"identifier\": \"dev-1-1-0\", \"sentence\": \"a cat\", \"label\": \"True\"}\n",
+    ])
+}
+
+/// Sentences that a picture entails, or not.
+pub(crate) fn entailments() -> Vec<Vec<u8>> {
+    texts([
+        r#"[{"image": "a.jpg", "sentence": "a dog is asleep", "label": "contradiction"}, {"image": "b.jpg", "sentence": "x", "label": "neutral"}]"#,
+        "{\"Flickr30K_ID\": \"12\", \"sentence2\": \"a dog\", \"gold_label\": \"entailment\"}\n",
+    ])
+}
+
+/// Expressions that point at something.
+pub(crate) fn expressions() -> Vec<Vec<u8>> {
+    texts([
+        r#"[{"image": "a.jpg", "text": "the dog on the left", "ref_id": 1}, {"image": "b.jpg", "text": ["one", "two"]}]"#,
+    ])
+}
+
+/// Phrases and their boxes.
+pub(crate) fn boxes() -> Vec<Vec<u8>> {
+    texts([
+        r#"[{"image": "a.png", "objects": [{"phrase": "a dog", "box": [1, 2, 3.5, 4], "split": "val"}], "proposals": [[0, 0, 1, 1, 0.5], [1, 1, 1, 1]]}, {"image": "c.png", "objects": []}]"#,
+    ])
+}
+
+/// REFER's files, which belong to each other.
+pub(crate) const REFER: &[(&str, &str)] = &[
+    (
+        "data.json",
+        r#"[{"image": "a.jpg", "text": "left dog", "ref_id": 5}, {"image": "b.jpg", "text": "cat", "ref_id": 6}]"#,
+    ),
+    (
+        "refs.json",
+        r#"[{"ref_id": 5, "ann_id": 50, "image_id": 1, "split": "testA"}, {"ref_id": 6, "ann_id": 60, "image_id": 2, "split": "testB"}]"#,
+    ),
+    ("instances.json", r#"{"annotations": [{"id": 50, "bbox": [0, 1, 2, 3.5]}, {"id": 60, "bbox": [1, 1, 1, 1]}]}"#),
+    ("detections.json", r#"{"1": [[0, 0, 4, 4, 0.9]], "2": [[5, 5, 4, 4, 0.8], [1, 1, 2, 2]]}"#),
+];
+
 /// CSV with quotes, ids and line breaks of both kinds.
 pub(crate) fn csv() -> Vec<Vec<u8>> {
     [

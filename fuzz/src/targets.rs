@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use simla_data::{Dataset, Options, Source};
+use simla_data::{
+    Annotations, AnswerList, Dataset, Entailments, Expressions, Format, Objects, Options, Questions, ReferFiles,
+    Source, Statements, read_boxes,
+};
 use simla_image::{ImageError, Limits, Recipe, Scratch};
 use simla_weights::{Node, ReadError};
 use zip::write::SimpleFileOptions;
@@ -77,6 +80,11 @@ pub fn all() -> Vec<Target> {
         let read: Reader = Box::new(move |bytes, folder| weights(&zip_with(bytes, &entries), folder));
         target(name, vec![pickle], PICKLE, repair::nothing, FILE, read)
     };
+    let refer = |name, file: &'static str| {
+        let seed = seeds::REFER.iter().find(|(name, _)| *name == file).expect("a file of REFER's").1;
+        let read: Reader = Box::new(move |bytes, folder| refer(bytes, file, folder));
+        target(name, vec![seed.into()], BOXES, repair::nothing, FILE, read)
+    };
     vec![
         target("jpeg", seeds::jpeg(), JPEG, repair::nothing, PICTURE, Box::new(|bytes, _| picture(bytes))),
         target("png", seeds::png(), PNG, repair::png, PICTURE, Box::new(|bytes, _| picture(bytes))),
@@ -84,6 +92,23 @@ pub fn all() -> Vec<Target> {
         target("tar", seeds::tar(), TAR, repair::tar, FILE, data("tar")),
         target("json", seeds::json(), JSON, repair::nothing, FILE, data("json")),
         target("csv", seeds::csv(), CSV, repair::nothing, FILE, data("csv")),
+        target("questions", seeds::questions(), ASKED, repair::nothing, FILE, Box::new(records::<Questions>)),
+        target("annotations", seeds::annotations(), ASKED, repair::nothing, FILE, Box::new(records::<Annotations>)),
+        target("statements", seeds::statements(), ASKED, repair::nothing, FILE, Box::new(records::<Statements>)),
+        target("entailments", seeds::entailments(), ASKED, repair::nothing, FILE, Box::new(records::<Entailments>)),
+        target("expressions", seeds::expressions(), ASKED, repair::nothing, FILE, Box::new(records::<Expressions>)),
+        target("boxes", seeds::boxes(), BOXES, repair::nothing, FILE, Box::new(records::<Objects>)),
+        target(
+            "answers",
+            vec![br#"["yes", "no", "2", "a dog"]"#.to_vec()],
+            JSON,
+            repair::nothing,
+            FILE,
+            Box::new(answers),
+        ),
+        refer("refer-refs", "refs.json"),
+        refer("refer-boxes", "instances.json"),
+        refer("refer-found", "detections.json"),
         target("safetensors", seeds::safetensors(), SAFETENSORS, repair::safetensors, FILE, Box::new(weights)),
         pickle("pickle", &zips_2),
         pickle("pickle-4", &zips_4),
@@ -122,6 +147,46 @@ fn dataset(bytes: &[u8], ending: &str, folder: &Path) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Opens a file of such records, and reads each with its texts.
+fn records<F: Format>(bytes: &[u8], folder: &Path) -> Result<(), String> {
+    let path = folder.join("records.json");
+    std::fs::write(&path, bytes).map_err(|error| error.to_string())?;
+    let options = Options { index_folder: Some(folder.into()), ..Options::default() };
+    let dataset = Dataset::<F>::of(&[Source::from(path)], &options, &mut |_, _, _| ()).map_err(|e| e.to_string())?;
+    for index in 0..dataset.len().min(64) {
+        match dataset.entry(index) {
+            Ok(entry) => {
+                assert!(!F::name(&entry).is_empty());
+                assert_eq!(F::pictures(&entry).len(), F::PICTURES);
+                drop(F::texts(entry));
+            }
+            Err(error) => drop(error.to_string()),
+        }
+    }
+    Ok(())
+}
+
+/// Reads a list of answers.
+fn answers(bytes: &[u8], folder: &Path) -> Result<(), String> {
+    let path = folder.join("answers.json");
+    std::fs::write(&path, bytes).map_err(|error| error.to_string())?;
+    AnswerList::open(&path).map(drop).map_err(|error| error.to_string())
+}
+
+/// Reads REFER's files, one of which is changed.
+fn refer(bytes: &[u8], changed: &str, folder: &Path) -> Result<(), String> {
+    for (name, text) in seeds::REFER {
+        let bytes = if *name == changed { bytes } else { text.as_bytes() };
+        std::fs::write(folder.join(name), bytes).map_err(|error| error.to_string())?;
+    }
+    let files = ReferFiles {
+        refs: folder.join("refs.json"),
+        instances: folder.join("instances.json"),
+        detections: Some(folder.join("detections.json")),
+    };
+    read_boxes(&folder.join("data.json"), None, Some(&files)).map(drop).map_err(|error| error.to_string())
 }
 
 /// Reads a checkpoint, walks it, names its tensors and loads them.
@@ -288,6 +353,64 @@ const JSON: &[&[u8]] = &[
     b"\0",
     b"/etc/hostname",
     b"../",
+];
+/// Of records that ask or claim something about pictures.
+const ASKED: &[&[u8]] = &[
+    b"[",
+    b"]",
+    b"{",
+    b"}",
+    b"\"",
+    b"\\",
+    b",",
+    b":",
+    b"null",
+    b"true",
+    b"1e999",
+    b"\\ud83d",
+    b"\"image\"",
+    b"\"images\"",
+    b"\"question\"",
+    b"\"question_id\"",
+    b"\"answer\"",
+    b"\"answers\"",
+    b"\"sentence\"",
+    b"\"label\"",
+    b"\"True\"",
+    b"\"contradiction\"",
+    b"\"ref_id\"",
+    b"\"text\"",
+    b"\"questions\"",
+    b"\"annotations\"",
+    b"[[",
+    b"{\"a\":",
+    b"../",
+];
+/// Of boxes.
+const BOXES: &[&[u8]] = &[
+    b"[",
+    b"]",
+    b"{",
+    b"}",
+    b"\"",
+    b",",
+    b":",
+    b"null",
+    b"-1",
+    b"1e999",
+    b"NaN",
+    b"0.0",
+    b"\"box\"",
+    b"\"bbox\"",
+    b"\"phrase\"",
+    b"\"objects\"",
+    b"\"proposals\"",
+    b"\"annotations\"",
+    b"\"ann_id\"",
+    b"\"image_id\"",
+    b"\"split\"",
+    b"[[",
+    b"{\"a\":",
 ];
 const CSV: &[&[u8]] = &[
     b"\"",
