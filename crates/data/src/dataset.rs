@@ -75,6 +75,18 @@ impl<E> Opened<E> {
 impl Dataset {
     /// Opens and indexes images with captions; see [`Dataset::of`].
     ///
+    /// ```
+    /// use simla_data::{Dataset, Options, Source};
+    ///
+    /// let folder = tempfile::tempdir()?;
+    /// let path = folder.path().join("pairs.json");
+    /// std::fs::write(&path, r#"[{"image": "1.jpg", "caption": ["a dog", "a dog in the snow"]}]"#)?;
+    /// let dataset = Dataset::open(&[Source::from(path)], &Options::default())?;
+    /// assert_eq!(dataset.len(), 1);
+    /// assert_eq!(dataset.entry(0)?.captions[1], "a dog in the snow");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// See [`Dataset::of`].
     pub fn open(sources: &[Source], options: &Options) -> Result<Self, OpenError> {

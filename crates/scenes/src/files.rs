@@ -1,4 +1,4 @@
-//! Scenes as files in the authors' layout (spec section 6), with their boxes and what is asked of them beside them.
+//! Scenes as files in the authors' layout (docs/paper.md, 'Captions'), with their boxes and what is asked of them beside them.
 
 use std::fs;
 use std::io::{self, Write};

@@ -1,7 +1,7 @@
 //! Draws and describes scenes of simple objects: data to try everything on.
 //!
 //! A scene is one to four objects that differ in shape, colour, texture and size, on a background. It comes with
-//! captions in the authors' layout (spec section 6) and, for grounding, with a phrase and a true box for every object.
+//! captions in the authors' layout (docs/paper.md, 'Captions') and, for grounding, with a phrase and a true box for every object.
 //! It is also asked (questions with one right answer), stated about (a sentence on two pictures) and entails sentences.
 //!
 //! The way of a scene: `plan` (what is where, in fractions of the side) -> `draw` (pixels and boxes) and

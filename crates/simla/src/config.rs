@@ -1,4 +1,4 @@
-//! The shape of a model: every size of spec section 1, with the presets that have a name.
+//! The shape of a model: every size (docs/paper.md, 'Architecture'), with the presets that have a name.
 
 use std::sync::LazyLock;
 

@@ -1,5 +1,5 @@
 //! Floating-point operations of a pre-training step, counted from the model's sizes (a multiply-add is 2): what this implementation
-//! computes, after the savings of spec section 8, for the whole step divided by its pairs.
+//! computes, after the savings of docs/paper.md, 'Cost of a step', for the whole step divided by its pairs.
 
 use crate::config::ModelConfig;
 
@@ -52,7 +52,7 @@ mod tests {
     #[test]
     fn agrees_with_the_table_of_the_specification() {
         let c = ModelConfig::preset(Preset::Base, 30_522, SpecialIds { pad: 0, cls: 101, sep: 102, mask: 103 });
-        // Spec section 8, GFLOP: 368 + 171 + 215 + 25, less what is not computed: keys and values of the image three more times
+        // docs/paper.md, 'Cost of a step', in GFLOP: 368 + 171 + 215 + 25, less what is not computed: keys and values of the image three more times
         // with gradient and once without (7.3 each), and most of the last layers.
         let saved = 7.3 * (3.0 * 3.0 + 1.0);
         let table = 368.0 + 171.0 + 215.0 + 25.0 - saved;

@@ -18,7 +18,7 @@ fn bytes(pixels: &[u8], batch: usize, side: usize, device: Device) -> Tensor {
     upload(&pixels, device).permute([0, 3, 1, 2])
 }
 
-/// The views as E_v reads them: `[B, 3, S, S]`, normalised (spec section 3). Bytes travel to the device, floats are made there.
+/// The views as E_v reads them: `[B, 3, S, S]`, normalised (docs/paper.md, 'Views'). Bytes travel to the device, floats are made there.
 pub fn normalized(pixels: &[u8], batch: usize, side: usize, device: Device) -> Tensor {
     let channel = |values: [f32; 3]| upload(&Tensor::from_slice(&values).view([1, 3, 1, 1]), device);
     let scale = channel(STD.map(|std| 1.0 / (255.0 * std)));

@@ -153,7 +153,7 @@ impl Simla {
         self.momentum.average(&self.online, self.config.momentum);
     }
 
-    /// Every tensor of a checkpoint under the authors' names (spec section 5), as views in f32.
+    /// Every tensor of a checkpoint under the authors' names (docs/paper.md, 'Checkpoint layout'), as views in f32.
     pub fn named(&self) -> BTreeMap<String, Tensor> {
         let mut named = self.online.named();
         named.extend(self.momentum.named().into_iter().map(|(name, tensor)| (momentum_name(&name), tensor)));

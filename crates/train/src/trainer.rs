@@ -67,6 +67,23 @@ pub enum TrainError {
 }
 
 /// A run of a task in a folder.
+///
+/// ```no_run
+/// # use std::{convert::Infallible, path::Path, sync::atomic::AtomicBool};
+/// # use simla_train::{Ending, Observer, Plan, Task, TrainError, Trainer, checkpoint::Checkpoint, optim::AdamWConfig};
+/// /// Trains `task` in `folder`, from its last checkpoint where there is one.
+/// fn train<T: Task>(
+///     task: &mut T,
+///     batches: &mut dyn Iterator<Item = Result<T::Batch, Infallible>>,
+///     observer: &mut dyn Observer<T>,
+///     plan: Plan,
+///     folder: &Path,
+/// ) -> Result<Ending, TrainError> {
+///     let last = Checkpoint::open(folder).ok();
+///     let mut trainer = Trainer::new(task, AdamWConfig::default(), plan, folder, last.as_ref())?;
+///     trainer.run(task, batches, observer, &AtomicBool::new(false))
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Trainer {
     plan: Plan,

@@ -127,7 +127,7 @@ pub fn run(command: Command) -> Result<ExitCode> {
         Command::Authors(arguments) => authors(arguments)?,
         Command::Dalle(arguments) => {
             let found = import::dalle(&arguments.file)?;
-            // Published for 16 x 16 codes a view, at half the view's side (spec of the paper, 2.5).
+            // Published for 16 x 16 codes a view, at half the view's side (docs/paper.md, 'Visual tokenizer').
             const GRID: i64 = 16;
             let config =
                 DvaeConfig { image_size: 2 * GRID * found.config.factor(), encoder: found.config, decoder: false };

@@ -158,6 +158,14 @@ impl Settings {
 
     /// Defaults of the preset that is asked for, then the file's settings, then the assignments `name=value`.
     ///
+    /// ```no_run
+    /// use simla_run::settings::Settings;
+    ///
+    /// let settings = Settings::resolve(Some("preset = 'small'\nlr = 1e-4"), &["epochs=2".into()])?;
+    /// assert_eq!((settings.model.vision_width, settings.train.epochs), (384, 2));
+    /// # Ok::<(), simla_run::settings::SettingsError>(())
+    /// ```
+    ///
     /// # Errors
     /// An unknown name, a value of the wrong kind or out of range: with the name and the value.
     pub fn resolve(file: Option<&str>, assignments: &[String]) -> Result<Self, SettingsError> {

@@ -1,4 +1,4 @@
-//! DALL-E's encoder (spec section 3): images to logits over the visual vocabulary, at any width and depth.
+//! DALL-E's encoder (docs/paper.md, 'Visual tokenizer'): images to logits over the visual vocabulary, at any width and depth.
 
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};

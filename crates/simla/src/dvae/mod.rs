@@ -1,4 +1,4 @@
-//! The visual tokenizer: a discrete VAE of DALL-E's shape at any size (spec section 3). It maps a view to one code a patch.
+//! The visual tokenizer: a discrete VAE of DALL-E's shape at any size (docs/paper.md, 'Visual tokenizer'). It maps a view to one code a patch.
 
 mod blocks;
 mod decoder;

@@ -1,5 +1,5 @@
 //! Training a tokenizer: Gumbel-softmax relaxation, temperature annealed 1 to 1/16, reconstruction by squared error, and a KL that
-//! keeps the codes in use (spec section 3).
+//! keeps the codes in use (docs/paper.md, 'Visual tokenizer').
 //!
 //! - The KL is that of the *batch's* distribution over codes to the uniform prior: it asks that all codes are used, not that
 //!   each place be undecided, and so never pulls against the reconstruction of a single patch.

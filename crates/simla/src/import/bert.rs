@@ -122,7 +122,7 @@ fn our_name(name: &str, tensors: &BTreeMap<String, TensorRef>) -> Option<Option<
 }
 
 /// `[V, D]` word embeddings plus the first of `[T, D]` token types. Every logit of the tied decoder shifts alike, so that
-/// its softmax is unchanged (spec section 5).
+/// its softmax is unchanged (docs/paper.md, 'Checkpoint layout').
 fn fold_token_type(path: &Path, words: Tensor, types: Tensor) -> Result<Tensor, ImportError> {
     let (of_words, of_types) = (words.size(), types.size());
     match (&of_words[..], &of_types[..]) {

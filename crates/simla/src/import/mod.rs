@@ -1,4 +1,4 @@
-//! Starting weights from elsewhere, under our parameter names (spec section 5).
+//! Starting weights from elsewhere, under our parameter names (docs/paper.md, 'Checkpoint layout').
 //!
 //! - [`vit`]: DeiT, timm's and DINOv2's ViTs for the vision encoder.
 //! - [`bert`]: BERT for the text encoder.

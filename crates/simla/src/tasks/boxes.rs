@@ -130,7 +130,7 @@ impl Heat {
         at(right, bottom) - at(left, bottom) - at(right, top) + at(left, top)
     }
 
-    /// How well a box holds the heat: its sum over the root of the box's area (spec section 6).
+    /// How well a box holds the heat: its sum over the root of the box's area (docs/paper.md, 'Grounding').
     pub fn score(&self, b: Bounds) -> f64 {
         self.sum(b) / b.area().sqrt()
     }

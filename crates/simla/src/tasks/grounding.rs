@@ -1,4 +1,4 @@
-//! Finding what a phrase names (spec section 6, weakly supervised): the model has never seen a box, boxes only judge it.
+//! Finding what a phrase names (docs/paper.md, 'Grounding'; weakly supervised): the model has never seen a box, boxes only judge it.
 //!
 //! Three questions, each against guesses that know nothing of the phrase:
 //! - does the hottest point lie in the true box (pointing game)?

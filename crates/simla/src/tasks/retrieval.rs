@@ -1,4 +1,4 @@
-//! Image-text retrieval (spec section 6): everything is ranked by the contrast, the top k re-ranked by the matching score.
+//! Image-text retrieval (docs/paper.md, 'Retrieval'): everything is ranked by the contrast, the top k re-ranked by the matching score.
 //!
 //! Memory does not grow with images x patches: E_v runs a second time for the re-ranking, image by image, and the keys and values
 //! of an image are projected once for all captions that are matched with it.
