@@ -14,15 +14,28 @@ pub const UNFINISHED: &str = ".unfinished-";
 /// # Errors
 /// What the system said; the old content is there then.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace(path, |aside| write_synced(aside, bytes), |error| error)
+}
+
+/// Replaces a file by what `write` makes at the path that it is given, and leaves on the disk; `failed` is told what the system said of
+/// the rest.
+///
+/// # Errors
+/// Either's; the old content is there then.
+pub fn replace<E>(
+    path: &Path,
+    write: impl FnOnce(&Path) -> Result<(), E>,
+    failed: impl Fn(io::Error) -> E,
+) -> Result<(), E> {
     // Hidden, and of this process alone: others may replace the same file.
     let name = path.file_name().unwrap_or_default();
     let aside = path.with_file_name(format!("{UNFINISHED}{}-{}", std::process::id(), name.display()));
-    let replaced = write_synced(&aside, bytes).and_then(|()| fs::rename(&aside, path));
+    let replaced = write(&aside).and_then(|()| fs::rename(&aside, path).map_err(&failed));
     if replaced.is_err() {
         let _ = fs::remove_file(&aside);
     }
     replaced?;
-    sync_parent(path)
+    sync_parent(path).map_err(failed)
 }
 
 /// Writes a file, and on to the disk.

@@ -1,9 +1,10 @@
 //! Out again: a model as the authors' PyTorch code loads it.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use simla_files::replace;
 use simla_weights::{DType, Declared, write_torch};
 use tch::{Kind, Tensor};
 use thiserror::Error;
@@ -50,18 +51,12 @@ pub fn export(mut weights: Tensors, path: &Path) -> Result<(), ExportError> {
         weights.extend(added.into_iter().flatten());
     }
     let io = |source| ExportError::Io { path: path.into(), source };
-    let aside = path.with_extension(format!("{}.unfinished", std::process::id()));
-    let written = match path.extension().and_then(|ending| ending.to_str()) {
+    match path.extension().and_then(|ending| ending.to_str()) {
         // Tied tensors are two there: the format knows no ties.
-        Some("safetensors") => tensors::write(&aside, weights).map_err(ExportError::from),
-        Some("pth" | "pt" | "bin") => pth(&aside, &weights).map_err(io),
-        _ => return Err(ExportError::Ending { path: path.into() }),
-    };
-    let done = written.and_then(|()| fs::rename(&aside, path).map_err(io));
-    if done.is_err() {
-        let _ = fs::remove_file(&aside);
+        Some("safetensors") => replace(path, |aside| Ok(tensors::write(aside, weights)?), io),
+        Some("pth" | "pt" | "bin") => replace(path, |aside| pth(aside, &weights).map_err(io), io),
+        _ => Err(ExportError::Ending { path: path.into() }),
     }
-    done
 }
 
 fn pth(path: &Path, weights: &Tensors) -> io::Result<()> {
