@@ -46,6 +46,7 @@ impl Rows {
             });
         }
         // SAFETY: files of rows are never changed once they have their name.
+        #[allow(unsafe_code)]
         let map = unsafe { Mmap::map(&file) }.map_err(SearchError::io(path))?;
         Ok(Self { map, feature, row })
     }

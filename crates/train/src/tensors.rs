@@ -97,6 +97,7 @@ pub fn read(path: &Path, wanted: impl Fn(&str) -> bool) -> Result<BTreeMap<Strin
     let file = File::open(path).map_err(|source| TensorsError::Io { path: path.into(), source })?;
     // SAFETY: the map is read-only and copied from before it is dropped. A file that another process shortens meanwhile is
     // outside of what any reader can defend against; our own files are replaced by renaming, never changed.
+    #[allow(unsafe_code)]
     let bytes =
         unsafe { memmap2::Mmap::map(&file) }.map_err(|source| TensorsError::Io { path: path.into(), source })?;
     let tensors =
