@@ -25,8 +25,8 @@ for turn in 1 2 3; do
         echo "$program search start: $(seconds $search)"
         rm -r "$index"
         for dtype in f32 bf16; do
-            echo "$program step small $dtype: $("$simla" bench step --preset small --batch 8 --dtype $dtype --json)"
+            echo "$program step small $dtype: $("$simla" bench step --preset small --batch 8 --dtype $dtype)"
         done
-        echo "$program retrieval: $("$simla" bench retrieval --json)"
+        echo "$program retrieval: $("$simla" bench retrieval)"
     done
 done
