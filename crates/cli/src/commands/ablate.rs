@@ -172,7 +172,7 @@ fn check_unchanged(common: &Path, settings: &Settings, inputs: &Inputs) -> Resul
     if !common.join("run.json").exists() {
         return Ok(());
     }
-    settings.check_alike(&Settings::resolve(Some(&read(&common.join("config.toml"))?), &[])?)?;
+    settings.check_alike(&Settings::resumed(&read(&common.join("config.toml"))?, &[])?)?;
     let before: Inputs = serde_json::from_str(&read(&common.join("run.json"))?).context("run.json")?;
     let (ours, before) = (json!(inputs), json!(before));
     for (field, flag) in FLAGS {

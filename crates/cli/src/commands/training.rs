@@ -98,10 +98,10 @@ impl Resumable {
         };
         let saved = read(&folder.join("config.toml")).context("--resume: not the folder of a run")?;
         let inputs: Inputs = serde_json::from_str(&read(&folder.join("run.json"))?).context("run.json")?;
-        let before = Settings::resolve(Some(&saved), &[])?;
+        let before = Settings::resumed(&saved, &[])?;
         let set = &self.training.set;
         let settings = match inputs.fine_tuned {
-            None => Settings::resolve(Some(&saved), set)?,
+            None => Settings::resumed(&saved, set)?,
             Some(_) => Settings::resolve_fine_tuning(&before, None, set)?,
         };
         settings.check_resumed(&before)?;

@@ -172,6 +172,21 @@ impl Settings {
         Self::resolve_from(&Decided::default(), file, assignments)
     }
 
+    /// The settings of a run that has begun, from its own file, and over them the assignments. Where a setting was not there yet when it
+    /// began, the run goes on as it was: a field's mark `x-before` says what that is where it is not the default.
+    ///
+    /// # Errors
+    /// As [`Settings::resolve`].
+    pub fn resumed(file: &str, assignments: &[String]) -> Result<Self, SettingsError> {
+        let told: Table = file.parse().map_err(|e: toml::de::Error| SettingsError::File(e.to_string()))?;
+        let before = |field: &Field| {
+            let value = field.schema.get("x-before").filter(|_| !told.contains_key(&field.name))?;
+            Some(format!("{} = {value}\n", field.name))
+        };
+        let before: String = all().filter_map(|(_, field)| before(field)).collect();
+        Self::resolve(Some(&(before + file)), assignments)
+    }
+
     /// As [`Settings::resolve`], for a run that starts from weights: sizes are theirs, and the preset is the one of their width.
     ///
     /// # Errors
