@@ -14,7 +14,9 @@ pub fn keep_freed_memory() {
     const NEVER: i64 = -1;
     // SAFETY: sets a number of mimalloc's own; not thread-safe, but there is one thread.
     #[allow(unsafe_code)]
-    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, NEVER) };
+    unsafe {
+        libmimalloc_sys::mi_option_set(PURGE_DELAY, NEVER)
+    };
 }
 
 #[cfg(test)]
