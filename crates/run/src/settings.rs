@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use tch::Kind;
 use thiserror::Error;
 use toml::{Table, Value};
 
@@ -12,6 +11,8 @@ use simla::dvae::DvaeConfig;
 use simla::dvae::encoder::EncoderConfig;
 use simla::objectives::Objectives;
 use simla_train::optim::{AdamWConfig, Schedule};
+
+use crate::inputs::Kind;
 
 /// The type in which products run; weights, losses and the optimiser are f32 in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,10 +23,10 @@ pub enum Dtype {
 }
 
 impl Dtype {
-    pub fn kind(self) -> Kind {
+    pub fn kind(self) -> tch::Kind {
         match self {
-            Self::F32 => Kind::Float,
-            Self::Bf16 => Kind::BFloat16,
+            Self::F32 => tch::Kind::Float,
+            Self::Bf16 => tch::Kind::BFloat16,
         }
     }
 }
@@ -99,6 +100,9 @@ settings! {
     dvae_width: i64, "features of the tokenizer's first layer (DALL-E's: 256, with visual_vocab=8192)";
     dvae_lr: f64, "its learning rate";
 
+    min_answer_count: u64, "questions whose commonest answer it is at least, for an answer to be one of those to choose among";
+    max_answers: u64, "answers to choose among at most: the commonest of the questions";
+
     save_every_steps: u64, "steps between checkpoints; 0 for none but by time and the last";
     save_every_minutes: f64, "minutes between checkpoints; 0 for none but by steps and the last";
     keep: u64, "checkpoints that stay, newest first; the best stays too";
@@ -147,6 +151,20 @@ const OF_PRETRAINING: &[&str] = &[
     "dvae_lr",
     "samples_every_steps",
 ];
+
+/// What only fine-tuning on questions reads.
+const OF_VQA: &[&str] = &["min_answer_count", "max_answers"];
+/// What tasks with a model of their own do not read, nor [`OF_VQA`].
+const OF_ALIGNMENT: &[&str] = &["objectives", "queue_size", "min_answer_count", "max_answers"];
+
+/// What fine-tuning of this kind does not read, beside [`OF_PRETRAINING`].
+fn unread(kind: Kind) -> &'static [&'static str] {
+    match kind {
+        Kind::Pretraining | Kind::Retrieval => OF_VQA,
+        Kind::Vqa => &OF_ALIGNMENT[..2],
+        Kind::TextAssignment | Kind::Nlvr2 | Kind::Entailment => OF_ALIGNMENT,
+    }
+}
 
 /// Sizes that weights fit whatever they are: positions and patch kernels are resampled.
 const RESAMPLED: &[&str] = &["image_size", "patch_size"];
@@ -292,6 +310,8 @@ impl Settings {
             dvae_batch_size: 64,
             dvae_width: 128,
             dvae_lr: 1e-3,
+            min_answer_count: 1,
+            max_answers: 3128,
             save_every_steps: 0,
             save_every_minutes: 15.0,
             keep: 3,
@@ -316,27 +336,43 @@ impl Settings {
         }
     }
 
-    /// Defaults of fine-tuning `model` on retrieval (spec section 6), whose sizes they are, on pictures half as large again; a model
-    /// that was `fine_tuned` before keeps its size of picture.
-    pub fn fine_tuning(model: &ModelConfig, fine_tuned: bool) -> Self {
+    /// Defaults of fine-tuning `model` on a task of this kind (3.1 and the authors' configurations), whose sizes they are, on pictures half as
+    /// large again; a model that was tuned on such pictures before keeps its size. The paper's rates are those of base.
+    pub fn fine_tuning(kind: Kind, model: &ModelConfig, again: bool) -> Self {
         let preset = Preset::of(model);
-        let lr = match preset {
-            Preset::Tiny => 1e-4,
-            Preset::Small => 3e-5,
-            Preset::Base => 1e-5,
+        // Epochs, batch, peak rate at base size, steps of warm-up.
+        let (epochs, batch_size, lr, warmup_steps) = match kind {
+            Kind::Pretraining | Kind::Retrieval => (10, 32, 1e-5, 0),
+            Kind::TextAssignment => (1, 64, 2e-5, 100),
+            Kind::Vqa => (8, 32, 2e-5, 400),
+            Kind::Nlvr2 => (10, 16, 2e-5, 100),
+            Kind::Entailment => (5, 32, 2e-5, 100),
         };
-        let patches = if fine_tuned { model.grid() } else { (1.5 * model.grid() as f64).round() as i64 };
+        let lr = lr
+            * match preset {
+                Preset::Tiny => 10.0,
+                Preset::Small => 3.0,
+                Preset::Base => 1.0,
+            };
+        let larger = !again && kind != Kind::TextAssignment;
+        let patches = if larger { (1.5 * model.grid() as f64).round() as i64 } else { model.grid() };
+        let base = Self::of(preset, model);
         Self {
-            epochs: 10,
-            batch_size: 32,
+            epochs,
+            batch_size,
             objectives: Objectives::RETRIEVAL,
             lr,
-            warmup_lr: lr,
-            min_lr: 1e-6,
-            warmup_steps: 0,
+            warmup_lr: if warmup_steps == 0 { lr } else { 1e-5 },
+            min_lr: if kind == Kind::TextAssignment { 1e-5 } else { 1e-6 },
+            warmup_steps,
             min_scale: 0.5,
             image_size: patches * model.patch_size,
-            ..Self::of(preset, model)
+            // Statements and hypotheses are not cut off.
+            max_tokens: match kind {
+                Kind::Nlvr2 | Kind::Entailment => model.max_positions as u64,
+                _ => base.max_tokens,
+            },
+            ..base
         }
     }
 
@@ -376,12 +412,13 @@ impl Settings {
     /// # Errors
     /// As [`Settings::resolve`]; and what [`Settings::check_fine_tuning`] refuses.
     pub fn resolve_fine_tuning(
+        kind: Kind,
         defaults: &Self,
         file: Option<&str>,
         assignments: &[String],
     ) -> Result<Self, SettingsError> {
         let settings = defaults.clone().changed(asked(file, assignments)?)?;
-        settings.check_fine_tuning(defaults)?;
+        settings.check_fine_tuning(kind, defaults)?;
         settings.validate()?;
         Ok(settings)
     }
@@ -415,19 +452,19 @@ impl Settings {
         Table::try_from(self).expect("settings are a table")
     }
 
-    /// Refuses objectives that fine-tuning on retrieval does not have, and changes, against `before`, of what it takes from its
-    /// model or has no use for.
+    /// Refuses objectives that fine-tuning on retrieval does not have, and changes, against `before`, of what fine-tuning of this kind takes
+    /// from its model or has no use for.
     ///
     /// # Errors
     /// The first such setting, with what it has to be.
-    pub fn check_fine_tuning(&self, before: &Self) -> Result<(), SettingsError> {
+    pub fn check_fine_tuning(&self, kind: Kind, before: &Self) -> Result<(), SettingsError> {
         let (ours, before) = (self.table(), before.table());
         let changed = |name: &&&str| ours[**name] != before[**name];
         if let Some(name) = ["preset"].iter().chain(SIZES).find(changed) {
             let expected = format!("expected the {} of the model", before[*name]);
             return Err(bad_value(name, &ours[*name], &expected));
         }
-        if let Some(name) = OF_PRETRAINING.iter().find(changed) {
+        if let Some(name) = OF_PRETRAINING.iter().chain(unread(kind)).find(changed) {
             return Err(bad_value(name, &ours[*name], "does nothing in fine-tuning"));
         }
         let Objectives { mlm, mim, psl, .. } = self.objectives;
@@ -438,9 +475,9 @@ impl Settings {
         Ok(())
     }
 
-    /// Whether fine-tuning can change a setting.
-    pub fn is_of_fine_tuning(name: &str) -> bool {
-        name != "preset" && !SIZES.contains(&name) && !OF_PRETRAINING.contains(&name)
+    /// Whether fine-tuning of this kind can change a setting.
+    pub fn is_of_fine_tuning(kind: Kind, name: &str) -> bool {
+        name != "preset" && [SIZES, OF_PRETRAINING, unread(kind)].iter().all(|names| !names.contains(&name))
     }
 
     /// Refuses what a run that has begun cannot change: the sizes of its tensors, and the order of its data.
@@ -518,6 +555,8 @@ impl Settings {
         if self.vocab_size < 100 {
             return Err(bad_value("vocab_size", &self.vocab_size, "expected at least 100"));
         }
+        positive("min_answer_count", self.min_answer_count as f64)?;
+        positive("max_answers", self.max_answers as f64)?;
         positive("lr", self.lr)?;
         positive("dvae_lr", self.dvae_lr)?;
         positive("min_scale", self.min_scale)?;
@@ -737,17 +776,18 @@ mod tests {
             let settings = resolve(None, assignments).unwrap();
             settings.model(500, SpecialIds::default())
         };
-        let base = Settings::fine_tuning(&of(&["preset=base"]), false);
+        let base = Settings::fine_tuning(Kind::Retrieval, &of(&["preset=base"]), false);
         assert_eq!((base.preset, base.image_size, base.lr, base.batch_size), (Preset::Base, 384, 1e-5, 32));
         // 5 patches become 7.5, and 8 then.
         let small = of(&["image_size=40", "vision_width=96", "text_width=96"]);
-        let small_defaults = Settings::fine_tuning(&small, false);
+        let small_defaults = Settings::fine_tuning(Kind::Retrieval, &small, false);
         assert_eq!((small_defaults.preset, small_defaults.image_size), (Preset::Tiny, 64));
-        assert_eq!(Settings::fine_tuning(&small, true).image_size, 40);
+        assert_eq!(Settings::fine_tuning(Kind::Retrieval, &small, true).image_size, 40);
 
         let tuned = |assignments: &[&str]| {
             let assignments: Vec<String> = assignments.iter().map(|&s| s.to_owned()).collect();
-            Settings::resolve_fine_tuning(&small_defaults, None, &assignments).map_err(|e| e.to_string())
+            Settings::resolve_fine_tuning(Kind::Retrieval, &small_defaults, None, &assignments)
+                .map_err(|e| e.to_string())
         };
         let settings = tuned(&["lr=1e-3", "image_size=160", "objectives=[\"itc\"]"]).unwrap();
         // 400 patches and 80 positions: no patch is a query.

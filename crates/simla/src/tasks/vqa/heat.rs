@@ -74,7 +74,8 @@ mod tests {
         let asked = Asked { image: image.shallow_clone(), mask: question.ones_like(), ids: question };
         let told = Told::new([(answer.as_slice(), 0)].into_iter(), special.pad, Device::Cpu);
         let (_, logits) = no_grad(|| model.tell(&model.weights.online, &asked, &told, 0.0));
-        let expected = logits.log_softmax(-1, Kind::Float).gather(1, &told.labels.unsqueeze(-1), false).sum(Kind::Float);
+        let expected =
+            logits.log_softmax(-1, Kind::Float).gather(1, &told.labels.unsqueeze(-1), false).sum(Kind::Float);
         for layer in 0..2 {
             let maps = of_answer(&model, &image, &ids, &answer, layer).unwrap();
             assert!((f64::from(maps.logit) - expected.double_value(&[])).abs() < 1e-4);
