@@ -153,15 +153,16 @@ fn questions_are_learned_answered_and_scored() {
     refused(&["ask", &picture, "what?", "--checkpoint", &place.model], &["task `pretrain`", "simla finetune vqa"]);
     refused(&[&ask[..], &["--heat", &picture]].concat(), &["00000.png"]);
     let other = place.path("other.json");
-    fs::write(&other, r#"["yes", "maybe"]"#).unwrap();
+    fs::write(&other, r#"["perhaps", "maybe"]"#).unwrap();
     refused(&[&ask[..], &["--answers", &other]].concat(), &["other.json", "not the list"]);
     refused(&["eval", "retrieval", "--checkpoint", &run, "--data", &test], &["task `vqa`"]);
     refused(&["finetune", "nlvr2", "--resume", &run], &["simla finetune vqa --resume"]);
     refused(&["finetune", "vqa", "--resume", &run, "--set", "queue_size=9"], &["queue_size", "does nothing"]);
     let strange = place.finetune("vqa", "train-questions.json", "strange", &["--answers", &other]);
     assert_refused(&strange, &["none of these answers"]);
+    assert!(!place.scenes.path("strange").exists());
     let unanswered = place.finetune("vqa", "train-statements.json", "strange", &[]);
-    assert_refused(&unanswered, &["train-statements.json", "question"]);
+    assert_refused(&unanswered, &["train-statements.json", "record 1", "image"]);
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! Fine-tuning on the tasks that have a model of their own (3.1): what each is made of, and how a run of any of them goes. As every run, it is
 //! resumed bit for bit, measured on what is held out, and keeps the best.
 
-use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -19,7 +18,6 @@ use simla_data::{
     AnswerList, Batch, Dataset, Entailment, Entailments, Format, LoadError, Loader, Options, Pairs, Questions,
     Sentences, Statement, Statements, Vocabulary,
 };
-use simla_files::write_atomically;
 use simla_train::checkpoint::Checkpoint;
 use simla_train::metrics::{Metrics, StepRecord};
 use simla_train::torch::guard::guarded;
@@ -36,8 +34,6 @@ use crate::watch::Watch;
 
 /// Records that are judged at once.
 pub const JUDGED_AT_ONCE: usize = 32;
-/// The file in a run's folder with the answers that it learns to choose among.
-const ANSWERS: &str = "answers.json";
 
 /// Numbers of an evaluation by name, in percent; the first says which checkpoint is the best.
 pub type Numbers = Vec<(&'static str, f64)>;
@@ -109,7 +105,7 @@ impl Downstream for Vqa {
         let s = &run.settings;
         let mut model = Answerer::new(config, s.dtype.kind(), run.device, s.seed as i64);
         start.map_or(Ok(()), |start| model.start(start))?;
-        Ok(Answering::new(model, s.alpha, run.inputs.blind, run.vocabulary_file()?, Some(&list)))
+        Ok(Answering::new(model, s.alpha, run.inputs.blind, vocabulary_file(run), Some(list)))
     }
 
     fn online(tuned: &mut Answering) -> &mut Weights {
@@ -133,11 +129,12 @@ impl Downstream for Vqa {
     }
 }
 
-/// The answers that a run learns to choose among: those it began with, or those given, or else the commonest of its data.
+/// The answers that a run learns to choose among: those it has saved, or those given, or else the commonest of its data.
 fn answers(run: &TaskRun<Vqa>) -> Result<AnswerList> {
-    let kept = run.folder.join(ANSWERS);
-    if kept.exists() {
-        return Ok(AnswerList::open(&kept)?);
+    if let Ok(saved) = Checkpoint::open(&run.folder)
+        && let Some(list) = vqa::answer_list(&saved, None)?
+    {
+        return Ok(list);
     }
     let s = &run.settings;
     let mut progress = Progress::patient("questions read", run.dataset.len());
@@ -156,8 +153,6 @@ fn answers(run: &TaskRun<Vqa>) -> Result<AnswerList> {
     if coverage.covered == 0 {
         bail!("none of these answers is the commonest of any question: is it the list of other data?");
     }
-    let text = serde_json::to_vec(list.answers()).expect("strings are JSON");
-    write_atomically(&kept, &text).with_context(|| kept.display().to_string())?;
     Ok(list)
 }
 
@@ -232,7 +227,7 @@ impl<R: Classes> Downstream for R {
         let s = &run.settings;
         let mut model = Classifier::new(config, s.dtype.kind(), run.device, s.seed as i64);
         start.map_or(Ok(()), |start| model.start(start))?;
-        Ok(Tuning { model, alpha: s.alpha, blind: run.inputs.blind, vocabulary: run.vocabulary_file()? })
+        Ok(Tuning { model, alpha: s.alpha, blind: run.inputs.blind, vocabulary: vocabulary_file(run) })
     }
 
     fn online(tuned: &mut Tuning<R>) -> &mut Weights {
@@ -272,7 +267,7 @@ impl Downstream for Assignment {
             let least = TextAssignment::LEAST_BATCH;
             bail!("setting `batch_size` = {}: expected at least {least}: a pair and two other images", s.batch_size);
         }
-        let vocabulary = run.vocabulary_file()?;
+        let vocabulary = vocabulary_file(run);
         let mut model = TextAssignment::new(config, s.dtype.kind(), run.device, s.seed as i64, vocabulary);
         start.map_or(Ok(()), |start| model.start(start))?;
         Ok(model)
@@ -320,6 +315,7 @@ pub fn finetune<D: Downstream>(
     if s.recompute {
         D::online(&mut tuned).recompute_layers();
     }
+    run.write_down()?;
     let resume = last(&mut tuned)?;
     run.tune::<D>(tuned, resume.as_ref(), stop)
 }
@@ -343,11 +339,9 @@ fn held_out<D: Downstream>(
     Ok(Arc::new(open_sources(&[path.display().to_string()], options)?))
 }
 
-impl<F: Format, H> Run<F, H> {
-    /// The vocabulary as it goes into checkpoints.
-    fn vocabulary_file(&self) -> Result<Vec<u8>> {
-        Ok(fs::read(self.folder.join(pretrain::VOCABULARY))?)
-    }
+/// The vocabulary as it goes into checkpoints.
+fn vocabulary_file<F: Format, H>(run: &Run<F, H>) -> Vec<u8> {
+    run.vocabulary.to_json().into_bytes()
 }
 
 impl<F: Format> Run<F, Arc<Dataset<F>>> {

@@ -54,6 +54,7 @@ impl Run {
     /// what is wrong is found before anything is computed or left behind.
     pub fn prepare(folder: &Path, settings: Settings, inputs: Inputs, device: Device) -> Result<Self> {
         let run = Self::open(folder, settings, inputs, device, true, HeldOut::open)?;
+        run.write_down()?;
         let (s, records) = (&run.settings, run.dataset.epoch_len());
         if run.inputs.fine_tuned.is_none() && s.queue_size as u64 >= records {
             eprintln!(
@@ -68,7 +69,9 @@ impl Run {
 
     /// As [`Run::prepare`], for a tokenizer alone.
     pub fn prepare_tokenizer(folder: &Path, settings: Settings, inputs: Inputs, device: Device) -> Result<Self> {
-        Self::open(folder, settings, inputs, device, false, HeldOut::open)
+        let run = Self::open(folder, settings, inputs, device, false, HeldOut::open)?;
+        run.write_down()?;
+        Ok(run)
     }
 
     /// How pairs become rows.
@@ -236,7 +239,7 @@ impl Run {
 }
 
 impl<F: Format, H> Run<F, H> {
-    /// Opens everything that is given, what is held out by `held_out`; see [`Run::prepare`].
+    /// Opens everything that is given, what is held out by `held_out`, and writes nothing; see [`Run::prepare`].
     pub(crate) fn open(
         folder: &Path,
         settings: Settings,
@@ -277,15 +280,6 @@ impl<F: Format, H> Run<F, H> {
             Some(path) => Some(held_out(path, &options, &vocabulary, &settings)?),
             None => None,
         };
-        fs::create_dir_all(folder).with_context(|| format!("{}: cannot be made", folder.display()))?;
-        vocabulary.save(&saved)?;
-        let write = |name: &str, text: &str| {
-            let path = folder.join(name);
-            write_atomically(&path, text.as_bytes()).with_context(|| format!("{}", path.display()))
-        };
-        write("config.toml", &settings.to_toml())?;
-        // Last: what makes the folder a run that can be resumed.
-        write("run.json", &serde_json::to_string_pretty(&inputs)?)?;
         let counted = match inputs.kind() {
             Kind::Pretraining => "records",
             Kind::Retrieval | Kind::TextAssignment => "pairs",
@@ -306,6 +300,19 @@ impl<F: Format, H> Run<F, H> {
             vocabulary: Arc::new(vocabulary),
             held_out,
         })
+    }
+
+    /// Writes down what the run is made of.
+    pub(crate) fn write_down(&self) -> Result<()> {
+        fs::create_dir_all(&self.folder).with_context(|| format!("{}: cannot be made", self.folder.display()))?;
+        self.vocabulary.save(&self.folder.join("vocabulary.json"))?;
+        let write = |name: &str, text: &str| {
+            let path = self.folder.join(name);
+            write_atomically(&path, text.as_bytes()).with_context(|| format!("{}", path.display()))
+        };
+        write("config.toml", &self.settings.to_toml())?;
+        // Last: what makes the folder a run that can be resumed.
+        write("run.json", &serde_json::to_string_pretty(&self.inputs)?)
     }
 
     pub(crate) fn recipe(&self) -> Recipe {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args;
 use simla::config::{ModelConfig, SpecialIds};
+use simla::tasks::nlvr::TEXT_ASSIGNMENT;
 use simla::tasks::pretrain::{TASK, VOCABULARY};
 use simla_run::downstream::{Downstream, finetune, start};
 use simla_run::inputs::{Inputs, Kind};
@@ -48,8 +49,8 @@ pub fn tune<D: Downstream>(arguments: Tuning, given: Inputs) -> Result<ExitCode>
         Some(resumed) => resumed,
         None => {
             let model = start::<D>(&arguments.checkpoint.expect("clap asks for it"))?;
-            // Only pre-training sees pictures of the smaller size.
-            let again = model.checkpoint.state.task != TASK;
+            // Pre-training, text assignment included, sees smaller pictures.
+            let again = ![TASK, TEXT_ASSIGNMENT].contains(&model.checkpoint.state.task.as_str());
             let defaults = Settings::fine_tuning(kind, &model.config, again);
             let settings =
                 Settings::resolve_fine_tuning(kind, &defaults, run.training.config()?.as_deref(), &run.training.set)?;

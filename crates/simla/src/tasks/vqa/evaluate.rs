@@ -197,7 +197,7 @@ mod tests {
         let sentences = sentences();
         let vocabulary = &sentences.vocabulary;
         let list = AnswerList::of(["green", "red", "dark red", "deep blue"].map(String::from).into()).unwrap();
-        let mut task = Answering::new(model(vocabulary), 0.4, false, vec![], Some(&list));
+        let mut task = Answering::new(model(vocabulary), 0.4, false, vec![], Some(list.clone()));
         assert_eq!(task.extra()[ANSWERS], br#"["green","red","dark red","deep blue"]"#);
         let folder = tempfile::tempdir().unwrap();
         let batch = loader(folder.path(), Questions::training(sentences.clone())).next().unwrap().unwrap();

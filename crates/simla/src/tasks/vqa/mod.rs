@@ -245,19 +245,16 @@ pub struct Answering {
     alpha: f64,
     /// Whether pictures are hidden: what can be told from the words alone.
     blind: bool,
-    /// The vocabulary and the answers as they go into checkpoints.
-    extra: BTreeMap<String, Vec<u8>>,
+    /// The vocabulary as it goes into checkpoints.
+    vocabulary: Vec<u8>,
+    /// Kept beside the model: what it chooses among when it is used.
+    pub candidates: Option<AnswerList>,
 }
 
 impl Answering {
-    /// `alpha` is the distillation's weight after its ramp; `blind` hides pictures. `candidates` are kept beside the model: what it
-    /// chooses among when it is used.
-    pub fn new(model: Answerer, alpha: f64, blind: bool, vocabulary: Vec<u8>, candidates: Option<&AnswerList>) -> Self {
-        let mut extra = BTreeMap::from([(VOCABULARY.to_owned(), vocabulary)]);
-        if let Some(list) = candidates {
-            extra.insert(ANSWERS.to_owned(), serde_json::to_vec(list.answers()).expect("strings are JSON"));
-        }
-        Self { model, alpha, blind, extra }
+    /// `alpha` is the distillation's weight after its ramp; `blind` hides pictures.
+    pub fn new(model: Answerer, alpha: f64, blind: bool, vocabulary: Vec<u8>, candidates: Option<AnswerList>) -> Self {
+        Self { model, alpha, blind, vocabulary, candidates }
     }
 }
 
@@ -345,7 +342,10 @@ impl Task for Answering {
     }
 
     fn extra(&self) -> BTreeMap<String, Vec<u8>> {
-        self.extra.clone()
+        let list = self.candidates.iter();
+        let list = list.map(|list| (ANSWERS, serde_json::to_vec(list.answers()).expect("strings are JSON")));
+        let all = list.chain([(VOCABULARY, self.vocabulary.clone())]);
+        all.map(|(name, bytes)| (name.to_owned(), bytes)).collect()
     }
 }
 
