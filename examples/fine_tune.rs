@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Result, bail};
 use simla::tasks::pretrain::{Saved, VOCABULARY};
 use simla_run::fit::Run;
-use simla_run::inputs::Inputs;
+use simla_run::inputs::{Inputs, Kind};
 use simla_run::settings::Settings;
 use tch::Device;
 
@@ -16,7 +16,7 @@ fn main() -> Result<()> {
         bail!("expected three arguments: RUN PAIRS OUTPUT");
     };
     let saved = Saved::open(Path::new(model))?;
-    let mut settings = Settings::fine_tuning(&saved.config, false);
+    let mut settings = Settings::fine_tuning(Kind::Retrieval, &saved.config, false);
     settings.train.steps = 100;
     settings.saving.keep = 1;
     let inputs = Inputs {

@@ -10,8 +10,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::commands::{
-    ablate, attention, bench, data, demo, doctor, dvae, eval, export, finetune, ground, import, keywords, pretrain,
-    report, search, settings, shell,
+    ablate, ask, attention, bench, compare, data, demo, doctor, dvae, entail, eval, export, finetune, ground, import,
+    keywords, pretrain, report, score, search, settings, shell,
 };
 
 /// Learns from photographs with captions, and nothing else, to align images with sentences, patches with words, and images
@@ -42,6 +42,11 @@ enum Command {
     Dvae(dvae::Command),
     #[command(subcommand)]
     Eval(eval::Command),
+    #[command(subcommand)]
+    Score(score::Command),
+    Ask(ask::Arguments),
+    Entail(entail::Arguments),
+    Compare(compare::Arguments),
     Ground(ground::Arguments),
     Keywords(keywords::Arguments),
     Attention(attention::Arguments),
@@ -72,6 +77,10 @@ fn main() -> ExitCode {
         Command::Export(command) => export::run(command),
         Command::Dvae(command) => dvae::run(command),
         Command::Eval(command) => eval::run(command),
+        Command::Score(command) => score::run(command),
+        Command::Ask(arguments) => ask::run(arguments),
+        Command::Entail(arguments) => entail::run(arguments),
+        Command::Compare(arguments) => compare::run(arguments),
         Command::Ground(arguments) => ground::run(arguments),
         Command::Keywords(arguments) => keywords::run(arguments),
         Command::Attention(arguments) => attention::run(arguments),

@@ -6,13 +6,14 @@ use anyhow::Result;
 use clap::Args;
 use simla::tasks::pretrain::Model;
 use simla_run::settings::Dtype;
+use tch::Device;
 
 /// Which model looks, and where it computes.
 #[derive(Args)]
 pub struct ModelArguments {
     /// A run's folder, or a checkpoint's
     #[arg(long, value_name = "DIR")]
-    checkpoint: PathBuf,
+    pub checkpoint: PathBuf,
     /// Where to compute: cpu, cuda or cuda:N
     #[arg(long, default_value = "cpu")]
     device: String,
@@ -20,7 +21,10 @@ pub struct ModelArguments {
 
 impl ModelArguments {
     pub fn open(&self) -> Result<Model> {
-        let device = simla_train::torch::device::open(&self.device)?;
-        Ok(Model::open(&self.checkpoint, Dtype::F32.kind(), device)?)
+        Ok(Model::open(&self.checkpoint, Dtype::F32.kind(), self.device()?)?)
+    }
+
+    pub fn device(&self) -> Result<Device> {
+        Ok(simla_train::torch::device::open(&self.device)?)
     }
 }

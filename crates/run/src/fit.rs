@@ -18,7 +18,7 @@ use simla::dvae::Dvae;
 use simla::dvae::training::Training;
 use simla::model::Simla;
 use simla::tasks::pretrain::{Pretraining, Saved, special_ids};
-use simla_data::{Batch, Dataset, Loader, LoaderPlan, Options, Pair, Pairs, Vocabulary};
+use simla_data::{Batch, Dataset, Format, Loader, LoaderPlan, Options, Pair, Pairs, Vocabulary};
 use simla_files::write_atomically;
 use simla_image::Recipe;
 use simla_train::checkpoint::Checkpoint;
@@ -29,7 +29,7 @@ use tch::Device;
 
 use crate::held_out::HeldOut;
 use crate::init;
-use crate::inputs::Inputs;
+use crate::inputs::{Inputs, Kind};
 use crate::settings::{Settings, Tokenizer};
 use crate::sources::{learn, open_sources};
 use crate::tokenizer::Reconstructing;
@@ -38,125 +38,44 @@ use crate::watch::{Evaluating, Looking, Watch};
 /// Captions that a tokenizer alone has a vocabulary of: batches have words, which it does not read.
 const UNREAD: usize = 1000;
 
-/// A run that is set up: everything but the models.
-pub struct Run {
+/// A run that is set up, on records of a format `F` with what is held out, `H`: everything but the models.
+pub struct Run<F: Format = Pairs, H = HeldOut> {
     pub folder: PathBuf,
     pub settings: Settings,
     pub inputs: Inputs,
     pub device: Device,
-    pub dataset: Arc<Dataset>,
+    pub dataset: Arc<Dataset<F>>,
     pub vocabulary: Arc<Vocabulary>,
-    pub held_out: Option<HeldOut>,
+    pub held_out: Option<H>,
 }
 
 impl Run {
     /// Opens everything that is given, learns the vocabulary where none is, and only then writes down what the run is made of:
     /// what is wrong is found before anything is computed or left behind.
     pub fn prepare(folder: &Path, settings: Settings, inputs: Inputs, device: Device) -> Result<Self> {
-        Self::set_up(folder, settings, inputs, device, true)
+        let run = Self::open(folder, settings, inputs, device, true, HeldOut::open)?;
+        run.write_down()?;
+        let (s, records) = (&run.settings, run.dataset.epoch_len());
+        if run.inputs.fine_tuned.is_none() && s.model.queue_size as u64 >= records {
+            eprintln!(
+                "warning: queue_size = {} with {records} records: the queue holds every picture as a negative of itself; \
+                 --set queue_size={} learns better",
+                s.model.queue_size,
+                s.train.batch_size.min(records / 3)
+            );
+        }
+        Ok(run)
     }
 
     /// As [`Run::prepare`], for a tokenizer alone.
     pub fn prepare_tokenizer(folder: &Path, settings: Settings, inputs: Inputs, device: Device) -> Result<Self> {
-        Self::set_up(folder, settings, inputs, device, false)
-    }
-
-    fn set_up(folder: &Path, settings: Settings, inputs: Inputs, device: Device, has_model: bool) -> Result<Self> {
-        let options = Options {
-            image_root: inputs.image_root.clone(),
-            image_column: settings.data.image_column.clone(),
-            caption_column: settings.data.caption_column.clone(),
-            max_bad_share: settings.data.max_bad_share,
-            each_caption: inputs.fine_tuned.is_some(),
-            ..Options::default()
-        };
-        let dataset = open_sources(&inputs.data, &options)?;
-        check_batches(&settings, &inputs, dataset.epoch_len(), has_model)?;
-        if let Some(dvae) = &inputs.dvae {
-            Checkpoint::open(dvae)?;
-        }
-        let start = init::vocabulary(&inputs.init, inputs.vocabulary.as_deref())?;
-        let saved = folder.join("vocabulary.json");
-        let vocabulary = if saved.exists() {
-            Vocabulary::open(&saved)?
-        } else {
-            match inputs.vocabulary.as_ref().or(start.as_ref()) {
-                Some(path) => Vocabulary::open(path)?,
-                None => {
-                    let captions = if has_model { usize::MAX } else { UNREAD };
-                    learn(&dataset, captions, settings.model.vocab_size as usize)?
-                }
-            }
-        };
-        let vocabulary = vocabulary.closing(settings.model.closing_sep);
-        let held_out = match &inputs.held_out {
-            Some(path) => Some(HeldOut::open(path, &options, &vocabulary, &settings)?),
-            None => None,
-        };
-        fs::create_dir_all(folder).with_context(|| format!("{}: cannot be made", folder.display()))?;
-        vocabulary.save(&saved)?;
-        let write = |name: &str, text: &str| {
-            let path = folder.join(name);
-            write_atomically(&path, text.as_bytes()).with_context(|| format!("{}", path.display()))
-        };
-        write("config.toml", &settings.to_toml())?;
-        // Last: what makes the folder a run that can be resumed.
-        write("run.json", &serde_json::to_string_pretty(&inputs)?)?;
-        let counted = match inputs.fine_tuned {
-            None => "records",
-            Some(_) => "pairs",
-        };
-        match has_model {
-            true => eprintln!("{} {counted}, {} word pieces", dataset.len(), vocabulary.len()),
-            false => eprintln!("{} records", dataset.len()),
-        }
-        let records = dataset.epoch_len();
-        if has_model && inputs.fine_tuned.is_none() && settings.model.queue_size as u64 >= records {
-            eprintln!(
-                "warning: queue_size = {} with {records} records: the queue holds every picture as a negative of itself; \
-                 --set queue_size={} learns better",
-                settings.model.queue_size,
-                settings.train.batch_size.min(records / 3)
-            );
-        }
-        Ok(Self {
-            folder: folder.into(),
-            settings,
-            inputs,
-            device,
-            dataset: Arc::new(dataset),
-            vocabulary: Arc::new(vocabulary),
-            held_out,
-        })
-    }
-
-    fn recipe(&self) -> Recipe {
-        let s = &self.settings;
-        Recipe {
-            side: s.model.image_size as u32,
-            scale: (s.data.min_scale, 1.0),
-            flip: s.data.flip,
-            augment: s.data.augment,
-            ..Recipe::default()
-        }
-    }
-
-    /// How batches are made; `steps` counts batches, not optimiser steps.
-    fn loading(&self, batch: u64, first_step: u64, steps: u64) -> LoaderPlan {
-        let s = &self.settings;
-        LoaderPlan {
-            batch: batch as usize,
-            seed: s.train.seed,
-            first_step,
-            steps,
-            workers: s.data.workers as usize,
-            halves: self.inputs.fine_tuned.is_none(),
-            ..LoaderPlan::default()
-        }
+        let run = Self::open(folder, settings, inputs, device, false, HeldOut::open)?;
+        run.write_down()?;
+        Ok(run)
     }
 
     /// How pairs become rows.
-    fn pairs(&self) -> Pairs {
+    pub(crate) fn pairs(&self) -> Pairs {
         let s = &self.settings;
         Pairs {
             vocabulary: Arc::clone(&self.vocabulary),
@@ -245,22 +164,6 @@ impl Run {
         Ok(ending?)
     }
 
-    fn plan(&self, steps: u64, steps_per_epoch: u64) -> Plan {
-        let s = &self.settings;
-        Plan {
-            seed: s.train.seed,
-            steps,
-            steps_per_epoch,
-            accumulate: s.train.accumulate,
-            schedule: s.train.schedule(steps),
-            clip_norm: s.train.clip_norm,
-            max_bad_steps: s.train.max_bad_steps,
-            save_every_steps: s.saving.save_every_steps,
-            save_every: Duration::from_secs_f64(60.0 * s.saving.save_every_minutes),
-            keep: s.saving.keep as usize,
-        }
-    }
-
     /// A model for the run's vocabulary, with what it is to start from.
     pub fn model(&self) -> Result<Simla> {
         let s = &self.settings;
@@ -293,14 +196,6 @@ impl Run {
         Ok(loader.next().expect("a plan of one batch")?)
     }
 
-    /// Optimiser steps of an epoch, and of the run.
-    pub fn steps(&self) -> (u64, u64) {
-        let s = &self.settings;
-        let batches = self.loading(s.train.batch_size, 0, 0);
-        let per_epoch = batches.steps_per_epoch(self.dataset.epoch_len()) / s.train.accumulate;
-        (per_epoch, s.train.total_steps(per_epoch))
-    }
-
     /// Pre-trains or fine-tunes `model`, from `resume` where there is one; with the tokenizer that MIM needs.
     pub fn train(
         &self,
@@ -312,13 +207,7 @@ impl Run {
         let s = &self.settings;
         let (per_epoch, steps) = self.steps();
         let first = resume.map_or(0, |checkpoint| checkpoint.state.step);
-        if let Some(before) = resume.map(|checkpoint| checkpoint.state.steps_per_epoch)
-            && before != per_epoch
-        {
-            eprintln!(
-                "the data have changed: an epoch has {per_epoch} steps, not {before}; pairs come in another order from here on"
-            );
-        }
+        say_changed(resume, per_epoch);
         let mut loader =
             self.load(self.loading(s.train.batch_size, first * s.train.accumulate, steps * s.train.accumulate))?;
         let vocabulary = fs::read(self.folder.join("vocabulary.json"))?;
@@ -351,6 +240,144 @@ impl Run {
         let ending = trainer.run(&mut task, &mut loader, &mut watch, stop);
         watch.watch.end(&ending, &loader.report())?;
         Ok((task.simla, ending?))
+    }
+}
+
+impl<F: Format, H> Run<F, H> {
+    /// Opens everything that is given, what is held out by `held_out`, and writes nothing; see [`Run::prepare`].
+    pub(crate) fn open(
+        folder: &Path,
+        settings: Settings,
+        inputs: Inputs,
+        device: Device,
+        has_model: bool,
+        held_out: impl FnOnce(&Path, &Options, &Vocabulary, &Settings) -> Result<H>,
+    ) -> Result<Self> {
+        let options = Options {
+            image_root: inputs.image_root.clone(),
+            annotations: inputs.annotations.clone(),
+            image_column: settings.data.image_column.clone(),
+            caption_column: settings.data.caption_column.clone(),
+            max_bad_share: settings.data.max_bad_share,
+            each_caption: inputs.kind() == Kind::Retrieval,
+            ..Options::default()
+        };
+        let dataset = open_sources(&inputs.data, &options)?;
+        check_batches(&settings, &inputs, dataset.epoch_len(), has_model)?;
+        if let Some(dvae) = &inputs.dvae {
+            Checkpoint::open(dvae)?;
+        }
+        let start = init::vocabulary(&inputs.init, inputs.vocabulary.as_deref())?;
+        let saved = folder.join("vocabulary.json");
+        let vocabulary = if saved.exists() {
+            Vocabulary::open(&saved)?
+        } else {
+            match inputs.vocabulary.as_ref().or(start.as_ref()) {
+                Some(path) => Vocabulary::open(path)?,
+                None => {
+                    let captions = if has_model { usize::MAX } else { UNREAD };
+                    learn(&dataset, captions, settings.model.vocab_size as usize)?
+                }
+            }
+        };
+        let vocabulary = vocabulary.closing(settings.model.closing_sep);
+        let held_out = match &inputs.held_out {
+            Some(path) => Some(held_out(path, &options, &vocabulary, &settings)?),
+            None => None,
+        };
+        let counted = match inputs.kind() {
+            Kind::Pretraining => "records",
+            Kind::Retrieval | Kind::TextAssignment => "pairs",
+            Kind::Vqa => "questions",
+            Kind::Nlvr2 => "statements",
+            Kind::Entailment => "sentences",
+        };
+        match has_model {
+            true => eprintln!("{} {counted}, {} word pieces", dataset.len(), vocabulary.len()),
+            false => eprintln!("{} records", dataset.len()),
+        }
+        Ok(Self {
+            folder: folder.into(),
+            settings,
+            inputs,
+            device,
+            dataset: Arc::new(dataset),
+            vocabulary: Arc::new(vocabulary),
+            held_out,
+        })
+    }
+
+    /// Writes down what the run is made of.
+    pub(crate) fn write_down(&self) -> Result<()> {
+        fs::create_dir_all(&self.folder).with_context(|| format!("{}: cannot be made", self.folder.display()))?;
+        self.vocabulary.save(&self.folder.join("vocabulary.json"))?;
+        let write = |name: &str, text: &str| {
+            let path = self.folder.join(name);
+            write_atomically(&path, text.as_bytes()).with_context(|| format!("{}", path.display()))
+        };
+        write("config.toml", &self.settings.to_toml())?;
+        // Last: what makes the folder a run that can be resumed.
+        write("run.json", &serde_json::to_string_pretty(&self.inputs)?)
+    }
+
+    pub(crate) fn recipe(&self) -> Recipe {
+        let s = &self.settings;
+        Recipe {
+            side: s.model.image_size as u32,
+            scale: (s.data.min_scale, 1.0),
+            flip: s.data.flip,
+            augment: s.data.augment,
+            ..Recipe::default()
+        }
+    }
+
+    /// How batches are made; `steps` counts batches, not optimiser steps.
+    pub(crate) fn loading(&self, batch: u64, first_step: u64, steps: u64) -> LoaderPlan {
+        let s = &self.settings;
+        LoaderPlan {
+            batch: batch as usize,
+            seed: s.train.seed,
+            first_step,
+            steps,
+            workers: s.data.workers as usize,
+            halves: self.inputs.kind() == Kind::Pretraining,
+            ..LoaderPlan::default()
+        }
+    }
+
+    pub(crate) fn plan(&self, steps: u64, steps_per_epoch: u64) -> Plan {
+        let s = &self.settings;
+        Plan {
+            seed: s.train.seed,
+            steps,
+            steps_per_epoch,
+            accumulate: s.train.accumulate,
+            schedule: s.train.schedule(steps),
+            clip_norm: s.train.clip_norm,
+            max_bad_steps: s.train.max_bad_steps,
+            save_every_steps: s.saving.save_every_steps,
+            save_every: Duration::from_secs_f64(60.0 * s.saving.save_every_minutes),
+            keep: s.saving.keep as usize,
+        }
+    }
+
+    /// Optimiser steps of an epoch, and of the run.
+    pub fn steps(&self) -> (u64, u64) {
+        let s = &self.settings;
+        let batches = self.loading(s.train.batch_size, 0, 0);
+        let per_epoch = batches.steps_per_epoch(self.dataset.epoch_len()) / s.train.accumulate;
+        (per_epoch, s.train.total_steps(per_epoch))
+    }
+}
+
+/// Says where the data are others than before.
+pub(crate) fn say_changed(resume: Option<&Checkpoint>, per_epoch: u64) {
+    if let Some(before) = resume.map(|checkpoint| checkpoint.state.steps_per_epoch)
+        && before != per_epoch
+    {
+        eprintln!(
+            "the data have changed: an epoch has {per_epoch} steps, not {before}; records come in another order from here on"
+        );
     }
 }
 

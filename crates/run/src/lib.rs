@@ -2,9 +2,12 @@
 //!
 //! - A run: its [`settings`] and [`inputs`], opened by [`sources`], started by [`init`], trained by [`fit`] with a [`tokenizer`] before it,
 //!   looked at by [`watch`] on [`held_out`] pairs, shown by [`progress`], ended by [`stop`].
+//! - A run of a [`downstream`] task, whose model is [`asking`]'s then.
 //! - A query: a [`photo`], or a [`collection`] that is searched.
 
+pub mod asking;
 pub mod collection;
+pub mod downstream;
 pub mod fit;
 pub mod held_out;
 pub mod init;

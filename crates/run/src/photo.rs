@@ -29,16 +29,7 @@ pub struct Seen {
 impl Seen {
     /// Reads the picture for `model`.
     pub fn open(path: &Path, model: &Simla) -> Result<Self> {
-        let read = || -> Result<Vec<u8>> {
-            let mut bytes = Vec::new();
-            File::open(path)?.take(MAX_IMAGE_BYTES + 1).read_to_end(&mut bytes)?;
-            if bytes.len() as u64 > MAX_IMAGE_BYTES {
-                bail!("larger than the {MAX_IMAGE_BYTES} bytes that are read of a picture");
-            }
-            Ok(bytes)
-        };
-        let bytes = read().with_context(|| path.display().to_string())?;
-        Self::decode(&bytes, model).with_context(|| path.display().to_string())
+        Self::decode(&read(path)?, model).with_context(|| path.display().to_string())
     }
 
     /// Reads a picture of a file of boxes for `model`.
@@ -51,8 +42,7 @@ impl Seen {
     /// The picture in these bytes of a file.
     pub fn decode(bytes: &[u8], model: &Simla) -> Result<Self> {
         let side = model.config.image_size as usize;
-        let mut view = vec![0; side * side * 3];
-        simla_image::evaluation_view(bytes, side as u32, &Limits::default(), &mut view)?;
+        let view = view(bytes, side)?;
         Ok(Self {
             picture: simla_image::decode(bytes, &Limits::default())?,
             image: guarded(|| normalized(&view, 1, side, model.online.device()))?,
@@ -64,6 +54,32 @@ impl Seen {
         let (w, vision) = (&model.online, &model.towers.vision);
         Ok(guarded(|| no_grad(|| vision.forward(w, &self.image, None)))?)
     }
+}
+
+/// The bytes of a picture's file.
+///
+/// # Errors
+/// A file that cannot be read, or is larger than pictures are.
+pub fn read(path: &Path) -> Result<Vec<u8>> {
+    let read = || -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        File::open(path)?.take(MAX_IMAGE_BYTES + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > MAX_IMAGE_BYTES {
+            bail!("larger than the {MAX_IMAGE_BYTES} bytes that are read of a picture");
+        }
+        Ok(bytes)
+    };
+    read().with_context(|| path.display().to_string())
+}
+
+/// The picture in these bytes of a file as E_v reads it: RGB bytes `[side, side, 3]`.
+///
+/// # Errors
+/// Why they are no picture.
+pub fn view(bytes: &[u8], side: usize) -> Result<Vec<u8>> {
+    let mut view = vec![0; side * side * 3];
+    simla_image::evaluation_view(bytes, side as u32, &Limits::default(), &mut view)?;
+    Ok(view)
 }
 
 /// The layer of cross-attention that was asked for, or the paper's.

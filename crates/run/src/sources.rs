@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use simla_data::{Dataset, Options, Source, Vocabulary};
+use simla_data::{Dataset, Format, Options, Source, Vocabulary};
 
 use crate::progress::{NAMED, Progress};
 
@@ -14,10 +14,10 @@ pub fn open_data(data: &[String], image_root: Option<&Path>, max_bad_share: f64)
 }
 
 /// As [`open_data`], with every option. Says what is wrong with it and can be lived with.
-pub fn open_sources(data: &[String], options: &Options) -> Result<Dataset> {
+pub fn open_sources<F: Format>(data: &[String], options: &Options) -> Result<Dataset<F>> {
     let sources: Vec<Source> = data.iter().map(|text| text.parse().expect("any text is a source")).collect();
     let mut progress: Option<(PathBuf, Progress)> = None;
-    let dataset = Dataset::open_watched(&sources, options, &mut |path, done, all| {
+    let dataset = Dataset::of(&sources, options, &mut |path, done, all| {
         if progress.as_ref().is_none_or(|(of, _)| of != path) {
             let what = format!("percent of {} read", path.display());
             progress = Some((path.into(), Progress::patient(&what, 100)));
@@ -37,9 +37,9 @@ pub fn open_sources(data: &[String], options: &Options) -> Result<Dataset> {
     Ok(dataset)
 }
 
-/// The word pieces of a data set's captions, the first `most` of them.
-pub fn learn(dataset: &Dataset, most: usize, size: usize) -> Result<Vocabulary> {
-    let mut progress = Progress::patient("captions read", dataset.len());
-    let captions = dataset.captions(|done| progress.set(done, String::new));
-    Ok(Vocabulary::learn(captions.take(most), size)?)
+/// The word pieces of a data set's texts, the first `most` of them.
+pub fn learn<F: Format>(dataset: &Dataset<F>, most: usize, size: usize) -> Result<Vocabulary> {
+    let mut progress = Progress::patient("records read", dataset.len());
+    let texts = dataset.texts(|done| progress.set(done, String::new));
+    Ok(Vocabulary::learn(texts.take(most), size)?)
 }

@@ -168,7 +168,7 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    fn new(step: u64, scores: &[(&str, f64)]) -> Self {
+    pub(crate) fn new(step: u64, scores: &[(&str, f64)]) -> Self {
         Self { step, scores: scores.iter().map(|(name, score)| ((*name).to_owned(), *score)).collect() }
     }
 }

@@ -72,7 +72,7 @@ pub struct ModelConfig {
     pub visual_vocab: i64,
     /// momentum features of each modality kept as negatives: of a batch or two where the
     /// learning rate is high or pictures are few
-    #[schemars(range(min = 1, max = LARGEST), extend("x-fixed" = "run"))]
+    #[schemars(range(min = 1, max = LARGEST), extend("x-fixed" = "run", "x-only" = "alignment"))]
     pub queue_size: i64,
     /// share of itself that the momentum model keeps each step
     #[schemars(range(min = 0, max = 1))]

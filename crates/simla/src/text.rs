@@ -504,7 +504,7 @@ impl TextEncoder {
         OpenedText { layer, hidden, map }
     }
 
-    /// Goes on from there with `map` `[B, H, L, M]` as the attention. Returns the last layer's [CLS]: `[B, D]`.
+    /// Goes on from there with `map` `[B, H, L, M]` as the attention: `[B, L, D]`.
     pub fn close(
         &self,
         w: &Weights,
@@ -518,11 +518,10 @@ impl TextEncoder {
         let seen = merge_heads(&map.to_kind(w.kind()).matmul(values));
         let x = layer.crossattention.forward(w, &seen, &opened.hidden, 0.0);
         let reading = Reading::own(context);
-        let x = self.layers[opened.layer + 1..].iter().fold(layer.feed(w, &x, 0.0), |x, layer| {
+        self.layers[opened.layer + 1..].iter().fold(layer.feed(w, &x, 0.0), |x, layer| {
             let reading = reading.of(layer.index);
             layer.forward(w, &x, Rows::All, bias, Some(&reading), 0.0)
-        });
-        x.select(1, 0)
+        })
     }
 }
 

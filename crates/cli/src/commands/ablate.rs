@@ -306,7 +306,7 @@ impl Rows<'_> {
             return Ok(ending);
         }
         let mut model = run.model()?;
-        let resume = last_checkpoint(&folder, &mut model, true)?;
+        let resume = last_checkpoint(&folder, true, |tensors| model.load(tensors))?;
         let (model, ending) = run.train(model, dvae, resume.as_ref(), stop)?;
         if ending == Ending::Finished {
             let held_out = run.held_out.as_ref().expect("an ablation has held-out pairs");

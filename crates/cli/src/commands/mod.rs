@@ -2,16 +2,19 @@
 
 pub mod ablate;
 pub mod ablate_report;
+pub mod ask;
 pub mod attention;
 pub mod bench;
 pub mod bench_memory;
 pub mod bench_retrieval;
 pub mod cgroup;
+pub mod compare;
 pub mod data;
 pub mod demo;
 pub mod demo_report;
 pub mod doctor;
 pub mod dvae;
+pub mod entail;
 pub mod eval;
 pub mod export;
 pub mod finetune;
@@ -20,6 +23,7 @@ pub mod import;
 pub mod keywords;
 pub mod pretrain;
 pub mod report;
+pub mod score;
 pub mod search;
 pub mod settings;
 pub mod shell;

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Args;
 use simla_train::Ending;
 
 use crate::commands::training::{Resumable, conclude, settings_help};
 use simla_run::fit::Run;
-use simla_run::inputs::Inputs;
+use simla_run::inputs::{Inputs, Kind};
 use simla_run::{init, stop};
 
 /// Pre-trains a model on image-caption pairs
@@ -39,10 +39,7 @@ pub struct Arguments {
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let device = arguments.run.training.device()?;
     let folder = arguments.run.folder()?;
-    let (settings, inputs) = match arguments.run.resumed()? {
-        Some((_, inputs)) if inputs.fine_tuned.is_some() => {
-            bail!("{0}: a fine-tuning; go on with simla finetune retrieval --resume {0}", folder.display())
-        }
+    let (settings, inputs) = match arguments.run.resumed(Kind::Pretraining)? {
         Some((settings, inputs)) => {
             let dvae = arguments.dvae.or(inputs.dvae);
             (settings, Inputs { dvae, ..inputs })
@@ -50,6 +47,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         None => {
             let settings = arguments.run.training.settings_from(&init::decided(&arguments.init)?)?;
             let inputs = Inputs {
+                kind: Some(Kind::Pretraining),
                 data: arguments.run.data.clone(),
                 image_root: arguments.run.training.image_root.clone(),
                 vocabulary: arguments.vocabulary,
@@ -70,10 +68,10 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let ending = match ending {
         Ending::Finished => {
             let mut model = run.model()?;
-            let resume = arguments.run.last_checkpoint(&mut model)?;
+            let resume = arguments.run.last_checkpoint(|tensors| model.load(tensors))?;
             run.train(model, dvae, resume.as_ref(), &stop)?.1
         }
         Ending::Stopped => ending,
     };
-    Ok(conclude(ending, "simla pretrain", &folder))
+    Ok(conclude(ending, Kind::Pretraining, &folder))
 }

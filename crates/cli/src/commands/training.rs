@@ -6,13 +6,14 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use simla::model::Simla;
+use simla::import::Tensors;
 use simla_run::settings::{Decided, Settings, sections_help};
 use simla_train::Ending;
 use simla_train::checkpoint::{Checkpoint, CheckpointError};
+use simla_train::weights::WeightsError;
 use tch::Device;
 
-use simla_run::inputs::Inputs;
+use simla_run::inputs::{Inputs, Kind};
 
 /// Exit status of a run that was asked to stop and can be resumed: "try again" among the system's conventions.
 const STOPPED: u8 = 75;
@@ -59,7 +60,7 @@ impl Training {
 /// Arguments of the commands whose runs go on with `--resume`.
 #[derive(Args)]
 pub struct Resumable {
-    /// Image-caption pairs: files, patterns or folders
+    /// What to learn from: files, patterns or folders
     #[arg(long, required_unless_present = "resume", num_args = 1.., value_name = "FILE")]
     pub data: Vec<String>,
     /// Folder for the run
@@ -71,7 +72,7 @@ pub struct Resumable {
     /// With --resume: take the newest checkpoint that is whole and fits, where the last one does not
     #[arg(long, requires = "resume")]
     allow_older: bool,
-    /// Held-out pairs: retrieval is measured on them while the run goes on (eval_every_steps)
+    /// Held-out data of the same kind: the model is measured on them while the run goes on (eval_every_steps)
     #[arg(long, value_name = "FILE")]
     pub eval_data: Option<PathBuf>,
     #[command(flatten)]
@@ -91,18 +92,22 @@ impl Resumable {
         Ok(folder.clone())
     }
 
-    /// What the run to go on with is made of, with these arguments over its own; none for a new run.
-    pub fn resumed(&self) -> Result<Option<(Settings, Inputs)>> {
+    /// What the run to go on with is made of, with these arguments over its own; none for a new run. It has to be of this kind.
+    pub fn resumed(&self, kind: Kind) -> Result<Option<(Settings, Inputs)>> {
         let Some(folder) = &self.resume else {
             return Ok(None);
         };
         let saved = read(&folder.join("config.toml")).context("--resume: not the folder of a run")?;
         let inputs: Inputs = serde_json::from_str(&read(&folder.join("run.json"))?).context("run.json")?;
+        if inputs.kind() != kind {
+            let command = inputs.kind().command();
+            bail!("{0}: a run of {command}; go on with {command} --resume {0}", folder.display());
+        }
         let before = Settings::resumed(&saved, &[])?;
         let set = &self.training.set;
-        let settings = match inputs.fine_tuned {
-            None => Settings::resumed(&saved, set)?,
-            Some(_) => Settings::resolve_fine_tuning(&before, None, set)?,
+        let settings = match kind {
+            Kind::Pretraining => Settings::resumed(&saved, set)?,
+            _ => Settings::resolve_fine_tuning(kind, &before, None, set)?,
         };
         settings.check_resumed(&before)?;
         let inputs = Inputs {
@@ -113,18 +118,22 @@ impl Resumable {
         Ok(Some((settings, inputs)))
     }
 
-    /// Where a run that is resumed goes on; none for a new run, or one that was killed before it saved anything.
-    pub fn last_checkpoint(&self, model: &mut Simla) -> Result<Option<Checkpoint>> {
+    /// Where a run that is resumed goes on; none for a new run, or one that was killed before it saved anything. `fits` puts a checkpoint's
+    /// tensors into the model.
+    pub fn last_checkpoint(
+        &self,
+        fits: impl FnMut(&Tensors) -> Result<(), WeightsError>,
+    ) -> Result<Option<Checkpoint>, CheckpointError> {
         match &self.resume {
-            Some(folder) => Ok(last_checkpoint(folder, model, self.allow_older)?),
+            Some(folder) => last_checkpoint(folder, self.allow_older, fits),
             None => Ok(None),
         }
     }
 }
 
-/// The names of all settings, for `--help`.
+/// The names of the settings of pre-training, for `--help`.
 pub fn settings_help() -> String {
-    sections_help("simla settings", |_| true)
+    sections_help("simla settings", |name| Settings::is_read(Kind::Pretraining, name))
 }
 
 /// The code to exit with.
@@ -135,15 +144,15 @@ pub fn code(ending: Ending) -> ExitCode {
     }
 }
 
-/// Says what to do after a run of `command` in `folder`, and gives the code to exit with.
-pub fn conclude(ending: Ending, command: &str, folder: &Path) -> ExitCode {
-    let folder = folder.display();
+/// Says what to do after a run of this kind in `folder`, and gives the code to exit with.
+pub fn conclude(ending: Ending, kind: Kind, folder: &Path) -> ExitCode {
+    let folder = folder.display().to_string();
     match ending {
         Ending::Finished => {
             eprintln!("done: the model is in {folder}");
-            eprintln!("next: simla eval retrieval --checkpoint {folder} --data HELD_OUT.json");
+            eprintln!("next: {}", kind.next(&folder));
         }
-        Ending::Stopped => eprintln!("stopped: go on with {command} --resume {folder}"),
+        Ending::Stopped => eprintln!("stopped: go on with {} --resume {folder}", kind.command()),
     }
     code(ending)
 }
@@ -153,12 +162,12 @@ pub fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).with_context(|| format!("{}", path.display()))
 }
 
-/// Where a run goes on: its last checkpoint, or with `allow_older` the newest that fits `model`, which takes its tensors. None
-/// where the run was killed before it saved one.
+/// Where a run goes on: its last checkpoint, or with `allow_older` the newest whose tensors `fits` takes. None where the run was killed
+/// before it saved one.
 pub fn last_checkpoint(
     run: &Path,
-    model: &mut Simla,
     allow_older: bool,
+    mut fits: impl FnMut(&Tensors) -> Result<(), WeightsError>,
 ) -> Result<Option<Checkpoint>, CheckpointError> {
     let last = match Checkpoint::open(run) {
         Err(CheckpointError::None(_)) => return Ok(None),
@@ -167,8 +176,7 @@ pub fn last_checkpoint(
     };
     let mut usable = |checkpoint: &Checkpoint| {
         checkpoint.verify()?;
-        let loaded = model.load(&checkpoint.model()?);
-        loaded.map_err(|e| checkpoint.blame(e))
+        fits(&checkpoint.model()?).map_err(|e| checkpoint.blame(e))
     };
     match last.and_then(|last| usable(&last).map(|()| last)) {
         Ok(last) => Ok(Some(last)),

@@ -85,8 +85,9 @@ impl AnswerList {
             problem,
         };
         let list = Self::of(kept.into_iter().map(|(answer, _)| answer).collect());
-        let list = list.map_err(|_| {
-            problem(format!("none of the answers to {questions} questions is the commonest of {min_count}"))
+        let list = list.map_err(|_| match questions {
+            0 => problem("no question in it has an answer; of VQA v2, the annotations have them".into()),
+            _ => problem(format!("none of the answers to {questions} questions is the commonest of {min_count}")),
         })?;
         Ok((list, Coverage { questions, covered }))
     }

@@ -1,6 +1,7 @@
 //! Every setting of a run of training, in sections: the struct of a section has names, explanations, ranges and defaults; file, command line,
 //! help, checks and schema come from there. Names are unique over all sections, and a file is one flat list of them.
 
+mod answers;
 mod data;
 mod decided;
 mod fine_tuning;
@@ -24,6 +25,7 @@ use simla::dvae::DvaeConfig;
 use simla::dvae::encoder::EncoderConfig;
 use simla::fields::{self, Field};
 
+pub use answers::Answers;
 pub use data::Data;
 pub use decided::{Decided, Size};
 pub use recipe::Recipe;
@@ -88,6 +90,7 @@ sections! {
     model: ModelConfig,
     data: Data,
     tokenizer: Tokenizer,
+    answers: Answers,
     saving: Saving,
 }
 
@@ -152,6 +155,7 @@ impl Settings {
             model: ModelConfig { vocab_size, special: SpecialIds::default(), ..model.clone() },
             data: Data::default(),
             tokenizer: Tokenizer::of(preset),
+            answers: Answers::default(),
             saving: Saving::default(),
         }
     }
@@ -361,6 +365,7 @@ fn suggestion(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inputs::Kind;
 
     fn resolve(file: Option<&str>, assignments: &[&str]) -> Result<Settings, String> {
         let assignments: Vec<String> = assignments.iter().map(|&s| s.to_owned()).collect();
@@ -413,20 +418,21 @@ mod tests {
             let settings = resolve(None, assignments).unwrap();
             settings.model(500, SpecialIds::default())
         };
-        let base = Settings::fine_tuning(&of(&["preset=base"]), false);
+        let base = Settings::fine_tuning(Kind::Retrieval, &of(&["preset=base"]), false);
         assert_eq!(
             (base.recipe.preset, base.model.image_size, base.train.lr, base.train.batch_size),
             (Preset::Base, 384, 1e-5, 32)
         );
         // 5 patches become 7.5, and 8 then.
         let small = of(&["image_size=40", "vision_width=96", "text_width=96"]);
-        let small_defaults = Settings::fine_tuning(&small, false);
+        let small_defaults = Settings::fine_tuning(Kind::Retrieval, &small, false);
         assert_eq!((small_defaults.recipe.preset, small_defaults.model.image_size), (Preset::Tiny, 64));
-        assert_eq!(Settings::fine_tuning(&small, true).model.image_size, 40);
+        assert_eq!(Settings::fine_tuning(Kind::Retrieval, &small, true).model.image_size, 40);
 
         let tuned = |assignments: &[&str]| {
             let assignments: Vec<String> = assignments.iter().map(|&s| s.to_owned()).collect();
-            Settings::resolve_fine_tuning(&small_defaults, None, &assignments).map_err(|e| e.to_string())
+            Settings::resolve_fine_tuning(Kind::Retrieval, &small_defaults, None, &assignments)
+                .map_err(|e| e.to_string())
         };
         let settings = tuned(&["lr=1e-3", "image_size=160", "objectives=[\"itc\"]"]).unwrap();
         // 400 patches and 80 positions: no patch is a query.
@@ -442,12 +448,15 @@ mod tests {
             let error = tuned(&[assignment]).unwrap_err();
             assert!(words.iter().all(|word| error.contains(word)), "{error}");
         }
-        assert!(
-            ["preset", "vision_depth", "dvae_lr", "samples_every_steps"]
-                .iter()
-                .all(|n| !Settings::is_of_fine_tuning(n))
+        let read = |kind, names: &[&str]| names.iter().filter(|name| Settings::is_read(kind, name)).count();
+        assert_eq!(
+            read(Kind::Retrieval, &["preset", "vision_depth", "dvae_lr", "samples_every_steps", "max_answers"]),
+            0
         );
-        assert!(["image_size", "lr", "queue_size", "objectives"].iter().all(|n| Settings::is_of_fine_tuning(n)));
+        assert_eq!(read(Kind::Retrieval, &["image_size", "lr", "queue_size", "objectives"]), 4);
+        assert_eq!(read(Kind::Vqa, &["max_answers", "queue_size", "objectives", "vocab_size"]), 1);
+        assert_eq!(read(Kind::Entailment, &["max_answers", "queue_size", "objectives"]), 0);
+        assert_eq!(read(Kind::Pretraining, &["max_answers", "preset", "vision_depth", "objectives"]), 3);
     }
 
     #[test]

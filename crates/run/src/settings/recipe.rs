@@ -12,6 +12,7 @@ pub struct Recipe {
     /// sizes to start from: tiny, small or base (the paper's)
     pub preset: Preset,
     /// losses that take part, of itc, itm, mlm, mim, psl
+    #[schemars(extend("x-only" = "alignment"))]
     pub objectives: Objectives,
     /// weight of the momentum model's targets, reached after the first epoch
     #[schemars(range(min = 0, max = 1))]

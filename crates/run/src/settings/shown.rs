@@ -126,6 +126,7 @@ fn wrapped_comment(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inputs::Kind;
 
     #[test]
     fn all_that_is_shown_fits_80_columns() {
@@ -151,7 +152,7 @@ mod tests {
         let error = help(Some("sawing"), Settings::preset, |_| true).unwrap_err().to_string();
         assert!(error.contains("`sawing`") && error.contains("recipe, train, model"), "{error}");
         // What fine-tuning has no use for is not told.
-        let tuning = help(None, Settings::preset, Settings::is_of_fine_tuning).unwrap();
+        let tuning = help(None, Settings::preset, |name| Settings::is_read(Kind::Retrieval, name)).unwrap();
         assert!(
             tuning.contains("queue_size") && !tuning.contains("dvae_lr") && !tuning.contains("tokenizer:"),
             "{tuning}"

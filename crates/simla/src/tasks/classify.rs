@@ -302,7 +302,8 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    fn new(classes: usize) -> Self {
+    /// Of no row yet.
+    pub fn new(classes: usize) -> Self {
         Self { confusion: vec![vec![0; classes]; classes] }
     }
 

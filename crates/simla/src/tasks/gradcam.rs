@@ -150,18 +150,18 @@ impl<'a> Matching<'a> {
     fn logits(&self, map: &Tensor) -> Tensor {
         let (towers, w) = (&self.model.towers, &self.model.online);
         let bias = Some(&self.bias);
-        let cls = towers.text.close(w, &self.opened, map, bias, &self.context);
-        self.model.itm_head.forward(w, &cls)
+        let states = towers.text.close(w, &self.opened, map, bias, &self.context);
+        self.model.itm_head.forward(w, &states.select(1, 0))
     }
 }
 
 /// The gradient of every score with respect to its own part of `map`.
-fn gradient_of(scores: &Tensor, map: &Tensor) -> Tensor {
+pub(super) fn gradient_of(scores: &Tensor, map: &Tensor) -> Tensor {
     let total = scores.sum(scores.kind());
     Tensor::run_backward(&[&total], &[map], false, false).remove(0)
 }
 
-fn floats(x: &Tensor) -> Map {
+pub(super) fn floats(x: &Tensor) -> Map {
     Vec::try_from(x.to_kind(Kind::Float).contiguous().flatten(0, -1)).expect("floats")
 }
 

@@ -2,6 +2,7 @@
 
 pub mod boxes;
 pub mod classify;
+pub mod entailment;
 pub mod gradcam;
 pub mod grounding;
 pub mod keywords;

@@ -1,7 +1,11 @@
 //! `simla eval`.
 
+pub mod entailment;
 pub mod grounding;
+mod judged;
+pub mod nlvr2;
 pub mod retrieval;
+pub mod vqa;
 
 use std::process::ExitCode;
 
@@ -13,11 +17,17 @@ use clap::Subcommand;
 pub enum Command {
     Retrieval(retrieval::Arguments),
     Grounding(grounding::Arguments),
+    Vqa(vqa::Arguments),
+    Nlvr2(nlvr2::Arguments),
+    Entailment(entailment::Arguments),
 }
 
 pub fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Retrieval(arguments) => retrieval::run(arguments),
         Command::Grounding(arguments) => grounding::run(arguments),
+        Command::Vqa(arguments) => vqa::run(arguments),
+        Command::Nlvr2(arguments) => nlvr2::run(arguments),
+        Command::Entailment(arguments) => entailment::run(arguments),
     }
 }

@@ -3,14 +3,15 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Args;
 use simla::tasks::pretrain::{FINE_TUNING, Saved, VOCABULARY};
-use simla_run::settings::{Settings, sections_help};
+use simla_run::settings::Settings;
 
+use crate::commands::finetune::tuning::tuning_help;
 use crate::commands::training::{Resumable, conclude};
 use simla_run::fit::Run;
-use simla_run::inputs::Inputs;
+use simla_run::inputs::{Inputs, Kind};
 use simla_run::stop;
 
 /// Fine-tunes a model to find captions for images and images for captions
@@ -20,7 +21,7 @@ use simla_run::stop;
 /// data are as for `simla pretrain`, and so are interruption (Ctrl-C, status 75) and `--resume`. Sizes are the model's, but for
 /// image_size and queue_size.
 #[derive(Args)]
-#[command(after_long_help = settings_help())]
+#[command(after_long_help = tuning_help(Kind::Retrieval))]
 pub struct Arguments {
     /// The model to start from: the folder of a run, of `simla import authors`, or of an earlier fine-tuning
     #[arg(long, required_unless_present = "resume", conflicts_with = "resume", value_name = "RUN")]
@@ -29,29 +30,23 @@ pub struct Arguments {
     run: Resumable,
 }
 
-/// The names of the settings that fine-tuning has, for `--help`.
-fn settings_help() -> String {
-    sections_help("simla settings --finetune", Settings::is_of_fine_tuning)
-}
-
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let device = arguments.run.training.device()?;
     let folder = arguments.run.folder()?;
-    let (settings, inputs) = match arguments.run.resumed()? {
-        Some((_, inputs)) if inputs.fine_tuned.is_none() => {
-            bail!("{0}: a pre-training; go on with simla pretrain --resume {0}", folder.display())
-        }
+    let (settings, inputs) = match arguments.run.resumed(Kind::Retrieval)? {
         Some(resumed) => resumed,
         None => {
             let model = Saved::open(&arguments.checkpoint.expect("clap asks for it"))?;
             let again = model.checkpoint.state.task == FINE_TUNING;
             let training = &arguments.run.training;
             let settings = Settings::resolve_fine_tuning(
-                &Settings::fine_tuning(&model.config, again),
+                Kind::Retrieval,
+                &Settings::fine_tuning(Kind::Retrieval, &model.config, again),
                 training.config()?.as_deref(),
                 &training.set,
             )?;
             let inputs = Inputs {
+                kind: Some(Kind::Retrieval),
                 data: arguments.run.data.clone(),
                 image_root: training.image_root.clone(),
                 vocabulary: Some(model.checkpoint.extra(VOCABULARY)),
@@ -66,7 +61,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let stop = stop::on_signal()?;
     let run = Run::prepare(&folder, settings, inputs, device)?;
     let mut model = run.model()?;
-    let resume = arguments.run.last_checkpoint(&mut model)?;
+    let resume = arguments.run.last_checkpoint(|tensors| model.load(tensors))?;
     let (_, ending) = run.train(model, None, resume.as_ref(), &stop)?;
-    Ok(conclude(ending, "simla finetune retrieval", &folder))
+    Ok(conclude(ending, Kind::Retrieval, &folder))
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use simla_data::text::question;
-use simla_data::{Annotation, AnswerList, LoadError, Loader, Questions, Sentences};
+use simla_data::{Annotation, AnswerList, Batch, LoadError, Question, Sentences};
 use simla_image::{ImageError, Limits, evaluation_view};
 use tch::{Kind, Tensor};
 use thiserror::Error;
@@ -36,14 +36,14 @@ pub struct Evaluated {
     pub truth: Vec<Annotation>,
 }
 
-/// Answers every question that `loader` gives ([`Loader::once`]): with one of the `candidates`, `k` of which are ranked as a whole, or with
+/// Answers every question of `batches` (of [`Loader::once`](simla_data::Loader::once)): with one of the `candidates`, `k` of which are ranked as a whole, or with
 /// what the model makes up. `blind` hides the pictures. `progress` is told how many questions are done.
 ///
 /// # Errors
 /// If the data cannot be read, or what libtorch could not do.
 pub fn evaluate(
     model: &Answerer,
-    loader: Loader<Questions>,
+    batches: impl Iterator<Item = Result<Batch<Question>, LoadError>>,
     vocabulary: &simla_data::Vocabulary,
     candidates: Option<&AnswerList>,
     k: usize,
@@ -52,7 +52,7 @@ pub fn evaluate(
 ) -> Result<Evaluated, AnswerError> {
     let list = candidates.map(|list| (list, Candidates::new(list, vocabulary, model)));
     let mut evaluated = Evaluated::default();
-    for batch in loader {
+    for batch in batches {
         let batch = batch?;
         let answers = guarded(|| -> Vec<String> {
             let asked = Asked::new(&batch, model.config.special.pad, blind, model.weights.online.device());
@@ -150,7 +150,7 @@ mod tests {
     use std::path::Path;
     use std::sync::Arc;
 
-    use simla_data::{Dataset, Options, Source, Vocabulary};
+    use simla_data::{Dataset, Loader, Options, Questions, Source, Vocabulary};
     use simla_train::optim::{AdamW, AdamWConfig};
     use simla_train::weights::Gradients;
     use simla_train::{At, Task};
@@ -197,7 +197,7 @@ mod tests {
         let sentences = sentences();
         let vocabulary = &sentences.vocabulary;
         let list = AnswerList::of(["green", "red", "dark red", "deep blue"].map(String::from).into()).unwrap();
-        let mut task = Answering::new(model(vocabulary), 0.4, vec![], Some(&list));
+        let mut task = Answering::new(model(vocabulary), 0.4, false, vec![], Some(list.clone()));
         assert_eq!(task.extra()[ANSWERS], br#"["green","red","dark red","deep blue"]"#);
         let folder = tempfile::tempdir().unwrap();
         let batch = loader(folder.path(), Questions::training(sentences.clone())).next().unwrap().unwrap();

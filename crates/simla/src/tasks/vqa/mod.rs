@@ -3,16 +3,17 @@
 //! - The decoder is BERT with half the layers and a causal bias; it starts from E_mm's upper half with its cross-attention, which turns from
 //!   patches to the question's states. It ends in the head that guesses words in pre-training.
 //! - Answers are told, not chosen: [`answer`] ranks the candidates of a list by what the decoder says of them, or makes an answer up.
-//! - [`evaluate`] answers a split, or one question about one photograph.
+//! - [`evaluate`] answers a split, or one question about one photograph; [`heat`] shows where the words looked.
 
 pub mod answer;
 pub mod evaluate;
+pub mod heat;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::Value;
-use simla_data::{AnswerList, Batch, OpenError, Question};
+use simla_data::{AnswerList, Batch, OpenError, Question, Vocabulary};
 use tch::{Device, Kind, Tensor, no_grad};
 use thiserror::Error;
 
@@ -23,7 +24,7 @@ use crate::import::{StartError, Tensors, fit_positions};
 use crate::inputs::{normalized, padded, padding_mask};
 use crate::layers::causal_bias;
 use crate::objectives::answers;
-use crate::tasks::pretrain::VOCABULARY;
+use crate::tasks::pretrain::{self, Saved, VOCABULARY};
 use crate::text::{Depth, KeysValues, Reading, Rows, TextEncoder, WordHead};
 use simla_train::checkpoint::Checkpoint;
 use simla_train::optim::alpha_at;
@@ -33,6 +34,8 @@ use simla_train::{At, Scores, Task};
 
 /// What a checkpoint of it calls its task.
 pub const TASK: &str = "vqa";
+/// Such a checkpoint, for messages.
+pub const MODEL: &str = "a model that answers questions (`simla finetune vqa` makes one)";
 /// The file of a checkpoint with the answers that the model was trained to choose among.
 pub const ANSWERS: &str = "answers.json";
 
@@ -175,15 +178,34 @@ impl Answerer {
         Self { config, parts, weights: Averaged::for_use(&layout, kind, device) }
     }
 
-    /// Starts from a pre-trained model's tensors, online and momentum, under the names of pre-training. Positions are resampled to the
-    /// model's patches.
+    /// The fine-tuned model in a run's folder or a checkpoint's, to be used, with its vocabulary and where it was found.
+    ///
+    /// # Errors
+    /// If there is none, or it is damaged, or of another task.
+    pub fn open(
+        path: &Path,
+        kind: Kind,
+        device: Device,
+    ) -> Result<(Self, Vocabulary, Checkpoint), pretrain::OpenError> {
+        let Saved { config, vocabulary, checkpoint } = Saved::of(path, &[TASK], MODEL)?;
+        let mut model = Self::for_use(config, kind, device);
+        let wanted = model.weights.named();
+        let tensors = checkpoint.model_where(|name| wanted.contains_key(name))?;
+        model.weights.load(&tensors).map_err(|e| checkpoint.blame(e))?;
+        Ok((model, vocabulary, checkpoint))
+    }
+
+    /// Starts from a pre-trained model's tensors, online and momentum, under the names of pre-training, or from those of a model that
+    /// answers questions. Positions are resampled to the model's patches.
     ///
     /// # Errors
     /// The first tensor that is missing, of another shape or not finite.
-    pub fn start(&mut self, mut pretrained: Tensors) -> Result<(), StartError> {
-        fit_positions(&mut pretrained, self.config.patches())?;
+    pub fn start(&mut self, mut source: Tensors) -> Result<(), StartError> {
+        fit_positions(&mut source, self.config.patches())?;
         let half = self.config.text_depth / 2;
-        self.weights.start(&pretrained, |name| self.parts.origin(name, half), true)?;
+        let answers = source.contains_key("text_decoder.bert.embeddings.word_embeddings.weight");
+        let origin = |name: &str| if answers { Some(name.to_owned()) } else { self.parts.origin(name, half) };
+        self.weights.start(&source, origin, true)?;
         Ok(())
     }
 
@@ -221,18 +243,18 @@ impl Answerer {
 pub struct Answering {
     pub model: Answerer,
     alpha: f64,
-    /// The vocabulary and the answers as they go into checkpoints.
-    extra: BTreeMap<String, Vec<u8>>,
+    /// Whether pictures are hidden: what can be told from the words alone.
+    blind: bool,
+    /// The vocabulary as it goes into checkpoints.
+    vocabulary: Vec<u8>,
+    /// Kept beside the model: what it chooses among when it is used.
+    pub candidates: Option<AnswerList>,
 }
 
 impl Answering {
-    /// `alpha` is the distillation's weight after its ramp. `candidates` are kept beside the model: what it chooses among when it is used.
-    pub fn new(model: Answerer, alpha: f64, vocabulary: Vec<u8>, candidates: Option<&AnswerList>) -> Self {
-        let mut extra = BTreeMap::from([(VOCABULARY.to_owned(), vocabulary)]);
-        if let Some(list) = candidates {
-            extra.insert(ANSWERS.to_owned(), serde_json::to_vec(list.answers()).expect("strings are JSON"));
-        }
-        Self { model, alpha, extra }
+    /// `alpha` is the distillation's weight after its ramp; `blind` hides pictures.
+    pub fn new(model: Answerer, alpha: f64, blind: bool, vocabulary: Vec<u8>, candidates: Option<AnswerList>) -> Self {
+        Self { model, alpha, blind, vocabulary, candidates }
     }
 }
 
@@ -304,7 +326,8 @@ impl Task for Answering {
             batch.rows.iter().flat_map(|row| row.answers.iter().map(|(_, weight)| *weight)).collect();
         let told = Told::new(rows.iter().copied(), pad, device);
         let weights = upload(&Tensor::from_slice(&weights), device);
-        let (loss, logits) = self.model.step(&Asked::new(batch, pad, false, device), &told, &weights, alpha, gradients);
+        let asked = Asked::new(batch, pad, self.blind, device);
+        let (loss, logits) = self.model.step(&asked, &told, &weights, alpha, gradients);
         let right = logits.argmax(-1, false).eq_tensor(&told.labels).to_kind(Kind::Float).mean(Kind::Float);
         let others = vec![("batch/piece_accuracy", right), ("schedule/alpha", upload(&Tensor::from(alpha), device))];
         Scores { losses: vec![("loss/answers", loss)], others }
@@ -319,7 +342,10 @@ impl Task for Answering {
     }
 
     fn extra(&self) -> BTreeMap<String, Vec<u8>> {
-        self.extra.clone()
+        let list = self.candidates.iter();
+        let list = list.map(|list| (ANSWERS, serde_json::to_vec(list.answers()).expect("strings are JSON")));
+        let all = list.chain([(VOCABULARY, self.vocabulary.clone())]);
+        all.map(|(name, bytes)| (name.to_owned(), bytes)).collect()
     }
 }
 

@@ -1,0 +1,111 @@
+//! What the evaluations of tasks with a model of their own have in common.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use simla::tasks::score::Share;
+use simla_data::{Batch, Dataset, Format, LoadError, Loader, Options};
+use simla_pictures::output::writable;
+use simla_run::downstream::JUDGED_AT_ONCE;
+use simla_run::progress::Progress;
+use simla_run::settings::Dtype;
+use simla_run::sources::open_sources;
+use tch::Device;
+
+use crate::commands::bench::dtype;
+
+/// Which model is measured, and on what.
+#[derive(Args)]
+pub struct Judged {
+    /// A run's folder, or a checkpoint's
+    #[arg(long, value_name = "DIR")]
+    pub checkpoint: PathBuf,
+    /// Files of the split
+    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+    pub data: Vec<String>,
+    /// Folder or tar shards that image paths are relative to, in place of the file's own folder
+    #[arg(long, value_name = "DIR")]
+    image_root: Option<PathBuf>,
+    /// Hide the pictures: what remains is told from the words alone
+    #[arg(long)]
+    pub blind: bool,
+    /// Writes what the model says, as result files have it
+    #[arg(long, value_name = "FILE")]
+    pub predictions: Option<PathBuf>,
+    /// Overwrites the file that --predictions names
+    #[arg(long)]
+    force: bool,
+    /// Where to compute: cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// Type of the matrix products: f32 or bf16
+    #[arg(long, default_value = "f32", value_parser = dtype)]
+    pub dtype: Dtype,
+    /// One JSON object in place of the table
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Judged {
+    pub fn device(&self) -> Result<Device> {
+        Ok(simla_train::torch::device::open(&self.device)?)
+    }
+
+    /// Opens the records, after a look at where predictions would be written, as a file that ends in `ending`.
+    pub fn open<F: Format>(&self, annotations: &[PathBuf], ending: &'static str) -> Result<Arc<Dataset<F>>> {
+        if let Some(path) = &self.predictions {
+            let inputs: Vec<&Path> = self.data.iter().map(Path::new).collect();
+            writable(path, ending, &inputs, self.force)?;
+        }
+        let options = Options {
+            image_root: self.image_root.clone(),
+            annotations: annotations.to_vec(),
+            max_bad_share: 1.0,
+            ..Options::default()
+        };
+        Ok(Arc::new(open_sources(&self.data, &options)?))
+    }
+
+    /// Gives `judge` all records, views of `side` pixels, and says what could not be used.
+    pub fn judge<F: Format, T>(
+        &self,
+        dataset: &Arc<Dataset<F>>,
+        format: F,
+        side: i64,
+        judge: impl FnOnce(&mut dyn Iterator<Item = Result<Batch<F::Row>, LoadError>>) -> Result<T>,
+    ) -> Result<T> {
+        let mut progress = Progress::new("evaluation", 0, dataset.len());
+        let mut loader = Loader::once(Arc::clone(dataset), format, side as u32, JUDGED_AT_ONCE, 0)?;
+        let mut done = 0;
+        let mut batches = loader.by_ref().inspect(|batch| {
+            done += batch.as_ref().map_or(0, Batch::len) as u64;
+            progress.set(done, String::new);
+        });
+        let judged = judge(&mut batches)?;
+        drop(batches);
+        drop(progress);
+        let report = loader.report();
+        if report.bad > 0 && self.predictions.is_some() {
+            bail!("--predictions: a result file has every record of the split once, but {report}");
+        }
+        if report.bad > 0 {
+            eprintln!("{report}");
+        }
+        if done == 0 {
+            bail!("{}: no usable record", self.data.join(", "));
+        }
+        Ok(judged)
+    }
+
+    /// What stands over a table.
+    pub fn title(&self, what: &str) -> String {
+        format!("{what}{}", if self.blind { ", pictures hidden" } else { "" })
+    }
+}
+
+/// A share as a table has it.
+pub fn row(name: &str, share: Share) -> String {
+    format!("{name:<24} {share}\n")
+}

@@ -1,0 +1,431 @@
+//! Fine-tuning on the tasks that have a model of their own (3.1): what each is made of, and how a run of any of them goes. As every run, it is
+//! resumed bit for bit, measured on what is held out, and keeps the best.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::{Context, Result, bail};
+use simla::config::ModelConfig;
+use simla::import::{StartError, Tensors};
+use simla::tasks::classify::{self, Classified, Classifier, Tuning};
+use simla::tasks::nlvr::{self, TEXT_ASSIGNMENT, TextAssignment};
+use simla::tasks::pretrain::{self, Saved, special_ids};
+use simla::tasks::vqa::{self, Answerer, Answering, answer::K_TEST};
+use simla::tasks::vqa_score;
+use simla_data::{
+    AnswerList, Batch, Dataset, Entailment, Entailments, Format, LoadError, Loader, Options, Pairs, Questions,
+    Sentences, Statement, Statements, Vocabulary,
+};
+use simla_train::checkpoint::Checkpoint;
+use simla_train::metrics::{Metrics, StepRecord};
+use simla_train::torch::guard::guarded;
+use simla_train::weights::Weights;
+use simla_train::{Ending, Observer, Task, Trainer};
+use tch::Device;
+
+use crate::fit::{Run, say_changed};
+use crate::inputs::{Inputs, Kind};
+use crate::progress::Progress;
+use crate::settings::Settings;
+use crate::sources::open_sources;
+use crate::watch::{Evaluation, Watch};
+
+/// Records that are judged at once.
+pub const JUDGED_AT_ONCE: usize = 32;
+
+/// Numbers of an evaluation by the names under which they are kept and shown, in percent; the first says which checkpoint is the best.
+pub type Numbers = Vec<(&'static str, f64)>;
+
+/// Rows of a task's batches.
+type Row<D> = <<D as Downstream>::Format as Format>::Row;
+
+/// A run of a task: its records, and some that are held out.
+pub type TaskRun<D> = Run<<D as Downstream>::Format, Arc<Dataset<<D as Downstream>::Format>>>;
+
+/// A task by its parts.
+pub trait Downstream: Sized {
+    const KIND: Kind;
+    /// Checkpoints that it starts from, by the names of their tasks.
+    const STARTS: &[&str];
+    type Format: Format;
+    type Tuned: Task<Batch = Batch<Row<Self>>>;
+
+    /// How records become rows of training.
+    fn training(run: &TaskRun<Self>) -> Self::Format;
+
+    /// How held-out ones do.
+    fn evaluation(sentences: Sentences) -> Self::Format;
+
+    /// A model with new heads, its vocabulary's file to go with it; `start` fills the rest, once it is there.
+    ///
+    /// # Errors
+    /// What the data or libtorch do not allow, or a start that does not fit.
+    fn fresh(run: &TaskRun<Self>, config: ModelConfig, start: Option<Tensors>) -> Result<Self::Tuned>;
+
+    /// The online weights.
+    fn online(tuned: &mut Self::Tuned) -> &mut Weights;
+
+    /// How well held-out records are answered; none where the task is not measured.
+    ///
+    /// # Errors
+    /// What the loader or libtorch could not do.
+    fn judge(
+        tuned: &Self::Tuned,
+        run: &TaskRun<Self>,
+        batches: impl Iterator<Item = Result<Batch<Row<Self>>, LoadError>>,
+    ) -> Result<Numbers>;
+}
+
+/// Sentences of a task as a model reads them, of at most so many pieces.
+pub fn sentences(vocabulary: &Arc<Vocabulary>, max_tokens: i64) -> Sentences {
+    Sentences { max_tokens: max_tokens as usize, ..Sentences::new(Arc::clone(vocabulary)) }
+}
+
+/// Visual question answering.
+pub struct Vqa;
+
+impl Downstream for Vqa {
+    const KIND: Kind = Kind::Vqa;
+    const STARTS: &[&str] = &[pretrain::TASK, pretrain::FINE_TUNING, vqa::TASK];
+    type Format = Questions;
+    type Tuned = Answering;
+
+    fn training(run: &TaskRun<Self>) -> Questions {
+        Questions::training(sentences(&run.vocabulary, run.settings.data.max_tokens as i64))
+    }
+
+    fn evaluation(sentences: Sentences) -> Questions {
+        Questions::evaluation(sentences)
+    }
+
+    fn fresh(run: &TaskRun<Self>, config: ModelConfig, start: Option<Tensors>) -> Result<Answering> {
+        let list = answers(run)?;
+        let s = &run.settings;
+        let mut model = Answerer::new(config, s.train.dtype.kind(), run.device, s.train.seed as i64);
+        start.map_or(Ok(()), |start| model.start(start))?;
+        Ok(Answering::new(model, s.recipe.alpha, run.inputs.blind, vocabulary_file(run), Some(list)))
+    }
+
+    fn online(tuned: &mut Answering) -> &mut Weights {
+        &mut tuned.model.weights.online
+    }
+
+    fn judge(
+        tuned: &Answering,
+        run: &TaskRun<Self>,
+        batches: impl Iterator<Item = Result<Batch<Row<Self>>, LoadError>>,
+    ) -> Result<Numbers> {
+        let list = answers(run)?;
+        let blind = run.inputs.blind;
+        let found =
+            vqa::evaluate::evaluate(&tuned.model, batches, &run.vocabulary, Some(&list), K_TEST, blind, &mut |_| ())?;
+        if found.truth.len() < found.predictions.len() {
+            bail!("the held-out questions have no answers to compare with; of VQA v2, --annotations has them");
+        }
+        let scores = vqa_score::score(&found.predictions, &found.truth)?;
+        Ok(vec![("held_out/accuracy", scores.overall.accuracy)])
+    }
+}
+
+/// The answers that a run learns to choose among: those it has saved, or those given, or else the commonest of its data.
+fn answers(run: &TaskRun<Vqa>) -> Result<AnswerList> {
+    if let Ok(saved) = Checkpoint::open(&run.folder)
+        && let Some(list) = vqa::answer_list(&saved, None)?
+    {
+        return Ok(list);
+    }
+    let s = &run.settings;
+    let mut progress = Progress::patient("questions read", run.dataset.len());
+    let (list, coverage) = match &run.inputs.answers {
+        Some(path) => {
+            let list = AnswerList::open(path)?;
+            let coverage = list.coverage(&run.dataset);
+            (list, coverage)
+        }
+        None => AnswerList::learn(&run.dataset, s.answers.min_answer_count, s.answers.max_answers as usize, |done| {
+            progress.set(done, String::new);
+        })?,
+    };
+    let count = list.answers().len();
+    eprintln!("{count} answers, among them the commonest of {:.1} % of the questions", 100.0 * coverage.share());
+    if coverage.covered == 0 {
+        bail!("none of these answers is the commonest of any question: is it the list of other data?");
+    }
+    Ok(list)
+}
+
+/// Tasks that put a sentence and its pictures into classes.
+pub trait Classes: Classified + Sized + Send {
+    type Format: Format<Row = Self>;
+    const KIND: Kind;
+    const STARTS: &[&str];
+
+    fn format(sentences: Sentences, labelled: bool) -> Self::Format;
+
+    fn judge(
+        model: &Classifier<Self>,
+        batches: impl Iterator<Item = Result<Batch<Self>, LoadError>>,
+        blind: bool,
+    ) -> Result<Numbers>;
+}
+
+impl Classes for Entailment {
+    type Format = Entailments;
+    const KIND: Kind = Kind::Entailment;
+    const STARTS: &[&str] = &[pretrain::TASK, pretrain::FINE_TUNING, <Entailment as Classified>::TASK];
+
+    fn format(sentences: Sentences, labelled: bool) -> Entailments {
+        Entailments { sentences, labelled }
+    }
+
+    fn judge(
+        model: &Classifier<Self>,
+        batches: impl Iterator<Item = Result<Batch<Self>, LoadError>>,
+        blind: bool,
+    ) -> Result<Numbers> {
+        let found = classify::evaluate(model, batches, blind, |_, _| ())?;
+        Ok(vec![("held_out/accuracy", 100.0 * found.accuracy().value())])
+    }
+}
+
+impl Classes for Statement {
+    type Format = Statements;
+    const KIND: Kind = Kind::Nlvr2;
+    const STARTS: &[&str] = &[pretrain::TASK, pretrain::FINE_TUNING, TEXT_ASSIGNMENT, <Statement as Classified>::TASK];
+
+    fn format(sentences: Sentences, labelled: bool) -> Statements {
+        Statements { sentences, labelled }
+    }
+
+    fn judge(
+        model: &Classifier<Self>,
+        batches: impl Iterator<Item = Result<Batch<Self>, LoadError>>,
+        blind: bool,
+    ) -> Result<Numbers> {
+        let found = nlvr::evaluate(model, batches, blind, |_, _| ())?;
+        Ok(vec![
+            ("held_out/accuracy", 100.0 * found.accuracy.value()),
+            ("held_out/consistency", 100.0 * found.consistency.value()),
+        ])
+    }
+}
+
+impl<R: Classes> Downstream for R {
+    const KIND: Kind = <R as Classes>::KIND;
+    const STARTS: &[&str] = <R as Classes>::STARTS;
+    type Format = <R as Classes>::Format;
+    type Tuned = Tuning<R>;
+
+    fn training(run: &TaskRun<Self>) -> Self::Format {
+        R::format(sentences(&run.vocabulary, run.settings.data.max_tokens as i64), true)
+    }
+
+    fn evaluation(sentences: Sentences) -> Self::Format {
+        R::format(sentences, true)
+    }
+
+    fn fresh(run: &TaskRun<Self>, config: ModelConfig, start: Option<Tensors>) -> Result<Tuning<R>> {
+        let s = &run.settings;
+        let mut model = Classifier::new(config, s.train.dtype.kind(), run.device, s.train.seed as i64);
+        start.map_or(Ok(()), |start| model.start(start))?;
+        Ok(Tuning { model, alpha: s.recipe.alpha, blind: run.inputs.blind, vocabulary: vocabulary_file(run) })
+    }
+
+    fn online(tuned: &mut Tuning<R>) -> &mut Weights {
+        &mut tuned.model.weights.online
+    }
+
+    fn judge(
+        tuned: &Tuning<R>,
+        run: &TaskRun<Self>,
+        batches: impl Iterator<Item = Result<Batch<R>, LoadError>>,
+    ) -> Result<Numbers> {
+        <R as Classes>::judge(&tuned.model, batches, run.inputs.blind)
+    }
+}
+
+/// The further pre-training for NLVR2, on pairs of an image and its caption.
+pub struct Assignment;
+
+impl Downstream for Assignment {
+    const KIND: Kind = Kind::TextAssignment;
+    const STARTS: &[&str] = &[pretrain::TASK, pretrain::FINE_TUNING];
+    type Format = Pairs;
+    type Tuned = TextAssignment;
+
+    fn training(run: &TaskRun<Self>) -> Pairs {
+        let max_tokens = run.settings.data.max_tokens as usize;
+        Pairs { max_tokens, ..Pairs::new(Arc::clone(&run.vocabulary)) }
+    }
+
+    fn evaluation(sentences: Sentences) -> Pairs {
+        Pairs { max_tokens: sentences.max_tokens, ..Pairs::new(sentences.vocabulary) }
+    }
+
+    fn fresh(run: &TaskRun<Self>, config: ModelConfig, start: Option<Tensors>) -> Result<TextAssignment> {
+        let s = &run.settings;
+        if (s.train.batch_size as usize) < TextAssignment::LEAST_BATCH {
+            let least = TextAssignment::LEAST_BATCH;
+            bail!(
+                "setting `batch_size` = {}: expected at least {least}: a pair and two other images",
+                s.train.batch_size
+            );
+        }
+        let vocabulary = vocabulary_file(run);
+        let mut model = TextAssignment::new(config, s.train.dtype.kind(), run.device, s.train.seed as i64, vocabulary);
+        start.map_or(Ok(()), |start| model.start(start))?;
+        Ok(model)
+    }
+
+    fn online(tuned: &mut TextAssignment) -> &mut Weights {
+        &mut tuned.online
+    }
+
+    fn judge(
+        _: &TextAssignment,
+        _: &TaskRun<Self>,
+        _: impl Iterator<Item = Result<Batch<Row<Self>>, LoadError>>,
+    ) -> Result<Numbers> {
+        Ok(vec![])
+    }
+}
+
+/// Fine-tunes on `D` in `folder`: a new run, or one that goes on from the checkpoint that `last` finds, given the model.
+///
+/// # Errors
+/// What cannot be opened, does not fit, or ends a run.
+pub fn finetune<D: Downstream>(
+    folder: &Path,
+    settings: Settings,
+    inputs: Inputs,
+    device: Device,
+    stop: &AtomicBool,
+    last: impl FnOnce(&mut D::Tuned) -> Result<Option<Checkpoint>>,
+) -> Result<Ending> {
+    let start = match Checkpoint::open(folder) {
+        // A run that has saved something needs the model that it began with no more.
+        Ok(_) => None,
+        Err(_) => Some(start::<D>(inputs.fine_tuned.as_deref().context("run.json: fine_tuned: not there")?)?),
+    };
+    let run: TaskRun<D> = Run::open(folder, settings, inputs, device, true, held_out::<D>)?;
+    let s = &run.settings;
+    let config = s.model(run.vocabulary.len() as i64, special_ids(&run.vocabulary));
+    config.validate()?;
+    let tensors = start.as_ref().map(|start| start.checkpoint.model()).transpose()?;
+    let mut tuned = guarded(|| D::fresh(&run, config, tensors))?.map_err(|error| match (&start, error) {
+        (Some(start), error) if error.is::<StartError>() => error.context(start.checkpoint.path.display().to_string()),
+        (_, error) => error,
+    })?;
+    if s.train.recompute {
+        D::online(&mut tuned).recompute_layers();
+    }
+    run.write_down()?;
+    let resume = last(&mut tuned)?;
+    run.tune::<D>(tuned, resume.as_ref(), stop)
+}
+
+/// The model to start from.
+///
+/// # Errors
+/// If there is none, or it is damaged, or of a task that this one does not start from.
+pub fn start<D: Downstream>(path: &Path) -> Result<Saved> {
+    let saved = Saved::of(path, D::STARTS, "a model that this task starts from (`simla pretrain` makes one)")?;
+    saved.checkpoint.verify()?;
+    Ok(saved)
+}
+
+fn held_out<D: Downstream>(
+    path: &Path,
+    options: &Options,
+    _: &Vocabulary,
+    _: &Settings,
+) -> Result<Arc<Dataset<D::Format>>> {
+    Ok(Arc::new(open_sources(&[path.display().to_string()], options)?))
+}
+
+/// The vocabulary as it goes into checkpoints.
+fn vocabulary_file<F: Format, H>(run: &Run<F, H>) -> Vec<u8> {
+    run.vocabulary.to_json().into_bytes()
+}
+
+impl<F: Format> Run<F, Arc<Dataset<F>>> {
+    fn tune<D: Downstream<Format = F>>(
+        &self,
+        mut task: D::Tuned,
+        resume: Option<&Checkpoint>,
+        stop: &AtomicBool,
+    ) -> Result<Ending> {
+        let s = &self.settings;
+        let (per_epoch, steps) = self.steps();
+        let first = resume.map_or(0, |checkpoint| checkpoint.state.step);
+        say_changed(resume, per_epoch);
+        let plan = self.loading(s.train.batch_size, first * s.train.accumulate, steps * s.train.accumulate);
+        let mut loader = Loader::start(Arc::clone(&self.dataset), D::training(self), self.recipe(), plan)?;
+        let mut trainer =
+            Trainer::new(&mut task, s.train.optimizer(), self.plan(steps, per_epoch), &self.folder, resume)?;
+        let first = trainer.step();
+        let log = match &self.held_out {
+            Some(_) => Some(Metrics::open(&self.folder.join("evaluation.jsonl"), first)?),
+            None => None,
+        };
+        let watch =
+            Watch::start("fine-tuning", &self.folder, first, steps, &["batch/accuracy", "batch/piece_accuracy"])?;
+        let mut judging = Judging::<D> { watch, run: self, log };
+        let ending = trainer.run(&mut task, &mut loader, &mut judging, stop);
+        judging.watch.end(&ending, &loader.report())?;
+        Ok(ending?)
+    }
+}
+
+/// A watch that also measures on held-out records now and then.
+struct Judging<'a, D: Downstream> {
+    watch: Watch,
+    run: &'a TaskRun<D>,
+    log: Option<Metrics>,
+}
+
+impl<D: Downstream> Judging<'_, D> {
+    fn judge(&mut self, task: &D::Tuned, step: u64) -> Result<Option<f64>> {
+        let (Some(log), Some(held_out)) = (&mut self.log, &self.run.held_out) else {
+            return Ok(None);
+        };
+        let s = &self.run.settings;
+        if !self.watch.due(step, s.saving.eval_every_steps) {
+            return Ok(None);
+        }
+        let format = D::evaluation(sentences(&self.run.vocabulary, s.model.max_positions));
+        let (side, workers) = (s.model.image_size as u32, s.data.workers as usize);
+        let loader = Loader::once(Arc::clone(held_out), format, side, JUDGED_AT_ONCE, workers)?;
+        let mut progress = Progress::patient("evaluation", held_out.len());
+        let mut done = 0;
+        let batches = loader.inspect(|batch| {
+            done += batch.as_ref().map_or(0, Batch::len) as u64;
+            progress.set(done, String::new);
+        });
+        let numbers = D::judge(task, self.run, batches)?;
+        drop(progress);
+        let Some((name, best)) = numbers.first().copied() else {
+            return Ok(None);
+        };
+        log.write(&Evaluation::new(step, &numbers))?;
+        let name = name.rsplit('/').next().unwrap_or(name);
+        self.watch.say(&format!("step {step}: held-out {name} {best:.2} %"));
+        Ok(Some(best))
+    }
+}
+
+impl<D: Downstream> Observer<D::Tuned> for Judging<'_, D> {
+    fn stepped(&mut self, task: &mut D::Tuned, record: &mut StepRecord) -> Result<Option<f64>, String> {
+        Observer::<D::Tuned>::stepped(&mut self.watch, task, record)?;
+        self.judge(task, record.step).map_err(|e| format!("{e:#}"))
+    }
+
+    fn skipped(&mut self, step: u64, reason: &str, records: &[String]) {
+        Observer::<D::Tuned>::skipped(&mut self.watch, step, reason, records);
+    }
+
+    fn saved(&mut self, step: u64, path: &Path) {
+        Observer::<D::Tuned>::saved(&mut self.watch, step, path);
+    }
+}
