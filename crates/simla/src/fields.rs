@@ -41,7 +41,7 @@ impl Field {
         let (least, above) = (bound("minimum"), bound("exclusiveMinimum"));
         let (most, below) = (bound("maximum"), bound("exclusiveMaximum"));
         let from = match (least, above) {
-            (Some(least), _) if least == 0.0 => Some("0 or more".to_owned()),
+            (Some(0.0), _) => Some("0 or more".to_owned()),
             (Some(least), _) => Some(format!("at least {least}")),
             (None, above) => above.map(|above| format!("more than {above}")),
         };

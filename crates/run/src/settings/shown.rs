@@ -13,7 +13,7 @@ const PRESETS: [(&str, Preset); 3] = [("tiny", Preset::Tiny), ("small", Preset::
 
 /// The names of all settings that `shows` by their sections, for the help of a command.
 pub fn sections_help(command: &str, shows: impl Fn(&str) -> bool) -> String {
-    let mut help = format!("Settings (--set NAME=VALUE, or a line of --config):\n");
+    let mut help = "Settings (--set NAME=VALUE, or a line of --config):\n".to_owned();
     for section in SECTIONS.iter() {
         let names: Vec<&str> = section.settings.iter().map(|field| field.name.as_str()).filter(|n| shows(n)).collect();
         if !names.is_empty() {
