@@ -154,6 +154,8 @@ const OF_PRETRAINING: &[&str] = &[
 
 /// What only fine-tuning on questions reads.
 const OF_VQA: &[&str] = &["min_answer_count", "max_answers"];
+/// What grounding, which crops no picture, does not read.
+const OF_CROPS_AND_VQA: &[&str] = &["min_scale", "min_answer_count", "max_answers"];
 /// What tasks with a model of their own do not read, nor [`OF_VQA`].
 const OF_ALIGNMENT: &[&str] = &["objectives", "queue_size", "min_answer_count", "max_answers"];
 
@@ -161,6 +163,7 @@ const OF_ALIGNMENT: &[&str] = &["objectives", "queue_size", "min_answer_count", 
 fn unread(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Pretraining | Kind::Retrieval => OF_VQA,
+        Kind::Grounding => OF_CROPS_AND_VQA,
         Kind::Vqa => &OF_ALIGNMENT[..2],
         Kind::TextAssignment | Kind::Nlvr2 | Kind::Entailment => OF_ALIGNMENT,
     }
@@ -343,6 +346,7 @@ impl Settings {
         // Epochs, batch, peak rate at base size, steps of warm-up.
         let (epochs, batch_size, lr, warmup_steps) = match kind {
             Kind::Pretraining | Kind::Retrieval => (10, 32, 1e-5, 0),
+            Kind::Grounding => (5, 32, 1e-5, 0),
             Kind::TextAssignment => (1, 64, 2e-5, 100),
             Kind::Vqa => (8, 32, 2e-5, 400),
             Kind::Nlvr2 => (10, 16, 2e-5, 100),
@@ -776,6 +780,9 @@ mod tests {
             let settings = resolve(None, assignments).unwrap();
             settings.model(500, SpecialIds::default())
         };
+        let grounding = Settings::fine_tuning(Kind::Grounding, &of(&["preset=base"]), false);
+        assert_eq!((grounding.epochs, grounding.image_size, grounding.lr), (5, 384, 1e-5));
+        assert!(!Settings::is_of_fine_tuning(Kind::Grounding, "min_scale"), "nothing is cropped");
         let base = Settings::fine_tuning(Kind::Retrieval, &of(&["preset=base"]), false);
         assert_eq!((base.preset, base.image_size, base.lr, base.batch_size), (Preset::Base, 384, 1e-5, 32));
         // 5 patches become 7.5, and 8 then.
