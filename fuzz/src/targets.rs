@@ -115,7 +115,31 @@ pub fn all() -> Vec<Target> {
         pickle("pickle-module", &module),
         target("torch-zip", vec![zips_2, zips_4, module], ZIP, repair::nothing, FILE, Box::new(weights)),
         target("torch-stream", seeds::torch_streams(), PICKLE, repair::nothing, FILE, Box::new(weights)),
+        target(
+            "data-pickle",
+            DATA_PICKLES.map(<[u8]>::to_vec).into(),
+            PICKLE,
+            repair::nothing,
+            FILE,
+            Box::new(data_pickle),
+        ),
     ]
+}
+
+/// REFER's refs in the oldest protocol and in the second.
+const DATA_PICKLES: [&[u8]; 2] = [
+    b"(lp0\n(dp1\nS'ref_id'\np2\nI5\nsS'split'\np3\nS'testA'\np4\nsVsentences\np5\n(lp6\n(dp7\nS'sent'\np8\nVthe dog\np9\nsasF2.5\nL5L\nsa.",
+    b"\x80\x02]q\x00}q\x01(X\x06\x00\x00\x00ref_idq\x02K\x05U\x05splitq\x03U\x05testAq\x04h\x02]q\x05}q\x06X\x04\x00\x00\x00sentq\x07h\x03saua.",
+];
+
+/// Reads a pickle of data and walks it.
+fn data_pickle(bytes: &[u8], folder: &Path) -> Result<(), String> {
+    let path = folder.join("input.p");
+    std::fs::write(&path, bytes).map_err(|error| error.to_string())?;
+    let archive =
+        simla_weights::read_data(&path, &simla_weights::Limits::of_data()).map_err(|error| error.to_string())?;
+    walk(archive.root(), 8, &mut 10_000);
+    Ok(())
 }
 
 /// Both ways of a picture: whole, and as a training view.

@@ -10,8 +10,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::commands::{
-    ablate, ask, attention, bench, compare, data, demo, doctor, dvae, entail, eval, export, finetune, ground, import,
-    keywords, pretrain, report, score, search, settings, shell,
+    ablate, ask, attention, bench, compare, data, demo, doctor, dvae, embed, entail, eval, export, finetune, ground,
+    import, keywords, pretrain, report, score, search, settings, shell,
 };
 
 /// Learns from photographs with captions, and nothing else, to align images with sentences, patches with words, and images
@@ -51,6 +51,7 @@ enum Command {
     Keywords(keywords::Arguments),
     Attention(attention::Arguments),
     Search(search::Arguments),
+    Embed(embed::Arguments),
     Ablate(ablate::Arguments),
     Demo(demo::Arguments),
     #[command(subcommand)]
@@ -85,6 +86,7 @@ fn main() -> ExitCode {
         Command::Keywords(arguments) => keywords::run(arguments),
         Command::Attention(arguments) => attention::run(arguments),
         Command::Search(arguments) => search::run(arguments),
+        Command::Embed(arguments) => embed::run(arguments),
         Command::Ablate(arguments) => ablate::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Bench(command) => bench::run(command),

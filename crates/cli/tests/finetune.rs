@@ -153,3 +153,39 @@ fn what_cannot_be_fine_tuned_is_refused_with_its_name() {
     refused(model, "image_size=50", &["image_size", "50", "multiple"]);
     refused(model, "batch_size=241", &["batch_size", "241", "240"]);
 }
+
+/// Expressions of the scenes: what their boxes are called.
+#[test]
+fn a_model_is_tuned_on_expressions_and_measured_before_and_after() {
+    let place = Place::new();
+    let boxes = place.scenes.train.with_file_name("train-boxes.json");
+    let pictures: Vec<Value> = serde_json::from_str(&fs::read_to_string(&boxes).unwrap()).unwrap();
+    let mut expressions = Vec::new();
+    for picture in &pictures {
+        for object in picture["objects"].as_array().unwrap() {
+            expressions.push(serde_json::json!({"image": picture["image"], "text": object["phrase"]}));
+        }
+    }
+    let data = boxes.with_file_name("expressions.json");
+    fs::write(&data, Value::from(expressions.clone()).to_string()).unwrap();
+    let (data, boxes, tuned) = (data.display().to_string(), boxes.display().to_string(), place.path("tuned"));
+    let command = ["finetune", "grounding", "--checkpoint", &place.model, "--data", &data];
+    let small = ["--set", "batch_size=8", "--set", "steps=2"];
+    let output = output_of(&[&command[..], &["--eval-data", &data, "--output", &tuned], &small].concat());
+    assert_done(&output);
+    let said_so = [format!("{} expressions", expressions.len()), "simla eval grounding".into()];
+    assert!(said_so.iter().all(|words| said(&output).contains(words)), "{}", said(&output));
+    let inputs: Value = serde_json::from_str(&fs::read_to_string(Path::new(&tuned).join("run.json")).unwrap()).unwrap();
+    assert_eq!(inputs["kind"], "grounding");
+    assert!(fs::read_to_string(Path::new(&tuned).join("config.toml")).unwrap().contains("epochs = 5"));
+    for checkpoint in [&place.model, &tuned] {
+        let eval = ["eval", "grounding", "--checkpoint", checkpoint, "--data", &boxes, "--json"];
+        let found: Value = serde_json::from_str(&printed(&eval)).unwrap();
+        assert_eq!(found["phrases"], expressions.len());
+    }
+    let other = output_of(&["finetune", "retrieval", "--resume", &tuned]);
+    assert_refused(&other, &["simla finetune grounding --resume"]);
+    assert_done(&output_of(&["finetune", "grounding", "--resume", &tuned]));
+    let cropped = output_of(&[&command[..], &["--output", &place.path("other"), "--set", "min_scale=0.9"]].concat());
+    assert_refused(&cropped, &["min_scale", "does nothing"]);
+}

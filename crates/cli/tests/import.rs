@@ -165,6 +165,19 @@ fn the_authors_model_is_used_and_started_from() {
     };
     let found: Value = serde_json::from_str(&assert_done(&eval(&model))).unwrap();
     assert_eq!(found["images"], 2);
+    // Their tokenizer puts no [SEP] behind a sentence: neither does what is fine-tuned from it.
+    let tuned = place.path("tuned");
+    let data = place.data.display().to_string();
+    let sizes = ["--set", "image_size=64", "--set", "batch_size=4", "--set", "steps=1", "--set", "queue_size=8"];
+    let finetune = ["finetune", "retrieval", "--checkpoint", &model, "--data", &data, "--output", &tuned];
+    assert_done(&output_of(&[&finetune[..], &sizes].concat()));
+    for folder in [&model, &tuned] {
+        let saved = simla::tasks::pretrain::Saved::open(Path::new(folder)).unwrap();
+        assert!(!saved.config.closing_sep);
+        assert_eq!(saved.vocabulary.encode("word1 word2", 25), [1, 6, 7], "[CLS] and the words");
+    }
+    let closing = output_of(&[&finetune[..7], &["x"], &sizes[..], &["--set", "closing_sep=true"]].concat());
+    assert_refused(&closing, &["closing_sep", "false"]);
 
     assert_done(&output_of(&["import", "authors", &file, "--output", &bare, "--heads", "4"]));
     assert_refused(&eval(&bare), &["task `import`", "expected a model"]);

@@ -129,6 +129,40 @@ fn proposals_are_judged_as_the_paper_does_and_by_split() {
     assert_eq!(found["proposals"]["model"], 50.0);
     assert_eq!(found["splits"]["testA"]["proposals"]["model"], 100.0);
     assert_eq!(found["splits"]["testB"]["proposals"]["random"], 0.0);
+
+    // REFER's own pickle, with the instances beside it: only the expressions of the splits that are asked for, the missing picture's
+    // among them as wrong.
+    let (folder, root) = (scenes.test.with_file_name("refer"), shown(&scenes.test.with_file_name("test")));
+    fs::create_dir(&folder).unwrap();
+    let one = |ref_id: i64, image_id: i64, split: &str, sentences: &[&str]| {
+        let sentences: String = sentences.iter().map(|sent| format!("(dS'sent'\nS'{sent}'\nsa")).collect();
+        let numbers = format!("S'ref_id'\nI{ref_id}\nsS'ann_id'\nI{ref_id}0\nsS'image_id'\nI{image_id}\ns");
+        format!("(d{numbers}S'split'\nS'{split}'\nsS'sentences'\n(l{sentences}sa")
+    };
+    let refs = [
+        one(1, 100, "testA", &["the red circle", "a circle"]),
+        one(2, 200, "testB", &["a star"]),
+        one(3, 300, "testA", &["lost"]),
+        one(4, 200, "train", &["a star that was trained on"]),
+    ];
+    fs::write(folder.join("refs(unc).p"), format!("(l{}.", refs.concat())).unwrap();
+    let instances = json!({
+        "images": [{"id": 100, "file_name": "00000.png"}, {"id": 200, "file_name": "00001.png"}, {"id": 300, "file_name": "none.png"}],
+        "annotations": [{"id": 10, "bbox": [0, 0, 32, 32]}, {"id": 20, "bbox": [0, 0, 8, 8]}, {"id": 30, "bbox": [0, 0, 8, 8]}, {"id": 40, "bbox": [0, 0, 8, 8]}],
+    });
+    fs::write(folder.join("instances.json"), instances.to_string()).unwrap();
+    let refs = shown(&folder.join("refs(unc).p"));
+    let refer = ["eval", "grounding", "--checkpoint", &run, "--data", &refs, "--image-root", &root];
+    let refer = [&refer[..], &["--detections", &detections]].concat();
+    let found = printed_json(&refer);
+    assert_eq!((&found["phrases"], &found["pictures"]), (&json!(4), &json!(2)));
+    assert_eq!(found["splits"]["testA"]["proposals"]["phrases"], 3);
+    assert_eq!(found["splits"]["testA"]["proposals"]["model"], 200.0 / 3.0);
+    assert_eq!(found["splits"]["train"], Value::Null);
+    let found = printed_json(&[&refer[..], &["--split", "train"]].concat());
+    assert_eq!((&found["phrases"], &found["proposals"]["model"]), (&json!(1), &json!(0.0)));
+    let output = output_of(&[&refer[..], &["--split", "minival"]].concat());
+    assert_refused(&output, &["refs(unc).p", "split `minival`"]);
 }
 
 #[test]

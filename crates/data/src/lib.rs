@@ -29,7 +29,7 @@ pub use formats::expression::{Expression, Expressions};
 pub use formats::objects::{BoxedPhrase, BoxedPicture, Objects, read_boxes};
 pub use formats::pairs::{Pair, Pairs};
 pub use formats::question::{Annotation, Annotations, AskedQuestion, Question, Questions};
-pub use formats::refer::ReferFiles;
+pub use formats::refer::{ReferFiles, read_refer};
 pub use formats::statement::{PairStatement, Statement, Statements};
 pub use formats::{Format, Place};
 pub use inspect::{InspectOptions, Inspection, inspect};

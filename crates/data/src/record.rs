@@ -27,6 +27,8 @@ pub struct Entry {
     /// Which image it is: equal for records that show the same one. A hash of the `image_id` where the data have one,
     /// else of the image's path.
     pub image_id: i64,
+    /// The kind of product that it shows, where the data say so: FashionGen's lists are drawn within one.
+    pub subcategory: Option<String>,
 }
 
 /// A record: an image and its captions.

@@ -28,6 +28,8 @@ const OPERATIONS: usize = 2;
 pub struct Recipe {
     /// Side of the view in pixels; even.
     pub side: u32,
+    /// Whether the whole picture is shown, resized as it may be, in place of a crop.
+    pub whole: bool,
     /// Share of the picture's area that a crop covers, from and to.
     pub scale: (f64, f64),
     /// Width over height of a crop, from and to, drawn log-uniformly.
@@ -44,6 +46,7 @@ impl Default for Recipe {
     fn default() -> Self {
         Recipe {
             side: 256,
+            whole: false,
             scale: (0.2, 1.0),
             ratio: (3.0 / 4.0, 4.0 / 3.0),
             flip: true,
@@ -156,7 +159,10 @@ impl Recipe {
     }
 
     fn choose(&self, width: u32, height: u32, rng: &mut ChaCha8Rng) -> Choice {
-        let crop = self.crop(width, height, rng);
+        let crop = match self.whole {
+            true => Rect { left: 0, top: 0, width, height },
+            false => self.crop(width, height, rng),
+        };
         let flip = self.flip && rng.random_bool(0.5);
         let mut operations = [None; OPERATIONS];
         if self.augment {
@@ -338,6 +344,8 @@ mod tests {
         // With replacement: the same operation twice in one of ten pairs.
         let twice = choices.iter().filter(|c| matches!(c.operations, [Some((a, _)), Some((b, _))] if a == b));
         close(twice.count(), 0.25 * 0.1);
+        let whole = Recipe { whole: true, ..Recipe::default() }.choose(640, 480, &mut rng);
+        assert_eq!(whole.crop, Rect { left: 0, top: 0, width: 640, height: 480 });
         let plain = Recipe { flip: false, augment: false, ..Recipe::default() };
         assert!((0..100).all(|_| {
             let choice = plain.choose(640, 480, &mut rng);

@@ -11,6 +11,7 @@ pub mod bar_chart;
 pub mod bars;
 pub mod canvas;
 mod charts;
+pub mod confusion;
 pub mod curves;
 mod error;
 pub mod heat;

@@ -147,5 +147,11 @@ impl Collection {
 
 /// A picture file.
 pub fn picture(path: &Path) -> Entry {
-    Entry { image: Location::File(path.into()), captions: vec![], name: "picture".into(), image_id: 0 }
+    Entry {
+        image: Location::File(path.into()),
+        captions: vec![],
+        name: "picture".into(),
+        image_id: 0,
+        subcategory: None,
+    }
 }

@@ -37,6 +37,11 @@ use crate::watch::{Evaluating, Looking, Watch};
 
 /// Captions that a tokenizer alone has a vocabulary of: batches have words, which it does not read.
 const UNREAD: usize = 1000;
+/// What is trained on of data that say which part a record belongs to: Karpathy's `restval` is COCO's validation set but for what is
+/// measured on.
+const TRAINING_SPLITS: [&str; 2] = ["train", "restval"];
+/// And what is measured on while a run goes on: `test` is for the end.
+const HELD_OUT_SPLIT: &str = "val";
 
 /// A run that is set up, on records of a format `F` with what is held out, `H`: everything but the models.
 pub struct Run<F: Format = Pairs, H = HeldOut> {
@@ -259,7 +264,9 @@ impl<F: Format, H> Run<F, H> {
             image_column: settings.data.image_column.clone(),
             caption_column: settings.data.caption_column.clone(),
             max_bad_share: settings.data.max_bad_share,
-            each_caption: inputs.kind() == Kind::Retrieval,
+            each_caption: matches!(inputs.kind(), Kind::Retrieval | Kind::Grounding),
+            splits: TRAINING_SPLITS.map(String::from).into(),
+            expressions: inputs.kind() == Kind::Grounding,
             ..Options::default()
         };
         let dataset = open_sources(&inputs.data, &options)?;
@@ -282,7 +289,10 @@ impl<F: Format, H> Run<F, H> {
         };
         let vocabulary = vocabulary.closing(settings.model.closing_sep);
         let held_out = match &inputs.held_out {
-            Some(path) => Some(held_out(path, &options, &vocabulary, &settings)?),
+            Some(path) => {
+                let options = Options { splits: vec![HELD_OUT_SPLIT.into()], ..options };
+                Some(held_out(path, &options, &vocabulary, &settings)?)
+            }
             None => None,
         };
         let counted = match inputs.kind() {
@@ -290,6 +300,7 @@ impl<F: Format, H> Run<F, H> {
             Kind::Retrieval | Kind::TextAssignment => "pairs",
             Kind::Vqa => "questions",
             Kind::Nlvr2 => "statements",
+            Kind::Grounding => "expressions",
             Kind::Entailment => "sentences",
         };
         match has_model {
@@ -324,6 +335,8 @@ impl<F: Format, H> Run<F, H> {
         let s = &self.settings;
         Recipe {
             side: s.model.image_size as u32,
+            // "The left one" is not told of a part of the picture.
+            whole: self.inputs.kind() == Kind::Grounding,
             scale: (s.data.min_scale, 1.0),
             flip: s.data.flip,
             augment: s.data.augment,

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 pub enum Kind {
     Pretraining,
     Retrieval,
+    /// As retrieval, on expressions in place of captions and on pictures that are not cropped.
+    Grounding,
     TextAssignment,
     Vqa,
     Nlvr2,
@@ -22,6 +24,7 @@ impl Kind {
         match self {
             Self::Pretraining => "simla pretrain",
             Self::Retrieval => "simla finetune retrieval",
+            Self::Grounding => "simla finetune grounding",
             Self::TextAssignment => "simla finetune text-assignment",
             Self::Vqa => "simla finetune vqa",
             Self::Nlvr2 => "simla finetune nlvr2",
@@ -33,6 +36,7 @@ impl Kind {
     pub fn next(self, folder: &str) -> String {
         let evaluated = match self {
             Self::Pretraining | Self::Retrieval => "retrieval",
+            Self::Grounding => "grounding",
             Self::TextAssignment => return format!("simla finetune nlvr2 --checkpoint {folder} --data STATEMENTS"),
             Self::Vqa => "vqa",
             Self::Nlvr2 => "nlvr2",

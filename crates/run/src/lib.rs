@@ -4,16 +4,21 @@
 //!   looked at by [`watch`] on [`held_out`] pairs, shown by [`progress`], ended by [`stop`].
 //! - A run of a [`downstream`] task, whose model is [`asking`]'s then.
 //! - A query: a [`photo`], or a [`collection`] that is searched.
+//! - A measurement: of [`classes`], of [`products`]; for other programs, a [`run_file`] and features ([`embed`]).
 
 pub mod asking;
+pub mod classes;
 pub mod collection;
 pub mod downstream;
+pub mod embed;
 pub mod fit;
 pub mod held_out;
 pub mod init;
 pub mod inputs;
 pub mod photo;
+pub mod products;
 pub mod progress;
+pub mod run_file;
 pub mod settings;
 pub mod sources;
 pub mod stop;

@@ -9,8 +9,12 @@ use crate::progress::{NAMED, Progress};
 
 /// Opens sources given as on the command line.
 pub fn open_data(data: &[String], image_root: Option<&Path>, max_bad_share: f64) -> Result<Dataset> {
-    let options = Options { image_root: image_root.map(Path::to_owned), max_bad_share, ..Options::default() };
-    open_sources(data, &options)
+    open_sources(data, &open_options(image_root, max_bad_share))
+}
+
+/// How sources are opened where nothing else is asked for.
+pub fn open_options(image_root: Option<&Path>, max_bad_share: f64) -> Options {
+    Options { image_root: image_root.map(Path::to_owned), max_bad_share, ..Options::default() }
 }
 
 /// As [`open_data`], with every option. Says what is wrong with it and can be lived with.

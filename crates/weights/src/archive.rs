@@ -22,6 +22,22 @@ use crate::tensor::{DType, Tensor};
 /// A [`ReadError`] that names the file and what is wrong with it, within a second and in memory bounded by `limits`,
 /// however hostile the file.
 pub fn read(path: &Path, limits: &Limits) -> Result<Archive, ReadError> {
+    open(path, limits, format::parse)
+}
+
+/// Reads a pickle of data, of any protocol: lists, dicts, strings and numbers, and no tensors. Nothing that it says is run.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_data(path: &Path, limits: &Limits) -> Result<Archive, ReadError> {
+    open(path, limits, format::parse_data)
+}
+
+fn open(
+    path: &Path,
+    limits: &Limits,
+    parse: fn(&File, &Limits) -> Result<Contents, Fault>,
+) -> Result<Archive, ReadError> {
     let error = |fault| ReadError { path: path.to_owned(), fault };
     let open = || -> Result<Archive, Fault> {
         let file = File::open(path)?;
@@ -29,7 +45,7 @@ pub fn read(path: &Path, limits: &Limits) -> Result<Archive, ReadError> {
             return Err(Fault::UnknownFormat { found: "a folder or device".into() });
         }
         let length = file.metadata()?.len();
-        let contents = format::parse(&file, limits)?;
+        let contents = parse(&file, limits)?;
         let holds_tensor = flatten::holds_tensor(&contents.graph);
         let file = Mutex::new(file);
         Ok(Archive { path: path.to_owned(), file, length, contents, holds_tensor, names: limits.names })

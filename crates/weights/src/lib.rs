@@ -14,6 +14,8 @@
 //! # Ok::<(), simla_weights::ReadError>(())
 //! ```
 //!
+//! Data sets come as pickles, too: [`read_data`] reads one of lists, dicts, strings and numbers.
+//!
 //! Files come from strangers: all that a file may ask of us is bounded by [`limits`].
 
 mod archive;
@@ -25,7 +27,7 @@ mod pickle;
 mod tensor;
 mod write;
 
-pub use archive::{Archive, Node, TensorRef, read};
+pub use archive::{Archive, Node, TensorRef, read, read_data};
 pub use error::{Fault, ReadError};
 pub use limits::Limits;
 pub use tensor::{DType, Tensor};

@@ -30,6 +30,13 @@ pub const SHARING: u64 = 8;
 /// Bytes that tensors may take beyond [`SHARING`] times the file, so that small files may hold broadcast tensors.
 pub const SHARING_FLOOR: u64 = 64 << 20;
 
+/// [`PICKLE_BYTES`] of a pickle of data: RefCOCOg's, the longest of REFER's, has some 50 MB in the oldest protocol.
+pub const DATA_BYTES: u64 = 256 << 20;
+/// [`PICKLE_STEPS`] of one: RefCOCO+'s takes about 6 million.
+pub const DATA_STEPS: u64 = 32_000_000;
+/// [`PICKLE_VALUES`] of one: RefCOCO+'s has about 2 million.
+pub const DATA_VALUES: u64 = 8_000_000;
+
 /// The limits that [`crate::read`] works under; the default is the constants of this module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -47,6 +54,21 @@ pub struct Limits {
     pub safetensors_header_bytes: u64,
     /// See [`NAMES`].
     pub names: u64,
+    /// Whether the instructions of protocols 0 and 1 are read: Python 2 wrote data with them, PyTorch never its files.
+    pub old_protocols: bool,
+}
+
+impl Limits {
+    /// Those of [`crate::read_data`].
+    pub fn of_data() -> Self {
+        Self {
+            pickle_bytes: DATA_BYTES,
+            pickle_steps: DATA_STEPS,
+            pickle_values: DATA_VALUES,
+            old_protocols: true,
+            ..Self::default()
+        }
+    }
 }
 
 impl Default for Limits {
@@ -59,6 +81,7 @@ impl Default for Limits {
             zip_entries: ZIP_ENTRIES,
             safetensors_header_bytes: SAFETENSORS_HEADER_BYTES,
             names: NAMES,
+            old_protocols: false,
         }
     }
 }

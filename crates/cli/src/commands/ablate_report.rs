@@ -17,7 +17,6 @@ use simla_run::settings::Settings;
 use simla_train::metrics::StepRecord;
 
 use crate::commands::ablate::{ADDED, objectives};
-use crate::commands::eval::retrieval::chance;
 use simla_run::watch::Evaluation;
 
 /// A number of a ranking, in percent.
@@ -146,7 +145,7 @@ impl<'a> Comparison<'a> {
     }
 
     fn chance(&self) -> Recalls {
-        chance(&self.outcomes[0].retrieval)
+        self.outcomes[0].retrieval.chance()
     }
 
     fn measures() -> impl Iterator<Item = &'static str> {
@@ -304,7 +303,7 @@ mod tests {
                 seed,
                 row,
                 folder: format!("seed-{seed}").into(),
-                retrieval: Retrieval { images: 20, captions: 40, top_k: 4, itc, itm: Some(itm) },
+                retrieval: Retrieval { images: 20, captions: 40, items: 20, top_k: 4, itc, itm: Some(itm) },
                 seconds: 60.0 * (1.0 + row as f64),
                 curve: vec![(30.0, base / 2.0), (60.0 + seed as f64, base)],
             }

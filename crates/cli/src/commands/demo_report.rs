@@ -21,7 +21,6 @@ use simla_pictures::sheet::{Cell, Sheet};
 use simla_scenes::Files;
 
 use crate::commands::eval::grounding::{Asked, Found, rows, table};
-use crate::commands::eval::retrieval::chance;
 use crate::commands::{attention, keywords};
 use simla_run::photo::{Seen, heat, marked};
 use simla_run::sources::open_data;
@@ -37,7 +36,7 @@ const TOP: u16 = 6;
 /// numbers to `RUN/evaluation.jsonl`, and all of it as `RUN/report.html`, whose path is returned.
 pub fn write(run: &Path, files: &Files, before: &Retrieval, after: &Retrieval) -> Result<PathBuf> {
     let model = Model::open(run, tch::Kind::Float, tch::Device::Cpu)?;
-    let scenes = read_boxes(&files.test_boxes, None, None)?;
+    let scenes = read_boxes(&files.test_boxes, None, None, &[])?;
     let asked = Asked::new(&model, &scenes, default_layer(model.simla.config.text_depth))?;
     let grounding = asked.grounding(None).expect("every scene has a phrase");
     println!(
@@ -162,7 +161,7 @@ fn grounding_sheet(model: &Model, found: &[Found]) -> Result<Sheet> {
 
 /// A row of evaluation.jsonl: each number as `group/name`, with its baselines as `group/name/baseline`.
 fn evaluation_row(when: &str, found: &Retrieval, grounding: Option<&Grounding>) -> Value {
-    let (recalls, chance) = (found.itm.unwrap_or(found.itc), chance(found));
+    let (recalls, chance) = (found.itm.unwrap_or(found.itc), found.chance());
     let mut row = json!({"when": when});
     for ((name, value), (_, chance)) in recalls.named().into_iter().zip(chance.named()) {
         row[name] = json!(value);

@@ -14,6 +14,7 @@ pub mod demo;
 pub mod demo_report;
 pub mod doctor;
 pub mod dvae;
+pub mod embed;
 pub mod entail;
 pub mod eval;
 pub mod export;

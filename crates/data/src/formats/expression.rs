@@ -1,15 +1,17 @@
 //! Expressions that single something out in a picture, for grounding: `[{"image", "text", "ref_id"?}]`, as the authors have them, an entry
 //! an expression.
 
+use std::path::Path;
+
 use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::pairs::{Pair, Pairs};
-use super::{Format, Place};
+use super::{Format, Place, refer};
 use crate::loader::SettingError;
 use crate::record::{Entry, Location, RecordError};
-use crate::sources::fields;
+use crate::sources::{self, OpenError, Options, Records, Watch, fields};
 
 /// How expressions become rows: like captions. Those of one image file are each other's positives.
 #[derive(Clone, Debug)]
@@ -67,6 +69,41 @@ impl Format for Expressions {
 
     fn row(&self, entry: Expression, rng: &mut ChaCha8Rng) -> Result<Pair, RecordError> {
         self.0.row(entry.pair, rng)
+    }
+}
+
+/// Opens expressions as pairs of a picture and a caption: REFER's refs with the `instances.json` beside them, or the authors' list.
+pub(super) fn open_pairs(path: &Path, options: &Options, watch: Watch) -> Result<Box<dyn Records>, OpenError> {
+    if refer::is_refs(path) {
+        return Ok(Box::new(InMemory(refer::pairs(path, options)?)));
+    }
+    Ok(Box::new(OfExpressions(sources::open_json::<Expressions>(path, options, watch)?)))
+}
+
+/// Pairs that are read as expressions.
+#[derive(Debug)]
+struct OfExpressions(Box<dyn Records<Expression>>);
+
+impl Records for OfExpressions {
+    fn len(&self) -> u64 {
+        self.0.len()
+    }
+
+    fn entry(&self, index: u64) -> Result<Entry, RecordError> {
+        Ok(self.0.entry(index)?.pair)
+    }
+}
+
+#[derive(Debug)]
+struct InMemory(Vec<Entry>);
+
+impl Records for InMemory {
+    fn len(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn entry(&self, index: u64) -> Result<Entry, RecordError> {
+        Ok(self.0[index as usize].clone())
     }
 }
 

@@ -5,6 +5,7 @@ pub mod answers;
 mod check;
 pub mod entailment;
 pub mod expression;
+pub(crate) mod karpathy;
 pub mod objects;
 pub mod pairs;
 pub mod question;
@@ -81,12 +82,19 @@ pub struct Place<'a> {
     pub name: String,
     /// Where the pictures are that it names.
     pub pictures: &'a Pictures,
+    /// The parts of the data that are asked for; none: all.
+    pub splits: &'a [String],
 }
 
 impl Place<'_> {
     /// The picture of one of these names, and a number that stands for it.
     pub(crate) fn picture(&self, names: &[String]) -> Result<(Location, i64), RecordError> {
         self.pictures.find(names, &self.name)
+    }
+
+    /// Whether records of this part of the data are asked for.
+    pub(crate) fn is_asked_for(&self, split: &str) -> bool {
+        is_among(self.splits, split)
     }
 
     /// The fields of an element of `F`'s.
@@ -103,4 +111,9 @@ impl Place<'_> {
     pub(crate) fn malformed(&self, problem: String) -> RecordError {
         RecordError::Malformed { name: self.name.clone(), problem }
     }
+}
+
+/// Whether a part of the data is one of `splits`, none of which means all.
+pub(crate) fn is_among(splits: &[String], split: &str) -> bool {
+    splits.is_empty() || splits.iter().any(|asked| asked == split)
 }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::expression::Expressions;
 use super::refer::{self, ReferFiles};
-use super::{Format, Place};
+use super::{Format, Place, is_among};
 use crate::dataset::{Dataset, Source};
 use crate::record::{Location, RecordError};
 use crate::sources::{OpenError, Options};
@@ -126,7 +126,8 @@ impl Format for Objects {
 }
 
 /// Reads a file of boxes; image paths are relative to `image_root`, or else to the file. `refer` says that it has the authors' layout, and
-/// where REFER's files are. Pictures come in the order of the file, each once.
+/// where REFER's files are. Pictures come in the order of the file, each once; phrases of other `splits` than these are left out (none: all
+/// are there).
 ///
 /// # Errors
 /// What is wrong, in which file and record, and what was expected.
@@ -134,11 +135,22 @@ pub fn read_boxes(
     path: &Path,
     image_root: Option<&Path>,
     refer: Option<&ReferFiles>,
+    splits: &[String],
 ) -> Result<Vec<BoxedPicture>, OpenError> {
-    match refer {
-        Some(files) => refer::join(read_all::<Expressions>(path, image_root)?, files),
-        None => read_all::<Objects>(path, image_root),
+    let mut pictures = match refer {
+        Some(files) => return refer::join(read_all::<Expressions>(path, image_root)?, files, splits),
+        None => read_all::<Objects>(path, image_root)?,
+    };
+    if !splits.is_empty() {
+        for picture in &mut pictures {
+            picture.objects.retain(|object| object.split.as_ref().is_some_and(|split| is_among(splits, split)));
+        }
+        pictures.retain(|picture| !picture.objects.is_empty());
+        if pictures.is_empty() {
+            return Err(OpenError::Split { path: path.into(), splits: splits.to_vec() });
+        }
     }
+    Ok(pictures)
 }
 
 /// All records of a file, none of which may be bad.
@@ -164,12 +176,17 @@ mod tests {
             {"image": "c.png", "objects": []}]"#;
         fs::write(&path, text).unwrap();
         fs::create_dir(&root).unwrap();
-        let found = read_boxes(&path, Some(&root), None).unwrap();
+        let found = read_boxes(&path, Some(&root), None, &[]).unwrap();
         assert_eq!(found.len(), 2);
         let file = |picture: &BoxedPicture| PathBuf::from(picture.image.to_string());
         assert_eq!((file(&found[0]), &found[0].proposals), (root.join("a.png"), &None));
         assert_eq!(found[1].proposals.as_ref().unwrap().len(), 2);
-        assert_eq!(file(&read_boxes(&path, None, None).unwrap()[0]), folder.path().join("a.png"));
+        assert_eq!(file(&read_boxes(&path, None, None, &[]).unwrap()[0]), folder.path().join("a.png"));
+        let text = r#"[{"image": "a.png", "objects": [{"phrase": "a", "box": [1, 2, 3, 4], "split": "val"}, {"phrase": "b", "box": [1, 2, 3, 4]}]}]"#;
+        fs::write(&path, text).unwrap();
+        let of = |split: &str| read_boxes(&path, None, None, &[split.into()]);
+        assert_eq!(of("val").unwrap()[0].objects.len(), 1);
+        assert!(of("test").unwrap_err().to_string().contains("no record of split `test`"));
     }
 
     #[test]
@@ -187,10 +204,10 @@ mod tests {
             (r#"[{"image": "a.png", "objects": [], "proposals": [[1]]}]"#, "a box of 1 numbers"),
         ] {
             fs::write(&path, text).unwrap();
-            let error = read_boxes(&path, None, None).unwrap_err().to_string();
+            let error = read_boxes(&path, None, None, &[]).unwrap_err().to_string();
             assert!(error.contains(words) && error.contains("boxes.json"), "{error}");
         }
-        let error = read_boxes(Path::new("nowhere.json"), None, None).unwrap_err();
+        let error = read_boxes(Path::new("nowhere.json"), None, None, &[]).unwrap_err();
         assert!(error.to_string().starts_with("data nowhere.json: "));
     }
 }

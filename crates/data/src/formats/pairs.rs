@@ -1,5 +1,5 @@
-//! Pairs of an image and a caption, for pre-training and retrieval: `[{"image": path, "caption": str | [str], "image_id"?}]`, as the authors
-//! have them.
+//! Pairs of an image and a caption, for pre-training and retrieval: `[{"image": path, "caption": str | [str], "image_id"?,
+//! "subcategory"?}]`, as the authors have them; of products, `image_id` is the product and `subcategory` its kind.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Format, Place};
+use super::{Format, Place, expression};
 use crate::loader::SettingError;
 use crate::masks::{blocks, words};
 use crate::record::{Entry, Location, RecordError};
@@ -57,6 +57,7 @@ struct Fields {
     image: Option<Value>,
     caption: Option<Value>,
     image_id: Option<Value>,
+    subcategory: Option<Value>,
 }
 
 impl Format for Pairs {
@@ -66,7 +67,10 @@ impl Format for Pairs {
 
     /// Whatever holds images with captions.
     fn open(path: &Path, options: &Options, watch: Watch) -> Result<Box<dyn Records>, OpenError> {
-        let records = sources::open(path, options, watch)?;
+        let records = match options.expressions {
+            true => expression::open_pairs(path, options, watch)?,
+            false => sources::open(path, options, watch)?,
+        };
         if !options.each_caption {
             return Ok(records);
         }
@@ -75,11 +79,13 @@ impl Format for Pairs {
     }
 
     fn read(json: &[u8], place: &Place) -> Result<Vec<Entry>, RecordError> {
-        let Fields { image, caption, image_id } = place.fields::<Self, _>(json)?;
+        let Fields { image, caption, image_id, subcategory } = place.fields::<Self, _>(json)?;
         let (image, identity) = place.picture(&[fields::image(image.as_ref(), place)?.to_owned()])?;
         let captions = fields::captions(caption, &place.name)?;
         let image_id = fields::given_image_id(image_id.as_ref(), &place.name)?.unwrap_or(identity);
-        Ok(vec![Entry::new(image, captions, place.name.clone(), image_id)?])
+        let entry = Entry::new(image, captions, place.name.clone(), image_id)?;
+        let subcategory = subcategory.as_ref().and_then(Value::as_str).map(String::from);
+        Ok(vec![Entry { subcategory, ..entry }])
     }
 
     fn name(entry: &Entry) -> &str {

@@ -1,5 +1,5 @@
-//! CSV and TSV with a column of image paths and a column of captions, named in the first line; `image_id` is used where
-//! there is such a column. Fields may as well be apart by `;` or tabs, as spreadsheets write them.
+//! CSV and TSV with a column of image paths and a column of captions, named in the first line; `image_id` and `subcategory` are used
+//! where there are such columns. Fields may as well be apart by `;` or tabs, as spreadsheets write them.
 //!
 //! Like JSON, the file is read once as a stream, and then record by record. A record is a line, or several where a quoted field
 //! has line breaks; a quote that is not closed as it should be takes no line behind its own.
@@ -24,6 +24,8 @@ const CHUNK: usize = 4 << 20;
 const SHOWN: usize = 300;
 /// The column of image ids, if there is one.
 const ID_COLUMN: &str = "image_id";
+/// The column of kinds of products, if there is one.
+const KIND_COLUMN: &str = "subcategory";
 
 /// A CSV or TSV file of records.
 #[derive(Debug)]
@@ -44,6 +46,7 @@ struct Layout {
     image: usize,
     caption: usize,
     image_id: Option<usize>,
+    subcategory: Option<usize>,
 }
 
 impl CsvRecords {
@@ -131,6 +134,7 @@ impl Layout {
                     image,
                     caption,
                     image_id: column(ID_COLUMN),
+                    subcategory: column(KIND_COLUMN),
                 });
             }
             missing.get_or_insert_with(|| {
@@ -181,7 +185,9 @@ impl Layout {
         let id = self.image_id.map(|column| field(column, ID_COLUMN)).transpose()?;
         let id = id.map(|id| Value::String(id.into()));
         let image_id = fields::image_id(id.as_ref(), image.as_os_str().as_encoded_bytes(), &name)?;
-        Entry::new(Location::File(image), vec![caption.into()], name, image_id)
+        let subcategory = self.subcategory.map(|column| field(column, KIND_COLUMN)).transpose()?;
+        let subcategory = subcategory.filter(|kind| !kind.is_empty()).map(String::from);
+        Ok(Entry { subcategory, ..Entry::new(Location::File(image), vec![caption.into()], name.clone(), image_id)? })
     }
 }
 

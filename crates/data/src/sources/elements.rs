@@ -96,6 +96,64 @@ fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
+/// Whether `text`, the beginning of a file, is an object that has a list called `name`.
+pub(super) fn begins_with_list(text: &[u8], name: &str) -> bool {
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+    let text = &text[blank(text).unwrap_or(0)..];
+    let mut search = Search::new(name);
+    // An object that ends is a record of JSON lines.
+    text.first() == Some(&b'{')
+        && text
+            .iter()
+            .map(|&byte| (search.is_at_list(byte), search.depth))
+            .take_while(|(_, depth)| *depth > 0)
+            .any(|(at, _)| at)
+}
+
+/// Looks for a list in an object, byte by byte.
+struct Search<'a> {
+    name: &'a str,
+    depth: u64,
+    /// The string so far, no longer than needed.
+    string: Option<Vec<u8>>,
+    escaped: bool,
+    /// Behind the name and its colon.
+    is_next: bool,
+}
+
+impl<'a> Search<'a> {
+    fn new(name: &'a str) -> Self {
+        Self { name, depth: 0, string: None, escaped: false, is_next: false }
+    }
+
+    /// Whether the list begins with this byte, the next one.
+    fn is_at_list(&mut self, byte: u8) -> bool {
+        match (&mut self.string, byte) {
+            (Some(_), _) if self.escaped => self.escaped = false,
+            (Some(_), b'\\') => self.escaped = true,
+            (Some(text), b'"') => {
+                self.is_next = self.depth == 1 && text == self.name.as_bytes();
+                self.string = None;
+            }
+            (Some(text), _) if text.len() <= self.name.len() => text.push(byte),
+            (Some(_), _) => {}
+            (None, b'[') if self.is_next => return true,
+            (None, b':') => {}
+            (None, _) if is_space(byte) => {}
+            (None, _) => {
+                self.is_next = false;
+                match byte {
+                    b'"' => self.string = Some(Vec::new()),
+                    b'{' | b'[' => self.depth += 1,
+                    b'}' | b']' => self.depth = self.depth.saturating_sub(1),
+                    _ => {}
+                }
+            }
+        }
+        false
+    }
+}
+
 struct Scanner<'a, F> {
     path: &'a Path,
     example: &'static str,
@@ -159,37 +217,15 @@ impl<F: FnMut(Element) -> Result<(), OpenError>> Scanner<'_, F> {
 
     /// Goes on to the list that is called `name` in the object that begins here.
     fn enter(&mut self, reader: &mut impl BufRead, name: &str) -> Result<(), OpenError> {
-        let (mut depth, mut string, mut escaped) = (0_u64, None::<Vec<u8>>, false);
-        let mut is_next = false; // behind the name and its colon
+        let mut search = Search::new(name);
         loop {
             let bytes = reader.fill_buf().map_err(|error| OpenError::Io { path: self.path.into(), error })?;
             let Some(&byte) = bytes.first() else {
                 return Err(self.wrong(&format!("an object without a list `{name}`")));
             };
-            match (&mut string, byte) {
-                (Some(_), _) if escaped => escaped = false,
-                (Some(_), b'\\') => escaped = true,
-                (Some(text), b'"') => {
-                    is_next = depth == 1 && text == name.as_bytes();
-                    string = None;
-                }
-                (Some(text), _) if text.len() <= name.len() => text.push(byte),
-                (Some(_), _) => {}
-                (None, b'[') if is_next => {
-                    self.inside = true;
-                    return Ok(());
-                }
-                (None, b':') => {}
-                (None, _) if is_space(byte) => {}
-                (None, _) => {
-                    is_next = false;
-                    match byte {
-                        b'"' => string = Some(Vec::new()),
-                        b'{' | b'[' => depth += 1,
-                        b'}' | b']' => depth = depth.saturating_sub(1),
-                        _ => {}
-                    }
-                }
+            if search.is_at_list(byte) {
+                self.inside = true;
+                return Ok(());
             }
             reader.consume(1);
             self.at += 1;
@@ -295,6 +331,27 @@ impl<F: FnMut(Element) -> Result<(), OpenError>> Scanner<'_, F> {
             if count == 0 {
                 return Ok(());
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_in_an_object_is_told_from_records_one_a_line() {
+        for (text, expected) in [
+            (r#"{"images": [{"filename""#, true),
+            ("\u{feff} {\n \"dataset\": {\"a\": [1]}, \"images\" :\n [", true),
+            (r#"{"image": "images", "caption": ["#, false),
+            (r#"{"image": "a.jpg", "images": 3}"#, false),
+            ("{\"image\": \"a.jpg\"}\n{\"images\": [", false),
+            (r#"{"a": {"images": ["#, false),
+            (r#"[{"images": ["#, false),
+            ("", false),
+        ] {
+            assert_eq!(begins_with_list(text.as_bytes(), "images"), expected, "{text}");
         }
     }
 }

@@ -152,7 +152,7 @@ impl Entry {
         if captions.is_empty() {
             return Err(RecordError::EmptyCaption { name });
         }
-        Ok(Entry { image, captions, name, image_id })
+        Ok(Entry { image, captions, name, image_id, subcategory: None })
     }
 }
 

@@ -26,6 +26,7 @@ pub(crate) struct JsonRecords<F> {
     path: PathBuf,
     file: File,
     pictures: Pictures,
+    splits: Vec<String>,
     /// First byte and length of the element that each record is in, the element's number from 1, and which of its records it is.
     places: Table<4>,
     format: PhantomData<F>,
@@ -41,7 +42,8 @@ impl<F: Format> JsonRecords<F> {
         let mut malformed = Malformed::default();
         let (mut number, mut records, mut reported) = (0, 0, 0);
         let layout = elements::scan(path, &file, F::LIST, F::EXAMPLE, |element| {
-            let found = read::<F>(element.text(), &Place { name: name(path, number + 1), pictures: &pictures });
+            let place = Place { name: name(path, number + 1), pictures: &pictures, splits: &options.splits };
+            let found = read::<F>(element.text(), &place);
             // A broken element may be several; each stays, to be counted when it is met.
             let (elements, each) = match &found {
                 Ok(found) => (1, found.len() as u64),
@@ -68,9 +70,13 @@ impl<F: Format> JsonRecords<F> {
                 format!("invalid type: map, expected a list, or a record a line: {}", malformed.examples.join("; "));
             return Err(OpenError::Json { path: path.into(), record: 1, problem, example: F::EXAMPLE });
         }
+        if records == 0 && number > 0 && !options.splits.is_empty() {
+            return Err(OpenError::Split { path: path.into(), splits: options.splits.clone() });
+        }
         malformed.check(path, records, options)?;
         let places = places.finish().map_err(|e| options.index_error(e))?;
-        Ok(JsonRecords { path: path.into(), file, pictures, places, format: PhantomData })
+        let splits = options.splits.clone();
+        Ok(JsonRecords { path: path.into(), file, pictures, splits, places, format: PhantomData })
     }
 }
 
@@ -81,7 +87,8 @@ impl<F: Format> Records<F::Entry> for JsonRecords<F> {
 
     fn entry(&self, index: u64) -> Result<F::Entry, RecordError> {
         let unread = |place: &Place, e: io::Error| place.malformed(format!("cannot be read again: {e}"));
-        let mut place = Place { name: self.path.display().to_string(), pictures: &self.pictures };
+        let name_of_file = self.path.display().to_string();
+        let mut place = Place { name: name_of_file, pictures: &self.pictures, splits: &self.splits };
         let [offset, length, element, nth] = self.places.row(index).map_err(|e| unread(&place, e))?;
         place.name = name(&self.path, element);
         let mut text = vec![0; if length > MAX_RECORD_BYTES { 0 } else { length as usize }];
@@ -102,6 +109,21 @@ fn name(path: &Path, record: u64) -> String {
 /// What an element says, or why there is no text of it.
 fn read<F: Format>(text: Result<&[u8], String>, place: &Place) -> Result<Vec<F::Entry>, RecordError> {
     F::read(text.map_err(|problem| place.no_record::<F>(problem))?, place)
+}
+
+/// Whether a file is an object that has a list called `list`, in which a record has the `field`, as far as its first bytes tell.
+pub(super) fn has_list(path: &Path, list: &str, field: &str) -> io::Result<bool> {
+    const HEAD: u64 = 1 << 16;
+    let mut head = Vec::new();
+    File::open(path)?.take(HEAD).read_to_end(&mut head)?;
+    if sniff::compression(&head).is_some_and(|(kind, _)| kind == "gzip") {
+        head.clear();
+        // A file that is damaged further on is so when it is opened.
+        let _ = MultiGzDecoder::new(File::open(path)?).take(HEAD).read_to_end(&mut head);
+    }
+    let field = format!("\"{field}\"");
+    let has_field = || head.windows(field.len()).any(|window| window == field.as_bytes());
+    Ok(elements::begins_with_list(&head, list) && has_field())
 }
 
 /// Opens a file whose bytes can be read in any order, unpacked where it is compressed with gzip.

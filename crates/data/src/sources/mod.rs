@@ -25,6 +25,7 @@ pub use unread::Unread;
 pub(crate) use each_caption::EachCaption;
 
 use crate::formats::Format;
+use crate::formats::karpathy::Karpathy;
 use crate::formats::pairs::Pairs;
 use crate::quoted;
 use crate::record::{Entry, RecordError};
@@ -91,6 +92,10 @@ pub struct Options {
     /// Makes a record of each caption: a record with five captions is seen five times an epoch, with each of them once. By default it is
     /// seen once, with one of them at random.
     pub each_caption: bool,
+    /// Parts of the data that are used, of files whose records say which they belong to (Karpathy's, REFER's); none: all.
+    pub splits: Vec<String>,
+    /// Whether records are expressions in place of captions: `text` of the authors' files for grounding, or REFER's refs.
+    pub expressions: bool,
     /// Folder for the temporary index of the records, by default the system's.
     pub index_folder: Option<PathBuf>,
 }
@@ -104,6 +109,8 @@ impl Default for Options {
             caption_column: "caption".into(),
             max_bad_share: 0.1,
             each_caption: false,
+            splits: Vec::new(),
+            expressions: false,
             index_folder: None,
         }
     }
@@ -111,7 +118,7 @@ impl Default for Options {
 
 impl Options {
     /// Where the pictures are that `file` names.
-    fn pictures(&self, file: &Path) -> Result<Pictures, OpenError> {
+    pub(crate) fn pictures(&self, file: &Path) -> Result<Pictures, OpenError> {
         match &self.image_root {
             Some(root) => Pictures::open(root),
             None => Ok(Pictures::in_folder(self.root(file))),
@@ -171,6 +178,10 @@ pub enum OpenError {
     Empty { path: PathBuf },
     #[error("data {}: no records in it, but {unread}; expected images ({}) with a .txt or .json of the same name each, or .tar files of them, not compressed", quoted(path.display()), IMAGE_ENDINGS.map(|e| format!(".{e}")).join(", "))]
     Unread { path: PathBuf, unread: Unread },
+    #[error("data {}: no record of {}", quoted(path.display()), named(splits))]
+    Split { path: PathBuf, splits: Vec<String> },
+    #[error("data {0}")]
+    Pickle(#[from] simla_weights::ReadError),
     #[error("data: no files were given")]
     NoSources,
     #[error("data {}: weight {weight}: expected a number above 0 and at most {}", quoted(path.display()), crate::dataset::MAX_WEIGHT)]
@@ -186,6 +197,11 @@ pub enum OpenError {
 /// Each on a line of its own.
 fn lines(examples: &[String]) -> String {
     examples.iter().map(|example| quoted(example).to_string()).collect::<Vec<_>>().join("\n")
+}
+
+/// Splits for a message.
+fn named(splits: &[String]) -> String {
+    splits.iter().map(|split| format!("split `{}`", quoted(split))).collect::<Vec<_>>().join(" or ")
 }
 
 /// Counts malformed records while a source is indexed.
@@ -260,7 +276,11 @@ pub(crate) fn open(path: &Path, options: &Options, watch: Watch) -> Result<Box<d
     }
     let ending = ending(path);
     if ending == Some("json".into()) {
-        return open_json::<Pairs>(path, options, watch);
+        // COCO's own files have a list of that name, too.
+        return match json::has_list(path, "images", "sentences").map_err(io)? {
+            true => open_json::<Karpathy>(path, options, watch),
+            false => open_json::<Pairs>(path, options, watch),
+        };
     }
     let head = sniff::head(path).map_err(io)?;
     if let Some((kind, command)) = sniff::compression(&head) {

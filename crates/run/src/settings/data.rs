@@ -11,7 +11,7 @@ pub struct Data {
     #[schemars(range(min = 3))]
     pub max_tokens: u64,
     /// smallest share of the picture that a random crop shows
-    #[schemars(range(max = 1), extend("exclusiveMinimum" = 0))]
+    #[schemars(range(max = 1), extend("exclusiveMinimum" = 0, "x-only" = "crops"))]
     pub min_scale: f64,
     /// mirrors half of the views: switch it off where captions say left and right
     pub flip: bool,

@@ -13,11 +13,12 @@ fn of_model() -> impl Iterator<Item = &'static str> {
 }
 
 /// What a run of this kind does not read. Fine-tuning has no word or patch to guess and no tokenizer, and temperature and vocabulary are
-/// the model's; tasks with a model of their own have no queue.
+/// the model's; tasks with a model of their own have no queue, and grounding crops no picture.
 fn unread(kind: Kind) -> impl Iterator<Item = &'static str> {
     let of_others: &[&str] = match kind {
         Kind::Pretraining => &["vqa"],
         Kind::Retrieval => &["vqa", "pretraining"],
+        Kind::Grounding => &["vqa", "pretraining", "crops"],
         Kind::Vqa => &["pretraining", "alignment"],
         Kind::TextAssignment | Kind::Nlvr2 | Kind::Entailment => &["vqa", "pretraining", "alignment"],
     };
@@ -32,6 +33,7 @@ impl Settings {
         // Epochs, batch, peak rate at base size, steps of warm-up.
         let (epochs, batch_size, lr, warmup_steps) = match kind {
             Kind::Pretraining | Kind::Retrieval => (10, 32, 1e-5, 0),
+            Kind::Grounding => (5, 32, 1e-5, 0),
             Kind::TextAssignment => (1, 64, 2e-5, 100),
             Kind::Vqa => (8, 32, 2e-5, 400),
             Kind::Nlvr2 => (10, 16, 2e-5, 100),

@@ -418,6 +418,9 @@ mod tests {
             let settings = resolve(None, assignments).unwrap();
             settings.model(500, SpecialIds::default())
         };
+        let grounding = Settings::fine_tuning(Kind::Grounding, &of(&["preset=base"]), false);
+        assert_eq!((grounding.train.epochs, grounding.model.image_size, grounding.train.lr), (5, 384, 1e-5));
+        assert!(!Settings::is_read(Kind::Grounding, "min_scale"), "nothing is cropped");
         let base = Settings::fine_tuning(Kind::Retrieval, &of(&["preset=base"]), false);
         assert_eq!(
             (base.recipe.preset, base.model.image_size, base.train.lr, base.train.batch_size),

@@ -36,13 +36,18 @@ pub fn same_image(images: &Tensor, candidates: &Tensor) -> Tensor {
     &same / same.sum_dim_intlist([1].as_slice(), true, Kind::Float)
 }
 
-/// Mean of both directions of the cross-entropy with `(1 - alpha) hard + alpha softmax(momentum)`.
-/// `hard` is `[B, B + queue]`, rows that sum to one, the same for both directions.
-pub fn loss(online: &Similarities, momentum: &Similarities, hard: &Tensor, alpha: f64) -> Tensor {
-    let target = |teacher: &Tensor| match alpha {
+/// `(1 - alpha) hard + alpha softmax(teacher)`: the target of one direction, from the momentum model's similarities, all `[B, B + queue]`.
+pub fn target(hard: &Tensor, teacher: &Tensor, alpha: f64) -> Tensor {
+    match alpha {
         0.0 => hard.shallow_clone(),
         _ => hard * (1.0 - alpha) + teacher.softmax(-1, Kind::Float) * alpha,
-    };
+    }
+}
+
+/// Mean of both directions of the cross-entropy with their [`target`]s.
+/// `hard` is `[B, B + queue]`, rows that sum to one, the same for both directions.
+pub fn loss(online: &Similarities, momentum: &Similarities, hard: &Tensor, alpha: f64) -> Tensor {
+    let target = |teacher: &Tensor| target(hard, teacher, alpha);
     let i2t = soft_cross_entropy(&online.i2t, &target(&momentum.i2t));
     let t2i = soft_cross_entropy(&online.t2i, &target(&momentum.t2i));
     (i2t + t2i) / 2.0

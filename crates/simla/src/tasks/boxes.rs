@@ -47,18 +47,26 @@ impl Bounds {
         (self.x..self.x + self.width).contains(&x) && (self.y..self.y + self.height).contains(&y)
     }
 
-    /// Area that both cover.
-    pub fn shared(self, other: Self) -> f64 {
+    /// Width and height of what both cover; 0 where they lie apart.
+    fn common(self, other: Self) -> (f64, f64) {
         let overlap = |start: f64, length: f64, other_start: f64, other_length: f64| {
             let end = (start + length).min(other_start + other_length);
             (end - start.max(other_start)).max(0.0)
         };
-        overlap(self.x, self.width, other.x, other.width) * overlap(self.y, self.height, other.y, other.height)
+        (overlap(self.x, self.width, other.x, other.width), overlap(self.y, self.height, other.y, other.height))
     }
 
-    /// Intersection over union, from 0 to 1; boxes that only touch have 0.
+    /// Area that both cover.
+    pub fn shared(self, other: Self) -> f64 {
+        let (width, height) = self.common(other);
+        width * height
+    }
+
+    /// Intersection over union in pixels, from 0 to 1, as RefCOCO's evaluators count: a box ends in its last pixel, and an intersection
+    /// that is no wider or no higher than one pixel is none.
     pub fn iou(self, other: Self) -> f64 {
-        let both = self.shared(other);
+        let (width, height) = self.common(other);
+        let both = if width > 1.0 && height > 1.0 { width * height } else { 0.0 };
         let either = self.area() + other.area() - both;
         if either > 0.0 { both / either } else { 0.0 }
     }
@@ -109,6 +117,11 @@ impl Heat {
         Self::new(width, height, values)
     }
 
+    /// Row by row.
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+
     /// The centre of the hottest pixel, the first of equals; none where nothing is hot.
     pub fn peak(&self) -> Option<(f64, f64)> {
         let (at, _) = self
@@ -135,13 +148,10 @@ impl Heat {
         self.sum(b) / b.area().sqrt()
     }
 
-    /// The proposal with the largest score, the first of equals; none where all are without heat.
+    /// The proposal with the largest score, the first of equals, be it below 0; none of none.
     pub fn best_of(&self, proposals: &[Bounds]) -> Option<usize> {
         let scored = proposals.iter().map(|&b| self.score(b)).enumerate();
-        scored
-            .filter(|(_, score)| *score > 0.0)
-            .reduce(|best, next| if next.1 > best.1 { next } else { best })
-            .map(|(i, _)| i)
+        scored.reduce(|best, next| if next.1 > best.1 { next } else { best }).map(|(i, _)| i)
     }
 }
 
@@ -180,12 +190,18 @@ mod tests {
             ([0.0, 0.0, 4.0, 2.0], 1.0),
             ([2.0, 0.0, 4.0, 2.0], 4.0 / 12.0),
             ([4.0, 0.0, 4.0, 2.0], 0.0),
-            ([1.0, 0.0, 2.0, 1.0], 2.0 / 8.0),
+            ([1.0, 0.0, 2.0, 2.0], 4.0 / 8.0),
+            // Of one pixel in height or width: none.
+            ([1.0, 0.0, 2.0, 1.0], 0.0),
+            ([3.0, 0.0, 4.0, 2.0], 0.0),
+            ([2.9, 0.0, 4.0, 2.0], 2.2 / 13.8),
+            // Over the edge, as a detector may say it.
+            ([-2.0, -2.0, 6.0, 4.0], 8.0 / 24.0),
             ([9.0, 9.0, 1.0, 1.0], 0.0),
             ([0.0, 0.0, 0.0, 0.0], 0.0),
         ] {
-            assert_eq!(a.iou(bounds(b)), expected, "{b:?}");
-            assert_eq!(bounds(b).iou(a), expected, "{b:?}");
+            assert!((a.iou(bounds(b)) - expected).abs() < 1e-12, "{b:?}");
+            assert_eq!(bounds(b).iou(a), a.iou(bounds(b)), "{b:?}");
         }
         // Half is right, a little less is not.
         assert!(a.finds(bounds([0.0, 0.0, 2.0, 2.0])));
@@ -230,8 +246,15 @@ mod tests {
         assert_eq!(heat.best_of(&all), Some(0));
         assert_eq!(heat.best_of(&all[1..]), Some(0));
         assert_eq!(heat.best_of(&all[2..]), Some(0));
-        assert_eq!(heat.best_of(&all[3..]), None);
+        assert_eq!(heat.best_of(&all[3..]), Some(0), "no heat is better than no box");
+        assert_eq!(heat.best_of(&[all[3], all[2], all[2]]), Some(1), "the first of equals");
         assert_eq!(heat.best_of(&[]), None);
+        // Bicubic heat dips below 0: the least cold box is the best.
+        let cold = Heat::new(2, 1, vec![-3.0, -1.0]);
+        assert_eq!(cold.best_of(&[[0.0, 0.0, 1.0, 1.0], [1.0, 0.0, 1.0, 1.0]].map(bounds)), Some(1));
+        // Beyond the edge there is no heat, but area.
+        assert_eq!(heat.score(bounds([1.0, 1.0, 9.0, 4.0])), 4.0 / 6.0);
+        assert_eq!(heat.score(bounds([-2.5, 1.0, 4.5, 1.0])), 3.0 / 4.5f64.sqrt());
     }
 
     #[test]

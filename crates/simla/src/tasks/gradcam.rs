@@ -82,12 +82,9 @@ pub fn of_matching(
         return Ok(vec![]);
     }
     guarded(|| {
-        let matching = no_grad(|| Matching::open(model, image_embeds, phrases, layer));
-        let map = matching.opened.map.detach().set_requires_grad(true);
-        let logits = matching.logits(&map);
+        let Attended { logits, attention, gradient } = attended(model, image_embeds, phrases, layer);
         let logit = logits.select(1, itm::MATCH);
-        let gradient = gradient_of(&logit, &map);
-        let tokens = relevance(&map.detach(), &gradient);
+        let tokens = relevance(&attention, &gradient);
         let probability = logits.softmax(-1, Kind::Float).select(1, itm::MATCH);
         (0i64..)
             .zip(phrases)
@@ -102,6 +99,29 @@ pub fn of_matching(
             })
             .collect()
     })
+}
+
+/// What a heat map is made of.
+#[derive(Debug)]
+pub struct Attended {
+    /// Of the matching head: `[B, 2]`.
+    pub logits: Tensor,
+    /// Of phrases over patches, after the softmax: `[B, H, L, 1 + P]`.
+    pub attention: Tensor,
+    /// Of the logit of a match with respect to it.
+    pub gradient: Tensor,
+}
+
+/// The cross-attention of `layer` and how the matching score depends on it; arguments as of [`of_matching`].
+///
+/// # Panics
+/// Without phrases, or where libtorch fails.
+pub fn attended(model: &Simla, image_embeds: &Tensor, phrases: &[impl AsRef<[i64]>], layer: usize) -> Attended {
+    let matching = no_grad(|| Matching::open(model, image_embeds, phrases, layer));
+    let map = matching.opened.map.detach().set_requires_grad(true);
+    let logits = matching.logits(&map);
+    let gradient = gradient_of(&logits.select(1, itm::MATCH), &map);
+    Attended { logits: logits.detach(), attention: map.detach(), gradient }
 }
 
 /// Grad-CAM of concepts on the [CLS] attention of E_v's last block, one map a word of `words` (ids), for one image `[1, 3, S, S]`

@@ -34,8 +34,8 @@ pub struct Answer {
 /// The answers to one question.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Answers {
-    /// The true box in shares of the picture's width and height.
-    truth: Bounds,
+    /// The true box and the picture's width and height; none where the picture could not be read.
+    truth: Option<(Bounds, (f64, f64))>,
     pub point: Answer,
     /// The model's box, in pixels.
     pub window: Option<Bounds>,
@@ -44,6 +44,21 @@ pub struct Answers {
     pub choice: Option<Answer>,
     /// None without proposals.
     pub proposal: Option<Answer>,
+}
+
+impl Answers {
+    /// Of a phrase whose picture cannot be read: wrong, the guesses too.
+    pub fn missing(has_proposals: bool) -> Self {
+        const WRONG: Answer = Answer { model: false, centre: 0.0, random: 0.0 };
+        Self {
+            truth: None,
+            point: WRONG,
+            window: None,
+            window_right: false,
+            choice: None,
+            proposal: has_proposals.then_some(WRONG),
+        }
+    }
 }
 
 /// Answers a question from the phrase's map, a value for each of `grid` x `grid` patches.
@@ -62,7 +77,7 @@ pub fn answer(map: &[f32], grid: usize, q: Question) -> Answers {
     };
     let window = best_window(map, grid, width, height);
     Answers {
-        truth: q.truth.scaled(1.0 / width, 1.0 / height),
+        truth: Some((q.truth, (width, height))),
         point: Answer {
             model: heat.peak().is_some_and(|peak| q.truth.contains(peak)),
             centre: f64::from(q.truth.contains(middle)),
@@ -152,10 +167,14 @@ impl Grounding {
 
 /// The windows' answers. The guesses are told the mean true size, as shares of the picture's sides; the model is not.
 fn windows(answers: &[Answers]) -> Vec<Answer> {
-    let mean = |side: fn(&Answers) -> f64| answers.iter().map(side).sum::<f64>() / answers.len() as f64;
-    let (across, down) = (mean(|a| a.truth.width), mean(|a| a.truth.height));
+    let known: Vec<_> = answers.iter().filter_map(|a| a.truth).collect();
+    let mean = |side: fn(&(Bounds, (f64, f64))) -> f64| known.iter().map(side).sum::<f64>() / known.len() as f64;
+    let (across, down) = (mean(|(truth, size)| truth.width / size.0), mean(|(truth, size)| truth.height / size.1));
     // At these shares of the room that is left around it.
     let guess = |x: f64, y: f64| Bounds { x: x * (1.0 - across), y: y * (1.0 - down), width: across, height: down };
+    let right = |guess: Bounds, a: &Answers| {
+        a.truth.is_some_and(|(truth, (width, height))| guess.scaled(width, height).finds(truth))
+    };
     const PLACES: usize = 16;
     let place = |i: usize| (i as f64 + 0.5) / PLACES as f64;
     let everywhere = || (0..PLACES * PLACES).map(|i| guess(place(i % PLACES), place(i / PLACES)));
@@ -163,8 +182,8 @@ fn windows(answers: &[Answers]) -> Vec<Answer> {
         .iter()
         .map(|a| Answer {
             model: a.window_right,
-            centre: f64::from(guess(0.5, 0.5).finds(a.truth)),
-            random: everywhere().filter(|b| b.finds(a.truth)).count() as f64 / (PLACES * PLACES) as f64,
+            centre: f64::from(right(guess(0.5, 0.5), a)),
+            random: everywhere().filter(|&b| right(b, a)).count() as f64 / (PLACES * PLACES) as f64,
         })
         .collect()
 }
@@ -205,7 +224,9 @@ mod tests {
         assert_eq!(wrong.choice.unwrap().centre, 1.0);
 
         let cold = answer(&[0.0; 16], 4, question(left));
-        assert!(!cold.point.model && !cold.choice.unwrap().model && cold.window.is_none());
+        assert!(!cold.point.model && cold.window.is_none());
+        // Among equals the first: right as often as a box that is drawn.
+        assert!(cold.choice.unwrap().model && !answer(&[0.0; 16], 4, question(right)).choice.unwrap().model);
     }
 
     #[test]
@@ -238,6 +259,12 @@ mod tests {
         let found = Grounding::of(&[answer(&hot(1, 1), 4, question)]).unwrap();
         assert_eq!(found.window.centre, 100.0, "the middle is right");
         assert!((5.0..60.0).contains(&found.window.random), "{found:?}");
+        // A picture that cannot be read is wrong, and counts.
+        let missing = [answer(&hot(1, 1), 4, question), Answers::missing(true)];
+        let half = Grounding::of(&missing).unwrap();
+        assert_eq!((half.phrases, half.window.centre, half.window.random), (2, 50.0, found.window.random / 2.0));
+        assert_eq!((half.pointing.model, half.pointing.random), (50.0, found.pointing.random / 2.0));
+        assert_eq!((half.proposals.unwrap().phrases, half.proposals.unwrap().model), (1, 0.0));
         assert!(Grounding::of(&[]).is_none());
     }
 }

@@ -8,6 +8,7 @@ pub mod grounding;
 pub mod keywords;
 pub mod nlvr;
 pub mod pretrain;
+pub mod products;
 pub mod retrieval;
 pub mod samples;
 pub mod score;

@@ -3,8 +3,8 @@
 //! Memory does not grow with images x patches: E_v runs a second time for the re-ranking, image by image, and the keys and values
 //! of an image are projected once for all captions that are matched with it.
 
-use std::collections::HashMap;
-use std::path::Path;
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -26,22 +26,25 @@ pub const BATCH: usize = 32;
 /// Captions that are matched with one image at a time.
 const MATCHED: usize = 64;
 
-/// Images with all their captions, as a model reads them.
-#[derive(Debug)]
+/// Images with all their captions, as a model reads them. What is looked for is an item: an image, or several of one product.
+#[derive(Debug, Default)]
 pub struct Gallery {
     /// Position in the data set of each usable image.
     pub images: Vec<u64>,
+    /// The item that each image shows, numbered in their order.
+    pub item_of: Vec<usize>,
     /// Token ids of every caption.
     pub captions: Vec<Vec<i64>>,
-    /// Position in `images` of each caption's image.
+    /// Position in `images` of each caption's image; it is right for all images of that one's item.
     pub image_of: Vec<usize>,
     /// Records that cannot be used.
     pub broken: Vec<RecordError>,
 }
 
 impl Gallery {
-    /// Reads the captions of a data set, and finds the records that cannot be used. Records of one picture, by `image_id` or by path,
-    /// are one image with all their captions. `one_more` is called for every record.
+    /// Reads the captions of a data set, and finds the records that cannot be used. Records of one file are one image with all their
+    /// captions; images with one `image_id` show one item, whose captions are right for all of them, a caption that is there already
+    /// being the same. `one_more` is called for every record.
     pub fn read(dataset: &Dataset, vocabulary: &Vocabulary, max_tokens: usize, one_more: impl Fn() + Sync) -> Self {
         let entries: Vec<_> = (0..dataset.len()).into_par_iter().map(|i| dataset.entry(i)).collect();
         // Images are decoded here once more than needed, so that a broken one is known before anything is ranked.
@@ -50,12 +53,12 @@ impl Gallery {
             entry.read_image(&mut bytes)?;
             simla_image::decode(&bytes, &Limits::default()).map(drop).map_err(|error| entry.unreadable(error))
         };
-        // Of the records with the same file, the first that is asked for it answers for all.
+        // Of the records with the same image, the first that is asked for it answers for all.
         let mut firsts = HashMap::new();
         let first_of: Vec<usize> = (0..)
             .zip(&entries)
             .map(|(i, entry)| match entry {
-                Ok(entry) => *firsts.entry((entry.image_id, path(entry))).or_insert(i),
+                Ok(entry) => *firsts.entry(Place::of(entry)).or_insert(i),
                 Err(_) => i,
             })
             .collect();
@@ -68,8 +71,9 @@ impl Gallery {
         };
         let tried: Vec<Result<(), RecordError>> = entries.par_iter().enumerate().map(tried).collect();
 
-        let mut gallery = Self { images: vec![], captions: vec![], image_of: vec![], broken: vec![] };
-        let (mut by_id, mut by_path) = (HashMap::new(), HashMap::new());
+        let mut gallery = Self::default();
+        let (mut by_id, mut by_place) = (HashMap::new(), HashMap::new());
+        let mut said: Vec<HashSet<Vec<i64>>> = Vec::new();
         for (i, entry) in entries.into_iter().enumerate() {
             let usable = entry.and_then(|entry| match &tried[first_of[i]] {
                 Ok(()) => Ok(entry),
@@ -82,30 +86,83 @@ impl Gallery {
                     continue;
                 }
             };
-            let file = path(&entry).map(Path::to_owned);
-            let known = by_id.get(&entry.image_id).or_else(|| by_path.get(file.as_ref()?)).copied();
+            let known = by_place.get(&Place::of(&entry)).copied();
+            let of_another = known.is_none() && by_id.contains_key(&entry.image_id);
             let image = known.unwrap_or_else(|| {
+                let item = *by_id.entry(entry.image_id).or_insert_with(|| {
+                    said.push(HashSet::new());
+                    said.len() - 1
+                });
                 gallery.images.push(i as u64);
+                gallery.item_of.push(item);
                 gallery.images.len() - 1
             });
-            by_id.insert(entry.image_id, image);
-            if let Some(file) = file {
-                by_path.insert(file, image);
-            }
+            let item = gallery.item_of[image];
+            by_id.entry(entry.image_id).or_insert(item);
+            by_place.insert(Place::of(&entry), image);
             for caption in &entry.captions {
-                gallery.captions.push(vocabulary.encode(caption, max_tokens));
-                gallery.image_of.push(image);
+                let ids = vocabulary.encode(caption, max_tokens);
+                let is_new = said[item].insert(ids.clone());
+                if is_new || !of_another {
+                    gallery.captions.push(ids);
+                    gallery.image_of.push(image);
+                }
             }
         }
         gallery
     }
+
+    /// How many items there are.
+    pub fn items(&self) -> usize {
+        self.item_of.iter().max().map_or(0, |last| last + 1)
+    }
+
+    /// Its items in `count` runs of equal length, in their order, each with its images and captions.
+    ///
+    /// # Panics
+    /// Of no runs.
+    pub fn folds(&self, count: usize) -> Vec<Self> {
+        let items = self.items();
+        let fold = |nth: usize| {
+            let range = nth * items / count..(nth + 1) * items / count;
+            let mut fold = Self::default();
+            let mut place = HashMap::new();
+            for (image, &item) in self.item_of.iter().enumerate().filter(|(_, item)| range.contains(*item)) {
+                place.insert(image, fold.images.len());
+                fold.images.push(self.images[image]);
+                fold.item_of.push(item - range.start);
+            }
+            for (caption, image) in self.image_of.iter().enumerate() {
+                if let Some(&image) = place.get(image) {
+                    fold.captions.push(self.captions[caption].clone());
+                    fold.image_of.push(image);
+                }
+            }
+            fold
+        };
+        (0..count).map(fold).collect()
+    }
+
+    /// The item of each caption.
+    fn item_of_captions(&self) -> Vec<usize> {
+        self.image_of.iter().map(|&image| self.item_of[image]).collect()
+    }
 }
 
-/// The file of a picture that has one of its own.
-fn path(entry: &Entry) -> Option<&Path> {
-    match &entry.image {
-        Location::File(path) => Some(path),
-        Location::Range { .. } => None,
+/// Which image a record names: records of one file have one image, and so have those of one member of a shard.
+#[derive(Debug, PartialEq, Eq, Hash)]
+enum Place {
+    File(PathBuf),
+    Member(String, u64, i64),
+}
+
+impl Place {
+    fn of(entry: &Entry) -> Self {
+        match &entry.image {
+            // However it is written: `./a.png` is `a.png`.
+            Location::File(path) => Self::File(path.components().collect()),
+            Location::Range { offset, name, .. } => Self::Member(name.clone(), *offset, entry.image_id),
+        }
     }
 }
 
@@ -150,6 +207,19 @@ impl Recalls {
         ]
     }
 
+    /// The mean of several, number by number; of none, no number.
+    pub fn mean_of(all: &[Self]) -> Self {
+        let mean = |of: fn(&Self) -> f64| all.iter().map(of).sum::<f64>() / all.len() as f64;
+        Self {
+            txt_r1: mean(|r| r.txt_r1),
+            txt_r5: mean(|r| r.txt_r5),
+            txt_r10: mean(|r| r.txt_r10),
+            img_r1: mean(|r| r.img_r1),
+            img_r5: mean(|r| r.img_r5),
+            img_r10: mean(|r| r.img_r10),
+        }
+    }
+
     /// Mean of all six: what checkpoints are compared by.
     pub fn mean(&self) -> f64 {
         (self.txt_r1 + self.txt_r5 + self.txt_r10 + self.img_r1 + self.img_r5 + self.img_r10) / 6.0
@@ -161,11 +231,55 @@ impl Recalls {
 pub struct Retrieval {
     pub images: usize,
     pub captions: usize,
+    /// What is looked for: as many as images, but where several show one; 0 in results of earlier versions.
+    #[serde(default)]
+    pub items: usize,
     /// Candidates of each query that were re-ranked.
     pub top_k: usize,
     pub itc: Recalls,
     /// After re-ranking; absent where nothing was.
     pub itm: Option<Recalls>,
+}
+
+impl Retrieval {
+    /// The mean of several, as of folds; counts are the first one's. None of none.
+    pub fn mean_of(all: &[Self]) -> Option<Self> {
+        let itm: Option<Vec<Recalls>> = all.iter().map(|found| found.itm).collect();
+        let itc: Vec<Recalls> = all.iter().map(|found| found.itc).collect();
+        all.first().map(|first| Self {
+            itc: Recalls::mean_of(&itc),
+            itm: itm.map(|itm| Recalls::mean_of(&itm)),
+            ..first.clone()
+        })
+    }
+
+    /// What guessing would give.
+    pub fn chance(&self) -> Recalls {
+        let items = if self.items == 0 { self.images } else { self.items };
+        // The share of draws of k among all that have one of the right ones; their mean number need not be whole.
+        let drawn = |k: usize, all: usize| {
+            let right = all as f64 / items as f64;
+            let missed = (0..k.min(all)).map(|i| ((all as f64 - right - i as f64) / (all - i) as f64).max(0.0));
+            100.0 * (1.0 - missed.product::<f64>())
+        };
+        let (text, image) = (|k| drawn(k, self.captions), |k| drawn(k, self.images));
+        Recalls {
+            txt_r1: text(1),
+            txt_r5: text(5),
+            txt_r10: text(10),
+            img_r1: image(1),
+            img_r5: image(5),
+            img_r10: image(10),
+        }
+    }
+}
+
+/// The best candidates of every query, best first, each with its score: captions of each image and images of each caption. Scores are those
+/// of the matching head (log-odds) where it ranked, similarities else.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Ranking {
+    pub of_images: Vec<Vec<(u32, f32)>>,
+    pub of_captions: Vec<Vec<(u32, f32)>>,
 }
 
 /// How far an evaluation is: done and all, in images and captions.
@@ -182,10 +296,32 @@ pub fn evaluate(
     top_k: usize,
     progress: Progress,
 ) -> Result<Retrieval, TorchError> {
-    guarded(|| no_grad(|| rank(model, dataset, gallery, top_k, progress)))
+    Ok(evaluate_and_list(model, dataset, gallery, top_k, 0, progress)?.0)
 }
 
-fn rank(model: &Simla, dataset: &Dataset, gallery: &Gallery, top_k: usize, progress: Progress) -> Retrieval {
+/// As [`evaluate`]; also the best of every query, `depth` of them where the contrast ranks, `top_k` where the matching score does.
+///
+/// # Errors
+/// What libtorch could not do.
+pub fn evaluate_and_list(
+    model: &Simla,
+    dataset: &Dataset,
+    gallery: &Gallery,
+    top_k: usize,
+    depth: usize,
+    progress: Progress,
+) -> Result<(Retrieval, Ranking), TorchError> {
+    guarded(|| no_grad(|| rank(model, dataset, gallery, top_k, depth, progress)))
+}
+
+fn rank(
+    model: &Simla,
+    dataset: &Dataset,
+    gallery: &Gallery,
+    top_k: usize,
+    depth: usize,
+    progress: Progress,
+) -> (Retrieval, Ranking) {
     let (images, captions) = (gallery.images.len(), gallery.captions.len());
     let all = captions + images * if top_k > 0 { 2 } else { 1 };
     let mut done = 0;
@@ -207,59 +343,89 @@ fn rank(model: &Simla, dataset: &Dataset, gallery: &Gallery, top_k: usize, progr
     }
     let image_feat = Tensor::cat(&features, 0);
 
-    let mut embedded: Option<(usize, Tensor)> = None;
+    let mut matching = Matching::new(model, dataset, &gallery.images);
     let scores = |image: usize, texts: &[u32]| {
-        let chunk = image / BATCH;
-        let embeds = match embedded.take() {
-            Some((at, embeds)) if at == chunk => embeds,
-            _ => {
-                let first = chunk * BATCH;
-                let last = (first + BATCH).min(images);
-                image_embeds(model, dataset, &gallery.images[first..last])
-            }
-        };
         let captions: Vec<&[i64]> = texts.iter().map(|&text| gallery.captions[text as usize].as_slice()).collect();
-        let own = embeds.narrow(0, (image % BATCH) as i64, 1);
-        let scores = match_scores(model, &own, &captions);
-        embedded = Some((chunk, embeds));
+        let scores = match_scores(model, &matching.embeds(image), &captions);
         advance(1);
         scores
     };
-    judge(&image_feat, &text_feat, &gallery.image_of, top_k, scores)
+    let of = (&gallery.item_of[..], &gallery.item_of_captions()[..]);
+    judge(&image_feat, &text_feat, of, top_k, depth, scores)
 }
 
-/// The protocol on features `[images, E]` and `[captions, E]` of length one; `image_of` says which image a caption belongs to.
-/// `scores(image, captions)` gives the matching scores of an image with some captions; it is asked for the images in order, once
+/// E_v of some images of a data set, asked for in order: a batch of them is computed at a time.
+pub(super) struct Matching<'a> {
+    model: &'a Simla,
+    dataset: &'a Dataset,
+    /// Their positions.
+    images: &'a [u64],
+    batch: Option<(usize, Tensor)>,
+}
+
+impl<'a> Matching<'a> {
+    pub fn new(model: &'a Simla, dataset: &'a Dataset, images: &'a [u64]) -> Self {
+        Self { model, dataset, images, batch: None }
+    }
+
+    /// Of the `image`th: `[1, 1 + P, D]`.
+    pub fn embeds(&mut self, image: usize) -> Tensor {
+        let chunk = image / BATCH;
+        let embeds = match self.batch.take() {
+            Some((at, embeds)) if at == chunk => embeds,
+            _ => {
+                let first = chunk * BATCH;
+                let last = (first + BATCH).min(self.images.len());
+                image_embeds(self.model, self.dataset, &self.images[first..last])
+            }
+        };
+        let own = embeds.narrow(0, (image % BATCH) as i64, 1);
+        self.batch = Some((chunk, embeds));
+        own
+    }
+}
+
+/// The protocol on features `[images, E]` and `[captions, E]` of length one; `item_of` says which item an image shows, and which a caption
+/// is of. `scores(image, captions)` gives the matching scores of an image with some captions; it is asked for the images in order, once
 /// each.
 ///
 /// A pair is scored once, though it may be among the best of its image and of its caption. What is kept of it are eight bytes, and
-/// four for each time that it is among the best: 100 MB for COCO's 5,000 images and 25,000 captions at k = 256.
+/// eight for each time that it is among the best: 200 MB for COCO's 5,000 images and 25,000 captions at k = 256.
 fn judge(
     image_feat: &Tensor,
     text_feat: &Tensor,
-    image_of: &[usize],
+    (item_of_images, item_of_captions): (&[usize], &[usize]),
     top_k: usize,
+    depth: usize,
     mut scores: impl FnMut(usize, &[u32]) -> Vec<f32>,
-) -> Retrieval {
-    let (images, captions) = (image_feat.size()[0] as usize, image_of.len());
-    let mut texts_of = vec![Vec::new(); images];
-    for (text, &image) in image_of.iter().enumerate() {
-        texts_of[image].push(text as u32);
-    }
-    let image_of: Vec<u32> = image_of.iter().map(|&image| image as u32).collect();
-    let image_lists = ranked(image_feat, text_feat, top_k, |i| &texts_of[i]);
-    let text_lists = ranked(text_feat, image_feat, top_k, |t| &image_of[t..=t]);
+) -> (Retrieval, Ranking) {
+    let (images, captions) = (item_of_images.len(), item_of_captions.len());
+    let items = item_of_images.iter().max().map_or(0, |last| last + 1);
+    let members = |item_of: &[usize]| {
+        let mut members = vec![Vec::new(); items];
+        for (i, &item) in item_of.iter().enumerate() {
+            members[item].push(i as u32);
+        }
+        members
+    };
+    let (texts_of, images_of) = (members(item_of_captions), members(item_of_images));
+    let right_texts = |image: usize| texts_of[item_of_images[image]].as_slice();
+    let right_images = |text: usize| images_of[item_of_captions[text]].as_slice();
+    let listed = top_k.max(depth);
+    let image_lists = ranked(image_feat, text_feat, listed, right_texts);
+    let text_lists = ranked(text_feat, image_feat, listed, right_images);
     let ranks = |lists: &[List]| lists.iter().map(|list| list.rank).collect::<Vec<_>>();
     let itc = Recalls::new(&ranks(&image_lists), &ranks(&text_lists));
-    let mut found = Retrieval { images, captions, top_k, itc, itm: None };
+    let mut found = Retrieval { images, captions, items, top_k, itc, itm: None };
     if top_k == 0 {
-        return found;
+        let tops = |lists: Vec<List>| lists.into_iter().map(|list| list.top).collect();
+        return (found, Ranking { of_images: tops(image_lists), of_captions: tops(text_lists) });
     }
 
     // Pairs to match, image by image: captions among the image's best, and captions that have it among theirs.
-    let mut matched: Vec<Vec<u32>> = image_lists.iter().map(|list| list.top.clone()).collect();
+    let mut matched: Vec<Vec<u32>> = image_lists.iter().map(|list| list.best(top_k).collect()).collect();
     for (text, list) in text_lists.iter().enumerate() {
-        for &image in &list.top {
+        for image in list.best(top_k) {
             matched[image as usize].push(text as u32);
         }
     }
@@ -273,33 +439,39 @@ fn judge(
         let at = matched[image as usize].binary_search(&text);
         scored[image as usize][at.expect("a pair that was matched")]
     };
-    let by_image: Vec<usize> = (0..)
-        .zip(&image_lists)
-        .map(|(i, list)| {
-            let right = &texts_of[i as usize];
-            reranked(&list.top, |text| score(i, text), right).unwrap_or(list.rank)
-        })
-        .collect();
-    let by_text: Vec<usize> = (0..)
-        .zip(&text_lists)
-        .map(|(t, list)| {
-            let right = &image_of[t as usize..=t as usize];
-            reranked(&list.top, |image| score(image, t), right).unwrap_or(list.rank)
-        })
-        .collect();
+    // Where the best right answer of each query stands, and its candidates in the new order; equals stay in that of the contrast.
+    let again = |lists: &[List], score: &dyn Fn(u32, u32) -> f32, right: &dyn Fn(usize) -> Vec<u32>| {
+        let one = |(query, list): (usize, &List)| {
+            let mut top: Vec<(u32, f32)> = list.best(top_k).map(|i| (i, score(query as u32, i))).collect();
+            let rank = reranked(&top, &right(query)).unwrap_or(list.rank);
+            top.sort_by(|a, b| b.1.total_cmp(&a.1));
+            (rank, top)
+        };
+        lists.iter().enumerate().map(one).unzip::<_, _, Vec<usize>, Vec<_>>()
+    };
+    let (by_image, of_images) = again(&image_lists, &score, &|image| right_texts(image).to_vec());
+    let (by_text, of_captions) =
+        again(&text_lists, &|text, image| score(image, text), &|text| right_images(text).to_vec());
     found.itm = Some(Recalls::new(&by_image, &by_text));
-    found
+    (found, Ranking { of_images, of_captions })
 }
 
 /// Where a query's best right answer stands among all candidates, and the query's best candidates.
 struct List {
     rank: usize,
-    top: Vec<u32>,
+    /// With their similarities.
+    top: Vec<(u32, f32)>,
 }
 
-fn ranked<'a>(queries: &Tensor, candidates: &Tensor, top_k: usize, right: impl Fn(usize) -> &'a [u32]) -> Vec<List> {
+impl List {
+    fn best(&self, count: usize) -> impl Iterator<Item = u32> {
+        self.top.iter().take(count).map(|(i, _)| *i)
+    }
+}
+
+fn ranked<'a>(queries: &Tensor, candidates: &Tensor, listed: usize, right: impl Fn(usize) -> &'a [u32]) -> Vec<List> {
     let candidates = candidates.transpose(0, 1);
-    let k = (top_k as i64).min(candidates.size()[1]);
+    let k = (listed as i64).min(candidates.size()[1]);
     let mut lists = Vec::with_capacity(queries.size()[0] as usize);
     for block in queries.split(BATCH as i64, 0) {
         let similarities = block.matmul(&candidates);
@@ -308,7 +480,7 @@ fn ranked<'a>(queries: &Tensor, candidates: &Tensor, top_k: usize, right: impl F
             let similarities: Vec<f32> = Vec::try_from(similarities.get(row)).expect("floats");
             let top: Vec<i64> = Vec::try_from(top.get(row)).expect("integers");
             let rank = rank_of(&similarities, right(lists.len()));
-            lists.push(List { rank, top: top.into_iter().map(|i| i as u32).collect() });
+            lists.push(List { rank, top: top.into_iter().map(|i| (i as u32, similarities[i as usize])).collect() });
         }
     }
     lists
@@ -321,10 +493,10 @@ fn rank_of(scores: &[f32], right: &[u32]) -> usize {
     (0..).zip(scores).filter(|(i, score)| **score >= best && !right.contains(i)).count()
 }
 
-/// Rank of the best right answer among `top` by `score`; none where no right answer is among them.
-fn reranked(top: &[u32], score: impl Fn(u32) -> f32, right: &[u32]) -> Option<usize> {
-    let best = top.iter().filter(|i| right.contains(i)).map(|&i| score(i)).max_by(f32::total_cmp)?;
-    Some(top.iter().filter(|&&i| !right.contains(&i) && score(i) >= best).count())
+/// Rank of the best right answer among `top`, candidates with their scores; none where no right answer is among them.
+fn reranked(top: &[(u32, f32)], right: &[u32]) -> Option<usize> {
+    let best = top.iter().filter(|(i, _)| right.contains(i)).map(|(_, score)| *score).max_by(f32::total_cmp)?;
+    Some(top.iter().filter(|(i, score)| !right.contains(i) && *score >= best).count())
 }
 
 /// E_v of the whole pictures at these positions of the data set: `[n, 1 + P, D]`.
@@ -421,11 +593,13 @@ mod tests {
     #[test]
     fn re_ranking_takes_the_best_right_answer_of_the_candidates() {
         let scores = [0.0, 3.0, 2.0, 5.0, 2.0];
-        let score = |i: u32| scores[i as usize];
-        assert_eq!(reranked(&[3, 1, 2], score, &[1, 2]), Some(1));
-        assert_eq!(reranked(&[2, 4], score, &[2]), Some(1), "a tie counts against it");
-        assert_eq!(reranked(&[1, 4, 2], score, &[1]), Some(0));
-        assert_eq!(reranked(&[1, 4], score, &[0]), None, "not among the candidates");
+        let among = |top: &[u32], right: &[u32]| {
+            reranked(&top.iter().map(|&i| (i, scores[i as usize])).collect::<Vec<_>>(), right)
+        };
+        assert_eq!(among(&[3, 1, 2], &[1, 2]), Some(1));
+        assert_eq!(among(&[2, 4], &[2]), Some(1), "a tie counts against it");
+        assert_eq!(among(&[1, 4, 2], &[1]), Some(0));
+        assert_eq!(among(&[1, 4], &[0]), None, "not among the candidates");
     }
 
     /// Three images and five captions on a plane, by their angles in degrees: captions 0 and 1 are of image 0, 2 and 3 of image 1, 4
@@ -442,9 +616,73 @@ mod tests {
             asked.push(texts.to_vec());
             texts.iter().map(|&text| score(image, text)).collect()
         };
-        let image_of = [0, 0, 1, 1, 2];
-        let found = judge(&features(&images), &features(&texts), &image_of, top_k, scores);
+        let of = (&[0, 1, 2][..], &[0, 0, 1, 1, 2][..]);
+        let (found, _) = judge(&features(&images), &features(&texts), of, top_k, 0, scores);
         (found, asked)
+    }
+
+    /// Two items of two images each, on a plane: item 0 at 0 and 90 degrees, item 1 at 45 and 135; a caption of each at 88 and 10.
+    #[test]
+    fn any_image_of_an_item_is_right_for_its_captions() {
+        let features = |degrees: &[f32]| {
+            let points: Vec<f32> = degrees.iter().flat_map(|a| [a.to_radians().cos(), a.to_radians().sin()]).collect();
+            Tensor::from_slice(&points).view([-1, 2])
+        };
+        let (images, texts) = (features(&[0.0, 90.0, 45.0, 135.0]), features(&[88.0, 10.0]));
+        let of = (&[0, 0, 1, 1][..], &[0, 1][..]);
+        let (found, ranking) = judge(&images, &texts, of, 0, 3, |_, _| unreachable!("nothing is matched"));
+        // Caption 0 meets its item's second image at once; caption 1 meets image 0 before its own at 45 degrees. Images 0 and 3 meet
+        // the other item's caption first.
+        assert_eq!((found.images, found.captions, found.items), (4, 2, 2));
+        assert_eq!((found.itc.img_r1, found.itc.txt_r1), (50.0, 50.0));
+        let order = |list: &[(u32, f32)]| list.iter().map(|(i, _)| *i).collect::<Vec<_>>();
+        assert_eq!(order(&ranking.of_captions[0]), [1, 2, 3]);
+        assert_eq!(order(&ranking.of_images[0]), [1, 0]);
+        assert!((ranking.of_captions[0][0].1 - 2f32.to_radians().cos()).abs() < 1e-6, "the similarity");
+
+        // Re-ranked, with equal scores of all: the right ones lose, and the order stays that of the contrast.
+        let (found, ranking) = judge(&images, &texts, of, 2, 4, |_, texts| vec![1.0; texts.len()]);
+        let itm = found.itm.unwrap();
+        assert_eq!((itm.img_r1, itm.txt_r1), (0.0, 0.0));
+        assert_eq!(order(&ranking.of_captions[0]), [1, 2], "as many as were matched");
+        // By a judge that knows item 1: image 3 of it is not among the two best of caption 1.
+        let (_, ranking) = judge(&images, &texts, of, 2, 0, |image, texts| {
+            texts.iter().map(|&text| f32::from(u8::from((image > 1) == (text == 1)))).collect()
+        });
+        assert_eq!(ranking.of_captions[1], [(2, 1.0), (0, 0.0)]);
+        assert_eq!(ranking.of_images[3], [(1, 1.0), (0, 0.0)]);
+        // One of two captions is right for an image, two of four images for a caption.
+        let chance = found.chance();
+        assert_eq!((chance.txt_r1, chance.img_r1, chance.txt_r5), (50.0, 50.0, 100.0));
+        let old = Retrieval { images: 10, captions: 50, items: 0, top_k: 0, itc: itm, itm: None };
+        assert!((old.chance().img_r5 - 50.0).abs() < 1e-9 && (old.chance().txt_r1 - 10.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn folds_are_runs_of_items_and_their_mean_is_number_by_number() {
+        let gallery = Gallery {
+            images: vec![10, 11, 12, 13, 14],
+            item_of: vec![0, 1, 0, 2, 3],
+            captions: (0..6).map(|i| vec![i]).collect(),
+            image_of: vec![0, 1, 2, 3, 3, 4],
+            broken: vec![],
+        };
+        let folds = gallery.folds(2);
+        assert_eq!((&folds[0].images, &folds[0].item_of), (&vec![10, 11, 12], &vec![0, 1, 0]));
+        assert_eq!((&folds[0].captions, &folds[0].image_of), (&vec![vec![0], vec![1], vec![2]], &vec![0, 1, 2]));
+        assert_eq!((&folds[1].images, &folds[1].item_of), (&vec![13, 14], &vec![0, 1]));
+        assert_eq!(folds[1].image_of, [0, 0, 1]);
+        let found = |recall: f64| Retrieval {
+            images: 2,
+            captions: 3,
+            items: 2,
+            top_k: 1,
+            itc: Recalls::new(&[0], &[0]),
+            itm: Some(Recalls { txt_r1: recall, ..Recalls::new(&[0], &[0]) }),
+        };
+        let mean = Retrieval::mean_of(&[found(20.0), found(40.0)]).unwrap();
+        assert_eq!((mean.itm.unwrap().txt_r1, mean.itm.unwrap().img_r1, mean.images), (30.0, 100.0, 2));
+        assert_eq!(Retrieval::mean_of(&[]), None);
     }
 
     #[test]
@@ -492,16 +730,16 @@ mod tests {
         assert_eq!((worst.txt_r1, worst.txt_r5, worst.img_r5), (0.0, 100.0, 100.0));
     }
 
-    /// Five rows of three pictures: rows 0 and 2 have one path, row 3 has the `image_id` of row 1 and a copy of its picture, row 4 is
+    /// Rows 0 and 2 have one path, row 3 shows the item of row 1 on another picture and says two things of it, one of them again, row 4 is
     /// alone, row 5 is broken.
     #[test]
-    fn rows_of_one_picture_are_one_image() {
+    fn rows_of_one_picture_are_one_image_and_pictures_of_one_id_one_item() {
         let folder = tempfile::tempdir().unwrap();
         for name in ["a", "b", "copy", "c"] {
             simla_image::RgbImage::new(16, 16).save(folder.path().join(format!("{name}.png"))).unwrap();
         }
         let rows = r#"[{"image": "a.png", "caption": "red"}, {"image": "b.png", "caption": "green", "image_id": 7},
-            {"image": "./a.png", "caption": "blue"}, {"image": "copy.png", "caption": ["red", "blue"], "image_id": 7},
+            {"image": "./a.png", "caption": ["blue", "red"]}, {"image": "copy.png", "caption": ["green", "blue"], "image_id": 7},
             {"image": "c.png", "caption": "green", "image_id": "8"}, {"image": "none.png", "caption": "lost", "image_id": 9}]"#;
         let data = folder.path().join("rows.json");
         std::fs::write(&data, rows).unwrap();
@@ -514,7 +752,9 @@ mod tests {
             tried.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         };
         let gallery = Gallery::read(&dataset, &vocabulary, 9, count);
-        assert_eq!((gallery.images, gallery.image_of), (vec![0, 1, 4], vec![0, 1, 0, 1, 1, 2]));
+        assert_eq!((&gallery.images, &gallery.item_of, gallery.items()), (&vec![0, 1, 3, 4], &vec![0, 1, 1, 2], 3));
+        assert_eq!(gallery.image_of, [0, 1, 0, 0, 2, 3]);
+        // Of one picture two annotators may say the same; a product's name is not said again with each photograph.
         let words = ["red", "green", "blue", "red", "blue", "green"].map(|word| vocabulary.encode(word, 9));
         assert_eq!(gallery.captions, words);
         assert_eq!((gallery.broken.len(), tried.into_inner()), (1, 6));

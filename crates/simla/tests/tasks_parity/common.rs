@@ -50,15 +50,16 @@ pub struct Case {
     /// The teacher's share in each of the two steps; 0 where there is no teacher.
     pub alphas: [f64; 2],
     pub weights: Tensors,
-    inputs: Tensors,
-    outputs: Tensors,
+    pub inputs: Tensors,
+    pub outputs: Tensors,
 }
 
 impl Case {
     pub fn open(name: &'static str) -> Self {
         let json = json(name, "config.json");
         let int = |name: &str| json[name].as_i64().unwrap_or_else(|| panic!("config.json: {name}"));
-        let float = |value: &Value| value.as_f64().unwrap();
+        // Grounding has no optimiser: what it asks for is no number, then.
+        let float = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
         let config = ModelConfig {
             closing_sep: true,
             image_size: int("image_size"),
@@ -115,7 +116,11 @@ impl Case {
 
     /// Every gradient, of each tensor's largest or 0.01. Shared parameters stand there once, under the first of their names.
     pub fn compare_gradients(&self, step: usize, gradients: &mut Gradients, differences: &mut Differences) {
-        let mut named = gradients.named();
+        self.compare_named_gradients(step, gradients.named(), differences);
+    }
+
+    /// As [`Case::compare_gradients`], of gradients by their names in the reference.
+    pub fn compare_named_gradients(&self, step: usize, mut named: Tensors, differences: &mut Differences) {
         let prefix = format!("step{step}.grad.");
         for (name, expected) in self.outputs.iter().filter_map(|(name, t)| Some((name.strip_prefix(&prefix)?, t))) {
             let ours = named.remove(name).unwrap_or_else(|| panic!("no gradient of {name}"));

@@ -3,6 +3,8 @@
 
 mod classify;
 mod common;
+mod grounding;
 mod nlvr;
 mod positions;
+mod retrieval;
 mod vqa;

@@ -5,11 +5,12 @@ mod torch_stream;
 mod torch_zip;
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{BufReader, Read, Seek, SeekFrom};
 
 use crate::error::Fault;
 use crate::limits::Limits;
 use crate::pickle::graph::{Graph, Id};
+use crate::pickle::{self, input::Input};
 
 /// A parsed file: its structure, and the place of every storage of the graph.
 pub(crate) struct Contents {
@@ -42,6 +43,17 @@ pub(crate) fn parse(file: &File, limits: &Limits) -> Result<Contents, Fault> {
         [0x80, 2, ..] if torch_stream::is_magic(&begin) => torch_stream::parse(file, length, limits),
         [_, _, _, _, _, _, _, 0, b'{', ..] => safetensors::parse(file, length, limits),
         _ => Err(Fault::UnknownFormat { found: describe(&begin) }),
+    }
+}
+
+/// Parses a pickle that is the whole file and holds data alone.
+pub(crate) fn parse_data(file: &File, limits: &Limits) -> Result<Contents, Fault> {
+    let mut graph = Graph::new(limits.pickle_values);
+    let mut input = Input::new(BufReader::new(file), limits.pickle_bytes);
+    let root = pickle::read(&mut input, &mut graph, limits)?;
+    match graph.storages() {
+        [] => Ok(Contents { graph, root, places: vec![], big_endian: false }),
+        [storage, ..] => Err(Fault::tensor(&*storage.key, "expected data alone, found a tensor")),
     }
 }
 

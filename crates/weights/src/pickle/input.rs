@@ -71,6 +71,13 @@ impl<R: BufRead> Input<R> {
 
     /// Text up to the next line feed, at most `longest` bytes.
     pub fn line(&mut self, what: &str, longest: u64) -> Result<Box<str>, Fault> {
+        let line = self.line_of_bytes(what, longest)?;
+        let text = String::from_utf8(line).map_err(|_| self.fault(format!("{what} is not UTF-8")))?;
+        Ok(text.into_boxed_str())
+    }
+
+    /// Bytes up to the next line feed, at most `longest`.
+    pub fn line_of_bytes(&mut self, what: &str, longest: u64) -> Result<Vec<u8>, Fault> {
         let mut line = Vec::new();
         self.inner.by_ref().take(longest + 1).read_until(b'\n', &mut line)?;
         self.charge(what, line.len() as u64)?;
@@ -83,8 +90,7 @@ impl<R: BufRead> Input<R> {
                 return Err(Fault::truncated(what, line.len() as u64 + 1, line.len() as u64));
             }
         }
-        let text = String::from_utf8(line).map_err(|_| self.fault(format!("{what} is not UTF-8")))?;
-        Ok(text.into_boxed_str())
+        Ok(line)
     }
 
     fn charge(&mut self, what: &str, length: u64) -> Result<(), Fault> {

@@ -1,12 +1,13 @@
 //! A machine for pickles that only describes: it builds lists, dicts, strings, numbers and tensors, and notes the class
 //! names and arguments of everything else. It imports nothing and calls nothing.
 //!
-//! Understood are the instructions of protocols 2 to 5 that Python's pickler writes for data. Those of protocols 0 and 1
-//! and the extension registry are refused; no file of PyTorch has them.
+//! Understood are the instructions of protocols 2 to 5 that Python's pickler writes for data, and in pickles of data those of
+//! protocols 0 and 1 ([`old`]), which no file of PyTorch has. The extension registry is refused.
 
 mod build;
 pub(crate) mod graph;
 pub(crate) mod input;
+mod old;
 pub(crate) mod tensor;
 
 use std::collections::HashMap;
@@ -206,6 +207,7 @@ impl<R: BufRead> Machine<'_, R> {
                 self.stack.push(value);
                 Ok(())
             }
+            old if self.limits.old_protocols && old::INSTRUCTIONS.contains(&old) => self.old_step(old),
             other => Err(self
                 .input
                 .fault(format!("instruction 0x{other:02x}, which no checkpoint needs (or the file is damaged)"))),

@@ -11,7 +11,7 @@ use simla::tasks::boxes::Bounds;
 use simla::tasks::gradcam::{PhraseMaps, of_matching};
 use simla::tasks::grounding::{Answers, Grounding, Question, Shares, answer};
 use simla::tasks::pretrain::Model;
-use simla_data::{BoxedPicture, ReferFiles, read_boxes};
+use simla_data::{BoxedPhrase, BoxedPicture, ReferFiles, read_boxes, read_refer};
 
 use crate::model::ModelArguments;
 use simla_run::photo::{Seen, layer};
@@ -19,27 +19,36 @@ use simla_run::progress::{Progress, say_broken};
 
 /// Finds what phrases name and compares with true boxes
 ///
-/// The data are `[{"image": path, "objects": [{"phrase": text, "box": [left, top, width, height]}], "proposals": [[...], ...]}]`, in
-/// pixels, proposals being optional; or, with --refs and --instances, the authors' `[{"image", "text", "ref_id"}]` for RefCOCO+. Every
-/// share of right answers stands beside those of guesses that know nothing of the phrase.
+/// The data are one of: REFER's `refs(unc).p`, a pickle of which nothing is run, or the same as `refs.json`, with COCO's instances beside it;
+/// the authors' `[{"image", "text", "ref_id"}]`, with --refs; or `[{"image": path, "objects": [{"phrase": text, "box": [left, top, width,
+/// height]}], "proposals": [[...], ...]}]`, in pixels, proposals being optional. Of the heat of a phrase, the proposal wins that holds the most
+/// over the root of its area; it is right where it overlaps the true box by half (RefCOCO+'s measure). Every share of right answers
+/// stands beside those of guesses that know nothing of the phrase. A picture that cannot be read counts as wrong.
 #[derive(Args)]
+#[command(after_help = "\
+  simla eval grounding --checkpoint runs/refcoco+ --data 'refcoco+/refs(unc).p' --image-root train2014 --detections dets.json
+  simla eval grounding --checkpoint runs/mine --data refcoco+_test.json --refs 'refcoco+/refs(unc).p' --image-root coco --detections dets.json
+  simla eval grounding --checkpoint runs/mine --data boxes.json")]
 pub struct Arguments {
     #[command(flatten)]
     model: ModelArguments,
-    /// A file of pictures with phrases and boxes
+    /// A file of pictures with phrases and boxes, or REFER's refs
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
+    /// Only phrases of this part of the data (val, testA, testB); may be given again [default: all, of REFER's refs all but train]
+    #[arg(long, value_name = "NAME")]
+    split: Vec<String>,
     /// Folder that image paths are relative to, in place of the file's own
     #[arg(long, value_name = "DIR")]
     image_root: Option<PathBuf>,
-    /// REFER's refs, its pickle written as JSON
-    #[arg(long, value_name = "FILE", requires = "instances")]
+    /// REFER's refs that the `ref_id`s of the data mean: its pickle, or the same as JSON
+    #[arg(long, value_name = "FILE")]
     refs: Option<PathBuf>,
-    /// COCO's instances that the refs point to
-    #[arg(long, value_name = "FILE", requires = "refs")]
+    /// COCO's instances that the refs point to [default: instances.json beside the refs]
+    #[arg(long, value_name = "FILE")]
     instances: Option<PathBuf>,
     /// A detector's boxes: {image id: [[left, top, width, height, score], ...]}
-    #[arg(long, value_name = "FILE", requires = "refs")]
+    #[arg(long, value_name = "FILE")]
     detections: Option<PathBuf>,
     /// Layer of the cross-attention, from 0 [default: two thirds of the way up, 8 of 12 in the paper]
     #[arg(long)]
@@ -52,12 +61,12 @@ pub struct Arguments {
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let model = arguments.model.open()?;
     let layer = layer(arguments.layer, &model.simla)?;
-    let refer = arguments.refs.zip(arguments.instances);
-    let refer = refer.map(|(refs, instances)| ReferFiles { refs, instances, detections: arguments.detections });
-    let root = arguments.image_root.as_deref();
-    let pictures = read_boxes(&arguments.data, root, refer.as_ref())?;
+    let pictures = arguments.pictures()?;
     let asked = Asked::new(&model, &pictures, layer)?;
-    say_broken(&asked.broken, format_args!("of {} pictures", pictures.len()));
+    say_broken(&asked.broken, format_args!("of {} pictures, whose phrases count as wrong", pictures.len()));
+    if asked.broken.len() == pictures.len() {
+        bail!("{}: no usable picture", arguments.data.display());
+    }
     let Some(all) = asked.grounding(None) else {
         bail!("{}: no usable picture", arguments.data.display());
     };
@@ -74,10 +83,50 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     }
     println!("{} phrases in {seen} pictures, layer {layer}", all.phrases);
     print!("{}", table(&all));
-    for (split, found) in &splits {
+    // One alone is what stands above.
+    for (split, found) in splits.iter().filter(|_| splits.len() > 1) {
         println!("\n{split}: {} phrases\n{}", found.phrases, table(found));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+impl Arguments {
+    fn pictures(&self) -> Result<Vec<BoxedPicture>> {
+        let root = self.image_root.as_deref();
+        // REFER's own refs, or those that the data point to.
+        let own = ReferFiles::beside(&self.data).filter(|_| self.refs.is_none());
+        let beside = |refs: &PathBuf| ReferFiles {
+            instances: refs.with_file_name("instances.json"),
+            refs: refs.clone(),
+            detections: None,
+        };
+        let refer = own.clone().or(self.refs.as_ref().map(beside)).map(|files| ReferFiles {
+            instances: self.instances.clone().unwrap_or(files.instances),
+            detections: self.detections.clone(),
+            ..files
+        });
+        let Some(refer) = refer else {
+            if self.instances.is_some() || self.detections.is_some() {
+                bail!("--instances and --detections go with REFER's refs: expected --refs, or --data 'refs(unc).p'");
+            }
+            return Ok(read_boxes(&self.data, root, None, &self.split)?);
+        };
+        if own.is_none() {
+            return Ok(read_boxes(&self.data, root, Some(&refer), &self.split)?);
+        }
+        let mut pictures = read_refer(&refer, root, &self.split)?;
+        if self.split.is_empty() {
+            const TRAINING: &str = "train";
+            for picture in &mut pictures {
+                picture.objects.retain(|object| object.split.as_deref() != Some(TRAINING));
+            }
+            pictures.retain(|picture| !picture.objects.is_empty());
+        }
+        if pictures.is_empty() {
+            bail!("{}: nothing but training data (--split train measures on them)", self.data.display());
+        }
+        Ok(pictures)
+    }
 }
 
 /// A phrase of a picture that was asked for, with what the model found.
@@ -100,6 +149,8 @@ pub struct Asked<'a> {
     pub found: Vec<Found<'a>>,
     /// Pictures that cannot be used, and why.
     pub broken: Vec<String>,
+    /// What is counted for the phrases of those.
+    missed: Vec<(&'a BoxedPhrase, Answers)>,
 }
 
 impl<'a> Asked<'a> {
@@ -108,12 +159,14 @@ impl<'a> Asked<'a> {
         let simla = &model.simla;
         let grid = simla.config.grid() as usize;
         let mut progress = Progress::new("grounding", 0, pictures.len() as u64);
-        let mut asked = Self { found: vec![], broken: vec![] };
+        let mut asked = Self { found: vec![], broken: vec![], missed: vec![] };
         for (done, picture) in (1..).zip(pictures) {
             let seen = match Seen::of(picture, simla) {
                 Ok(seen) => seen,
                 Err(error) => {
                     asked.broken.push(format!("{error:#}"));
+                    let missed = |object| (object, Answers::missing(picture.proposals.is_some()));
+                    asked.missed.extend(picture.objects.iter().map(missed));
                     continue;
                 }
             };
@@ -148,13 +201,18 @@ impl<'a> Asked<'a> {
 
     /// What was found in all, or in one split; none without a phrase.
     pub fn grounding(&self, split: Option<&str>) -> Option<Grounding> {
-        let of_split = |found: &&Found| split.is_none() || split == found.split();
-        let found = self.found.iter().filter(of_split);
-        Grounding::of(&found.map(|found| found.answers).collect::<Vec<_>>())
+        let found = self.answers().filter(|(of, _)| split.is_none() || split == *of);
+        Grounding::of(&found.map(|(_, answers)| answers).collect::<Vec<_>>())
+    }
+
+    /// Every phrase's split and answers.
+    fn answers(&self) -> impl Iterator<Item = (Option<&'a str>, Answers)> {
+        let found = self.found.iter().map(|found| (found.split(), found.answers));
+        found.chain(self.missed.iter().map(|(phrase, answers)| (phrase.split.as_deref(), *answers)))
     }
 
     fn splits(&self) -> BTreeSet<&'a str> {
-        self.found.iter().filter_map(Found::split).collect()
+        self.answers().filter_map(|(split, _)| split).collect()
     }
 }
 

@@ -1,9 +1,11 @@
 //! `simla eval`.
 
+pub mod classes;
 pub mod entailment;
 pub mod grounding;
 mod judged;
 pub mod nlvr2;
+pub mod products;
 pub mod retrieval;
 pub mod vqa;
 
@@ -20,6 +22,8 @@ pub enum Command {
     Vqa(vqa::Arguments),
     Nlvr2(nlvr2::Arguments),
     Entailment(entailment::Arguments),
+    Classes(classes::Arguments),
+    Products(products::Arguments),
 }
 
 pub fn run(command: Command) -> Result<ExitCode> {
@@ -29,5 +33,7 @@ pub fn run(command: Command) -> Result<ExitCode> {
         Command::Vqa(arguments) => vqa::run(arguments),
         Command::Nlvr2(arguments) => nlvr2::run(arguments),
         Command::Entailment(arguments) => entailment::run(arguments),
+        Command::Classes(arguments) => classes::run(arguments),
+        Command::Products(arguments) => products::run(arguments),
     }
 }

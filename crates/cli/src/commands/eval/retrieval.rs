@@ -1,32 +1,50 @@
 //! `simla eval retrieval`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::Args;
 use serde_json::json;
 use simla::tasks::pretrain::Model;
-use simla::tasks::retrieval::{Recalls, Retrieval, evaluate};
+use simla::tasks::retrieval::{Gallery, Recalls, Retrieval, evaluate_and_list};
+use simla_data::Options;
 use simla_run::settings::Dtype;
 
 use crate::commands::bench::dtype;
 use simla_run::held_out::gallery;
 use simla_run::progress::{Progress, say_broken};
-use simla_run::sources::open_data;
+use simla_run::run_file;
+use simla_run::sources::{open_options, open_sources};
+
+/// Candidates of a query in a run file where the contrast ranks.
+const LISTED: usize = 100;
 
 /// Finds captions for images and images for captions
 ///
 /// Everything is ranked by the contrast, the best are ranked again by the matching score. R@k is the share of queries with a right
-/// answer among the first k; ties count against it.
+/// answer among the first k; ties count against it. All captions of an image are right for it; images with one image_id (photographs of
+/// a product) are one item, and every one of them is right for its captions.
 #[derive(Args)]
+#[command(after_help = "\
+  simla eval retrieval --checkpoint runs/mine --data dataset_flickr30k.json --image-root flickr30k-images     Karpathy's test split
+  simla eval retrieval --checkpoint runs/mine --data dataset_coco.json --image-root coco --top-k 256 --folds 5     COCO, 5k and 1k")]
 pub struct Arguments {
     /// A run's folder, or a checkpoint's
     #[arg(long, value_name = "DIR")]
     checkpoint: PathBuf,
-    /// A file of images with their captions
+    /// Images with their captions: a file, pattern or folder
     #[arg(long, value_name = "FILE")]
     data: String,
+    /// Of Karpathy's dataset_*.json: the part that is measured on; may be given again
+    #[arg(long, value_name = "NAME", default_value = "test")]
+    split: Vec<String>,
+    /// Also measures on this many equal parts, each by itself, and gives the mean: 5 for COCO's 1k
+    #[arg(long, value_name = "N")]
+    folds: Option<usize>,
+    /// Writes the best of every query: query,item,rank,score as .csv or .tsv, or TREC's columns as .trec
+    #[arg(long, value_name = "FILE")]
+    run_file: Option<PathBuf>,
     /// Folder that image paths are relative to, in place of the file's own
     #[arg(long, value_name = "DIR")]
     image_root: Option<PathBuf>,
@@ -50,7 +68,12 @@ pub struct Arguments {
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let device = simla_train::torch::device::open(&arguments.device)?;
     let model = Model::open(&arguments.checkpoint, arguments.dtype.kind(), device)?;
-    let dataset = open_data(std::slice::from_ref(&arguments.data), arguments.image_root.as_deref(), 1.0)?;
+    if let Some(path) = &arguments.run_file {
+        run_file::check(path)?;
+    }
+    let image_root = arguments.image_root.as_deref();
+    let options = Options { splits: arguments.split.clone(), ..open_options(image_root, 1.0) };
+    let dataset = open_sources(std::slice::from_ref(&arguments.data), &options)?;
     if arguments.max_tokens < 3 || arguments.max_tokens as i64 > model.simla.config.max_positions {
         bail!("--max-tokens {}: expected 3 to the model's {}", arguments.max_tokens, model.simla.config.max_positions);
     }
@@ -59,15 +82,45 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     if gallery.images.is_empty() {
         bail!("{}: no usable record", arguments.data);
     }
-    let mut progress: Option<Progress> = None;
-    let mut show = |done: usize, all: usize| {
-        progress.get_or_insert_with(|| Progress::new("retrieval", 0, all as u64)).set(done as u64, String::new);
+    let folds = match arguments.folds {
+        Some(folds) if folds < 2 || folds > gallery.items() => {
+            bail!("--folds {folds}: expected 2 to the {} items of the data", gallery.items())
+        }
+        folds => folds.unwrap_or(0),
     };
-    let found = evaluate(&model.simla, &dataset, &gallery, arguments.top_k, &mut show)?;
-    drop(progress);
-    match arguments.json {
-        true => println!("{}", as_json(&found)),
-        false => print!("{}", table(&found)),
+    let measured = |what: &str, gallery: &Gallery, depth: usize| {
+        let mut progress: Option<Progress> = None;
+        let mut show = |done: usize, all: usize| {
+            progress.get_or_insert_with(|| Progress::new(what, 0, all as u64)).set(done as u64, String::new);
+        };
+        evaluate_and_list(&model.simla, &dataset, gallery, arguments.top_k, depth, &mut show)
+    };
+    let depth = if arguments.run_file.is_some() { LISTED } else { 0 };
+    let (found, ranking) = measured("retrieval", &gallery, depth)?;
+    if let Some(path) = &arguments.run_file {
+        let root = image_root.or(Path::new(&arguments.data).parent());
+        run_file::write(path, &ranking, &run_file::Names::of(&dataset, &gallery, root)?)?;
+        eprintln!("{}: the best of {} queries", path.display(), found.images + found.captions);
+    }
+    let mut each = Vec::new();
+    for (nth, fold) in gallery.folds(folds).iter().enumerate() {
+        each.push(measured(&format!("fold {}", nth + 1), fold, 0)?.0);
+    }
+    let mean = Retrieval::mean_of(&each);
+    if arguments.json {
+        let mut value = as_json(&found);
+        if let Some(mean) = &mean {
+            let mut mean = as_json(mean);
+            mean["count"] = folds.into();
+            mean["each"] = each.iter().map(as_json).collect();
+            value["folds"] = mean;
+        }
+        println!("{value}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    print!("{}", table(&found));
+    if let Some(mean) = &mean {
+        print!("\nmean of {folds} folds, each of {}", table(mean));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -75,20 +128,26 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
 /// The final ranking's shares at the top level, the contrast's own under `itc`.
 fn as_json(found: &Retrieval) -> serde_json::Value {
     let mut value = json!(found.itm.unwrap_or(found.itc));
-    let extra = json!({"images": found.images, "captions": found.captions, "top_k": found.top_k, "itc": found.itc, "itm": found.itm});
-    value.as_object_mut().expect("an object").extend(extra.as_object().expect("an object").clone());
+    let all = json!(found);
+    value.as_object_mut().expect("an object").extend(all.as_object().expect("an object").clone());
     value
+}
+
+/// A line of the table.
+pub fn row(name: &str, r: &Recalls) -> String {
+    format!(
+        "{name:<22} {:>6.1} {:>6.1} {:>6.1}   {:>6.1} {:>6.1} {:>6.1}\n",
+        r.txt_r1, r.txt_r5, r.txt_r10, r.img_r1, r.img_r5, r.img_r10
+    )
 }
 
 /// The result as people read it.
 pub fn table(found: &Retrieval) -> String {
-    let row = |name: &str, r: &Recalls| {
-        format!(
-            "{name:<22} {:>6.1} {:>6.1} {:>6.1}   {:>6.1} {:>6.1} {:>6.1}\n",
-            r.txt_r1, r.txt_r5, r.txt_r10, r.img_r1, r.img_r5, r.img_r10
-        )
-    };
-    let mut table = format!("{} images, {} captions\n", found.images, found.captions);
+    let mut table = format!("{} images, {} captions", found.images, found.captions);
+    if found.items != found.images {
+        table += &format!(" of {} items", found.items);
+    }
+    table.push('\n');
     table += &format!("{:<22} {:>20}   {:>20}\n", "", "image -> text", "text -> image");
     table += &format!(
         "{:<22} {:>6} {:>6} {:>6}   {:>6} {:>6} {:>6}\n",
@@ -98,22 +157,5 @@ pub fn table(found: &Retrieval) -> String {
     if let Some(itm) = &found.itm {
         table += &row(&format!("re-ranked top {} (ITM)", found.top_k), itm);
     }
-    table + &row("chance", &chance(found))
-}
-
-/// What guessing would give.
-pub fn chance(found: &Retrieval) -> Recalls {
-    let within = |k: usize, all: usize| 100.0 * k as f64 / all.max(k) as f64;
-    let per_image = found.captions as f64 / found.images as f64;
-    // With several right captions among k guesses: the share of guesses that miss all of them, left out.
-    let any = |k: usize| 100.0 * (1.0 - (1.0 - per_image / found.captions as f64).powi(k as i32));
-    let (images, text) = (found.images, any);
-    Recalls {
-        txt_r1: text(1),
-        txt_r5: text(5),
-        txt_r10: text(10),
-        img_r1: within(1, images),
-        img_r5: within(5, images),
-        img_r10: within(10, images),
-    }
+    table + &row("chance", &found.chance())
 }

@@ -1,6 +1,7 @@
 //! `simla finetune`.
 
 pub mod entailment;
+pub mod grounding;
 pub mod nlvr2;
 pub mod retrieval;
 pub mod text_assignment;
@@ -16,6 +17,7 @@ use clap::Subcommand;
 #[derive(Subcommand)]
 pub enum Command {
     Retrieval(retrieval::Arguments),
+    Grounding(grounding::Arguments),
     Vqa(vqa::Arguments),
     TextAssignment(text_assignment::Arguments),
     Nlvr2(nlvr2::Arguments),
@@ -25,6 +27,7 @@ pub enum Command {
 pub fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Retrieval(arguments) => retrieval::run(arguments),
+        Command::Grounding(arguments) => grounding::run(arguments),
         Command::Vqa(arguments) => vqa::run(arguments),
         Command::TextAssignment(arguments) => text_assignment::run(arguments),
         Command::Nlvr2(arguments) => nlvr2::run(arguments),

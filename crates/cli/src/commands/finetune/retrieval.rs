@@ -23,6 +23,13 @@ use simla_run::stop;
 #[derive(Args)]
 #[command(after_long_help = tuning_help(Kind::Retrieval))]
 pub struct Arguments {
+    #[command(flatten)]
+    tuning: Aligning,
+}
+
+/// Arguments of the commands that train contrast and matching.
+#[derive(Args)]
+pub struct Aligning {
     /// The model to start from: the folder of a run, of `simla import authors`, or of an earlier fine-tuning
     #[arg(long, required_unless_present = "resume", conflicts_with = "resume", value_name = "RUN")]
     checkpoint: Option<PathBuf>,
@@ -31,22 +38,27 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
+    align(arguments.tuning, Kind::Retrieval)
+}
+
+/// Fine-tunes contrast and matching, on captions or on expressions as `kind` says.
+pub fn align(arguments: Aligning, kind: Kind) -> Result<ExitCode> {
     let device = arguments.run.training.device()?;
     let folder = arguments.run.folder()?;
-    let (settings, inputs) = match arguments.run.resumed(Kind::Retrieval)? {
+    let (settings, inputs) = match arguments.run.resumed(kind)? {
         Some(resumed) => resumed,
         None => {
             let model = Saved::open(&arguments.checkpoint.expect("clap asks for it"))?;
             let again = model.checkpoint.state.task == FINE_TUNING;
             let training = &arguments.run.training;
             let settings = Settings::resolve_fine_tuning(
-                Kind::Retrieval,
-                &Settings::fine_tuning(Kind::Retrieval, &model.config, again),
+                kind,
+                &Settings::fine_tuning(kind, &model.config, again),
                 training.config()?.as_deref(),
                 &training.set,
             )?;
             let inputs = Inputs {
-                kind: Some(Kind::Retrieval),
+                kind: Some(kind),
                 data: arguments.run.data.clone(),
                 image_root: training.image_root.clone(),
                 vocabulary: Some(model.checkpoint.extra(VOCABULARY)),
@@ -63,5 +75,5 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let mut model = run.model()?;
     let resume = arguments.run.last_checkpoint(|tensors| model.load(tensors))?;
     let (_, ending) = run.train(model, None, resume.as_ref(), &stop)?;
-    Ok(conclude(ending, Kind::Retrieval, &folder))
+    Ok(conclude(ending, kind, &folder))
 }
