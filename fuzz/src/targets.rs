@@ -210,7 +210,7 @@ fn refer(bytes: &[u8], changed: &str, folder: &Path) -> Result<(), String> {
         instances: folder.join("instances.json"),
         detections: Some(folder.join("detections.json")),
     };
-    read_boxes(&folder.join("data.json"), None, Some(&files)).map(drop).map_err(|error| error.to_string())
+    read_boxes(&folder.join("data.json"), None, Some(&files), &[]).map(drop).map_err(|error| error.to_string())
 }
 
 /// Reads a checkpoint, walks it, names its tensors and loads them.
