@@ -35,7 +35,7 @@ pub use formats::{Format, Place};
 pub use inspect::{InspectOptions, Inspection, inspect};
 pub use loader::{LoadError, Loader, LoaderPlan, SettingError, Times};
 pub use pack::{PackError, PackOptions, Packed, pack};
-pub use quoted::quoted;
+pub use quoted::{quoted, steers};
 pub use record::{Entry, Location, Record, RecordError};
 pub use sources::{OpenError, Options, Pictures, Records};
 pub use tally::TallyReport;

@@ -13,6 +13,7 @@ use simla_data::{Dataset, Entry, quoted};
 use simla_search::{Contents, Index, Item};
 
 use crate::progress::{Progress, say_broken};
+use crate::say;
 use crate::sources::open_data;
 
 /// Items that are embedded before they are put on the disk: so many are lost where the program is ended.
@@ -42,7 +43,7 @@ impl Collection {
             let about = folder.join(path).metadata();
             let changed = about.as_ref().ok().and_then(|about| about.modified().ok()?.duration_since(UNIX_EPOCH).ok());
             let Some(name) = path.to_str() else {
-                eprintln!("{}: left out, its name is not UTF-8", quoted(folder.join(path).display()));
+                say!("{}: left out, its name is not UTF-8", quoted(folder.join(path).display()));
                 continue;
             };
             let bytes = about.map_or(0, |about| about.len());
@@ -50,7 +51,7 @@ impl Collection {
                 .push(Item { name: name.into(), stamp: format!("{bytes} {}", changed.unwrap_or_default().as_nanos()) });
         }
         if !walked.unread.is_empty() {
-            eprintln!("{}: files that are no picture: {}", quoted(folder.display()), walked.unread);
+            say!("{}: files that are no picture: {}", quoted(folder.display()), walked.unread);
         }
         if items.is_empty() {
             bail!(

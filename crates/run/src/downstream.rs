@@ -28,6 +28,7 @@ use tch::Device;
 use crate::fit::{Run, say_changed};
 use crate::inputs::{Inputs, Kind};
 use crate::progress::Progress;
+use crate::say;
 use crate::settings::Settings;
 use crate::sources::open_sources;
 use crate::watch::Watch;
@@ -149,7 +150,7 @@ fn answers(run: &TaskRun<Vqa>) -> Result<AnswerList> {
         })?,
     };
     let count = list.answers().len();
-    eprintln!("{count} answers, among them the commonest of {:.1} % of the questions", 100.0 * coverage.share());
+    say!("{count} answers, among them the commonest of {:.1} % of the questions", 100.0 * coverage.share());
     if coverage.covered == 0 {
         bail!("none of these answers is the commonest of any question: is it the list of other data?");
     }
@@ -411,7 +412,7 @@ impl<D: Downstream> Judging<'_, D> {
         };
         let row = numbers.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect();
         log.write(&Evaluation { step, numbers: row })?;
-        self.watch.say(&format!("step {step}: held-out {name} {best:.2} %"));
+        say!("step {step}: held-out {name} {best:.2} %");
         Ok(Some(best))
     }
 }

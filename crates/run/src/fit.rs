@@ -34,6 +34,7 @@ use crate::settings::Settings;
 use crate::sources::{learn, open_sources};
 use crate::tokenizer::Reconstructing;
 use crate::watch::{Evaluating, Looking, Watch};
+use crate::{console, say};
 
 /// Captions that a tokenizer alone has a vocabulary of: batches have words, which it does not read.
 const UNREAD: usize = 1000;
@@ -57,7 +58,7 @@ impl Run {
         run.write_down()?;
         let (s, records) = (&run.settings, run.dataset.epoch_len());
         if run.inputs.fine_tuned.is_none() && s.queue_size as u64 >= records {
-            eprintln!(
+            say!(
                 "warning: queue_size = {} with {records} records: the queue holds every picture as a negative of itself; \
                  --set queue_size={} learns better",
                 s.queue_size,
@@ -288,8 +289,8 @@ impl<F: Format, H> Run<F, H> {
             Kind::Entailment => "sentences",
         };
         match has_model {
-            true => eprintln!("{} {counted}, {} word pieces", dataset.len(), vocabulary.len()),
-            false => eprintln!("{} records", dataset.len()),
+            true => say!("{} {counted}, {} word pieces", dataset.len(), vocabulary.len()),
+            false => say!("{} records", dataset.len()),
         }
         Ok(Self {
             folder: folder.into(),
@@ -305,6 +306,7 @@ impl<F: Format, H> Run<F, H> {
     /// Writes down what the run is made of.
     pub(crate) fn write_down(&self) -> Result<()> {
         fs::create_dir_all(&self.folder).with_context(|| format!("{}: cannot be made", self.folder.display()))?;
+        console::keep_in(&self.folder);
         self.vocabulary.save(&self.folder.join("vocabulary.json"))?;
         let write = |name: &str, text: &str| {
             let path = self.folder.join(name);
@@ -370,7 +372,7 @@ pub(crate) fn say_changed(resume: Option<&Checkpoint>, per_epoch: u64) {
     if let Some(before) = resume.map(|checkpoint| checkpoint.state.steps_per_epoch)
         && before != per_epoch
     {
-        eprintln!(
+        say!(
             "the data have changed: an epoch has {per_epoch} steps, not {before}; records come in another order from here on"
         );
     }

@@ -1,12 +1,15 @@
 //! What a run and a query are: whatever asks, a command line, a page or a program.
 //!
 //! - A run: its [`settings`] and [`inputs`], opened by [`sources`], started by [`init`], trained by [`fit`] with a [`tokenizer`] before it,
-//!   looked at by [`watch`] on [`held_out`] pairs, shown by [`progress`], ended by [`stop`].
+//!   looked at by [`watch`] on [`held_out`] pairs, shown by [`progress`] and [`console`], ended by [`stop`].
 //! - A run of a [`downstream`] task, whose model is [`asking`]'s then.
 //! - A query: a [`photo`], or a [`collection`] that is searched.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)] // console does it
+
 pub mod asking;
 pub mod collection;
+pub mod console;
 pub mod downstream;
 pub mod fit;
 pub mod held_out;

@@ -19,6 +19,7 @@ use simla_train::{Ending, Observer, Task, TrainError};
 
 use crate::held_out::HeldOut;
 use crate::progress::Progress;
+use crate::{console, say};
 
 /// Between two reports to the page and to TensorBoard.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
@@ -76,7 +77,7 @@ impl Watch {
     /// Says how the run ended, and what was wrong with its data.
     pub fn end(mut self, ending: &Result<Ending, TrainError>, data: &TallyReport) -> Result<()> {
         if data.bad > 0 {
-            self.progress.say(&data.to_string());
+            console::say(data);
         }
         (self.status.state, self.status.message) = match ending {
             Ok(Ending::Finished) => (State::Finished, String::new()),
@@ -93,11 +94,6 @@ impl Watch {
     /// Whether it is time for something that happens `every` so many steps, and at the end; 0 for the end alone.
     pub fn due(&self, step: u64, every: u64) -> bool {
         step == self.status.steps || every > 0 && step.is_multiple_of(every)
-    }
-
-    /// A line that stays.
-    pub fn say(&self, line: &str) {
-        self.progress.say(line);
     }
 
     fn line(&self, record: &StepRecord) -> String {
@@ -144,12 +140,12 @@ impl<T: Task> Observer<T> for Watch {
     fn skipped(&mut self, step: u64, reason: &str, records: &[String]) {
         const NAMED: usize = 3;
         let named = records.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
-        self.progress.say(&format!("step {step} skipped: {reason}; its records: {named}, ... (all in metrics.jsonl)"));
+        say!("step {step} skipped: {reason}; its records: {named}, ... (all in metrics.jsonl)");
     }
 
     fn saved(&mut self, step: u64, path: &Path) {
         self.status.checkpoint = path.file_name().map(|name| name.to_string_lossy().into());
-        self.progress.say(&format!("step {step} saved in {}", path.display()));
+        say!("step {step} saved in {}", path.display());
     }
 }
 
@@ -227,10 +223,7 @@ impl Evaluating<'_> {
             ("held_out/img_r10", found.img_r10),
         ];
         self.watch.events.scalars(step, numbers)?;
-        self.watch.progress.say(&format!(
-            "step {step}: held-out R@1 by contrast: text {:.1} %, image {:.1} %",
-            found.txt_r1, found.img_r1
-        ));
+        say!("step {step}: held-out R@1 by contrast: text {:.1} %, image {:.1} %", found.txt_r1, found.img_r1);
         Ok(Some(found.mean()))
     }
 }

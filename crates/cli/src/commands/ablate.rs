@@ -29,6 +29,7 @@ use crate::commands::training::{Training, code, last_checkpoint, read, settings_
 use simla_run::fit::Run;
 use simla_run::inputs::Inputs;
 use simla_run::stop;
+use simla_run::{answer, console, say};
 
 /// The objectives in the order in which the rows of table 1 add them.
 pub const ADDED: [&str; 5] = ["itm", "itc", "mlm", "mim", "psl"];
@@ -127,16 +128,16 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let report = Comparison::new(&outcomes, &rows.settings, steps);
     report.save(&arguments.output)?;
     match arguments.json {
-        true => println!("{}", report.json()),
-        false => print!("{}", report.markdown()),
+        true => console::answer_json(&report.json())?,
+        false => answer!("{}", report.markdown()),
     }
     let folder = arguments.output.display();
-    eprintln!("done: {folder}/ablation.md, ablation.json, ablation.png and curves.png");
+    say!("done: {folder}/ablation.md, ablation.json, ablation.png and curves.png");
     Ok(ExitCode::SUCCESS)
 }
 
 fn stopped() -> ExitCode {
-    eprintln!("stopped: the same command goes on");
+    say!("stopped: the same command goes on");
     code(Ending::Stopped)
 }
 
@@ -201,7 +202,7 @@ fn tokenize(common: &Run, stop: &AtomicBool) -> Result<bool> {
             return Ok(false);
         }
         if !told {
-            eprintln!("waiting for the visual tokenizer, which another process trains");
+            say!("waiting for the visual tokenizer, which another process trains");
             told = true;
         }
         sleep(PATIENCE);
@@ -268,7 +269,7 @@ impl Rows<'_> {
                         let time = HumanDuration(Duration::from_secs_f64(seconds));
                         format!("; about {time} of training left")
                     });
-                    eprintln!(
+                    say!(
                         "{} of {count} runs are done{time}; next: {}",
                         count - left.len(),
                         self.folder(seed, row).display(),
@@ -279,7 +280,7 @@ impl Rows<'_> {
                 }
                 None => {
                     if !waiting {
-                        eprintln!("waiting for the runs of another process");
+                        say!("waiting for the runs of another process");
                         waiting = true;
                     }
                     sleep(PATIENCE);

@@ -12,6 +12,7 @@ use simla_train::torch::guard::guarded;
 use tch::{Kind, Tensor, no_grad};
 
 use crate::model::ModelArguments;
+use simla_run::answer;
 use simla_run::photo::{Seen, heat};
 
 /// Shows where the image encoder looks
@@ -34,7 +35,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let seen = Seen::open(&arguments.image, &model.simla)?;
     let title = "Where the visual [CLS] looks";
     save_png(&row(&model.simla, &seen, title)?.draw(), &arguments.output)?;
-    println!("{}", arguments.output.display());
+    answer!("{}", arguments.output.display());
     Ok(ExitCode::SUCCESS)
 }
 

@@ -17,6 +17,7 @@ use simla::objectives::negatives::Negatives;
 use simla::step::{Inputs, Masked};
 use simla_image::{Recipe, bench};
 use simla_run::settings::Dtype;
+use simla_run::{answer, console};
 use simla_train::optim::{AdamW, AdamWConfig};
 use simla_train::torch::guard::guarded;
 use simla_train::torch::memory::Peak;
@@ -112,12 +113,15 @@ fn loader(arguments: LoaderArguments) -> Result<ExitCode> {
         recipe: Recipe { side: arguments.side, ..Recipe::default() },
     })?;
     if arguments.json {
-        println!("{}", serde_json::to_string(&found)?);
+        console::answer_json(&found)?;
         return Ok(ExitCode::SUCCESS);
     }
-    println!(
+    answer!(
         "{:.0} images/s a core ({:.0} with normalisation), {} threads, {} files",
-        found.images_per_s_per_core, found.images_per_s_per_core_normalised, found.threads, found.files
+        found.images_per_s_per_core,
+        found.images_per_s_per_core_normalised,
+        found.threads,
+        found.files
     );
     let ms = found.ms;
     for (part, ms) in [
@@ -127,7 +131,7 @@ fn loader(arguments: LoaderArguments) -> Result<ExitCode> {
         ("half", ms.half),
         ("normalise", ms.normalise),
     ] {
-        println!("  {part:<10} {ms:.3} ms");
+        answer!("  {part:<10} {ms:.3} ms");
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -138,7 +142,7 @@ fn step(arguments: &StepArguments) -> Result<ExitCode> {
     }
     let device = simla_train::torch::device::open(&arguments.device)?;
     let config = model_config(arguments.preset);
-    println!("{}", guarded(|| measure(arguments, config, device))?);
+    console::answer_json(&guarded(|| measure(arguments, config, device))?)?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -14,6 +14,7 @@ use simla_pictures::sheet::{Cell, Sheet};
 
 use simla_run::progress::{Count, Progress};
 use simla_run::sources::open_sources;
+use simla_run::{answer, console};
 
 /// Image-caption pairs: what they are like, and their way into shards
 #[derive(Subcommand)]
@@ -131,8 +132,8 @@ fn look(arguments: &InspectArguments) -> Result<()> {
         save_sheet(&dataset, &seen, path)?;
     }
     match arguments.json {
-        true => println!("{}", serde_json::to_string(&seen)?),
-        false => print!("{}", described(&seen, options.max_tokens)),
+        true => console::answer_json(&seen)?,
+        false => answer!("{}", described(&seen, options.max_tokens)),
     }
     Ok(())
 }
@@ -242,8 +243,8 @@ fn write_shards(arguments: &PackArguments) -> Result<()> {
     })?;
     drop(progress);
     match arguments.json {
-        true => println!("{}", serde_json::to_string(&packed)?),
-        false => print!("{}", packed_text(&packed, &arguments.output)),
+        true => console::answer_json(&packed)?,
+        false => answer!("{}", packed_text(&packed, &arguments.output)),
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ use simla_run::progress::{Progress, say_broken};
 use simla_run::sources::open_data;
 use simla_run::stop;
 use simla_run::tokenizer::{self, PICTURES};
+use simla_run::{answer, console, say};
 
 /// The visual tokenizer: a discrete VAE that turns patches into codes
 #[derive(Subcommand)]
@@ -98,8 +99,8 @@ fn eval(arguments: &EvalArguments) -> Result<ExitCode> {
         tokenizer::save(&found, path)?;
     }
     match arguments.json {
-        true => println!("{}", serde_json::to_string(&found.evaluation)?),
-        false => print!("{}", table(&found.evaluation)),
+        true => console::answer_json(&found.evaluation)?,
+        false => answer!("{}", table(&found.evaluation)),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -128,7 +129,7 @@ fn train(arguments: TrainArguments) -> Result<ExitCode> {
     let run = Run::prepare_tokenizer(&arguments.output, settings, inputs, device)?;
     let ending = run.train_tokenizer(&arguments.output, &stop)?;
     if ending == Ending::Finished {
-        eprintln!("done: use it with simla pretrain --dvae {}", arguments.output.display());
+        say!("done: use it with simla pretrain --dvae {}", arguments.output.display());
     }
     Ok(code(ending))
 }

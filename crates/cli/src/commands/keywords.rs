@@ -19,6 +19,7 @@ use crate::model::ModelArguments;
 use simla_run::photo::{Seen, heat};
 use simla_run::progress::{Progress, say_broken};
 use simla_run::sources::open_data;
+use simla_run::{answer, console};
 
 /// Pictures on a sheet; all of a file are counted.
 const SHOWN: usize = 24;
@@ -59,7 +60,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         (None, None) => unreachable!("one of them is required"),
     }
     if let Some(path) = arguments.output.filter(|_| !arguments.json) {
-        println!("{}", path.display());
+        answer!("{}", path.display());
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -80,9 +81,9 @@ fn one_picture(arguments: &Arguments, model: &Model, image: &Path) -> Result<()>
     }
     if arguments.json {
         let words: Vec<_> = keywords.iter().map(|k| json!({"word": k.word, "score": k.score})).collect();
-        println!("{}", json!({"image": image, "keywords": words}));
+        console::answer_json(&json!({"image": image, "keywords": words}))?;
     } else {
-        keywords.iter().for_each(|k| println!("{:.3}  {}", k.score, k.word));
+        keywords.iter().for_each(|k| answer!("{:.3}  {}", k.score, k.word));
     }
     Ok(())
 }
@@ -125,12 +126,12 @@ fn a_file(arguments: &Arguments, model: &Model, data: &str) -> Result<()> {
             .iter()
             .map(|(name, captions, keywords)| json!({"record": name, "captions": captions, "keywords": keywords}))
             .collect();
-        println!("{}", json!({"said_percent": said, "top": arguments.top, "pictures": pictures}));
+        console::answer_json(&json!({"said_percent": said, "top": arguments.top, "pictures": pictures}))?;
     } else {
         for (name, captions, keywords) in &records[..records.len().min(SHOWN)] {
-            println!("{name}: {}\n    {}", captions[0], in_words(keywords));
+            answer!("{name}: {}\n    {}", captions[0], in_words(keywords));
         }
-        println!(
+        answer!(
             "{said:.1} % of the {} recommended words of {} pictures are in a caption (marked *)",
             arguments.top,
             records.len()

@@ -19,6 +19,7 @@ use simla_search::{Hit, Index};
 
 use crate::model::ModelArguments;
 use simla_run::collection::{Collection, picture};
+use simla_run::{answer, console, say};
 
 /// Finds pictures by a phrase or a picture, and captions by a picture
 ///
@@ -131,7 +132,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     };
     let (index, embedded) = collection.index(&place, &model, MAX_TOKENS)?;
     if embedded > 0 {
-        eprintln!("{embedded} of {} embedded anew; the index is in {}", index.len(), place.display());
+        say!("{embedded} of {} embedded anew; the index is in {}", index.len(), place.display());
     }
     let search = Search { model, collection, index, arguments };
     match query {
@@ -142,7 +143,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
                 // One phrase of many that says nothing is no reason to end.
                 match Query::of_phrase(&search.model, &line) {
                     Ok(query) => search.show(&line, &query)?,
-                    Err(error) => eprintln!("{error}"),
+                    Err(error) => say!("{error}"),
                 }
             }
         }
@@ -171,12 +172,12 @@ impl Search {
         let answer =
             Answer { query: text.into(), searched: self.index.len(), seconds: start.elapsed().as_secs_f64(), results };
         match self.arguments.json {
-            true => println!("{}", serde_json::to_string(&answer)?),
-            false => print!("{}", answer.lines()),
+            true => console::answer_json(&answer)?,
+            false => answer!("{}", answer.lines()),
         }
         if let Some(path) = &self.arguments.sheet {
             save_png(&self.sheet(&answer).draw(), path)?;
-            eprintln!("the sheet is in {}", path.display());
+            say!("the sheet is in {}", path.display());
         }
         Ok(())
     }

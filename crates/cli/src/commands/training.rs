@@ -15,6 +15,7 @@ use simla_train::weights::WeightsError;
 use tch::Device;
 
 use simla_run::inputs::{Inputs, Kind};
+use simla_run::say;
 
 /// Exit status of a run that was asked to stop and can be resumed: "try again" among the system's conventions.
 const STOPPED: u8 = 75;
@@ -175,10 +176,10 @@ pub fn conclude(ending: Ending, kind: Kind, folder: &Path) -> ExitCode {
     let folder = folder.display().to_string();
     match ending {
         Ending::Finished => {
-            eprintln!("done: the model is in {folder}");
-            eprintln!("next: {}", kind.next(&folder));
+            say!("done: the model is in {folder}");
+            say!("next: {}", kind.next(&folder));
         }
-        Ending::Stopped => eprintln!("stopped: go on with {} --resume {folder}", kind.command()),
+        Ending::Stopped => say!("stopped: go on with {} --resume {folder}", kind.command()),
     }
     code(ending)
 }
@@ -207,9 +208,9 @@ pub fn last_checkpoint(
     match last.and_then(|last| usable(&last).map(|()| last)) {
         Ok(last) => Ok(Some(last)),
         Err(error) => {
-            eprintln!("{error}");
+            say!("{error}");
             let older = Checkpoint::newest(run, |checkpoint| usable(checkpoint).is_ok())?;
-            eprintln!("going on from {}", older.path.display());
+            say!("going on from {}", older.path.display());
             Ok(Some(older))
         }
     }

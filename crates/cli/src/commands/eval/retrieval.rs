@@ -14,6 +14,7 @@ use crate::commands::bench::dtype;
 use simla_run::held_out::gallery;
 use simla_run::progress::{Progress, say_broken};
 use simla_run::sources::open_data;
+use simla_run::{answer, console};
 
 /// Finds captions for images and images for captions
 ///
@@ -66,8 +67,8 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let found = evaluate(&model.simla, &dataset, &gallery, arguments.top_k, &mut show)?;
     drop(progress);
     match arguments.json {
-        true => println!("{}", as_json(&found)),
-        false => print!("{}", table(&found)),
+        true => console::answer_json(&as_json(&found))?,
+        false => answer!("{}", table(&found)),
     }
     Ok(ExitCode::SUCCESS)
 }
