@@ -27,6 +27,9 @@ The way through: `simla pretrain` learns a model from your pictures, `simla eval
 `simla report` shows how the run goes.
 `simla demo` does all of it on drawn scenes in about ten minutes.")]
 struct Arguments {
+    /// Pixels that a picture may have; in training, --set max_pixels=N counts more
+    #[arg(long, global = true, value_name = "N", hide_short_help = true)]
+    max_pixels: Option<u64>,
     #[command(subcommand)]
     command: Command,
 }
@@ -67,12 +70,34 @@ enum Command {
     Man(shell::ManPages),
 }
 
+impl Command {
+    /// Whether it is mostly about calculating with libtorch, for longer than a start of the program takes.
+    fn computes(&self) -> bool {
+        matches!(
+            self,
+            Self::Pretrain(_)
+                | Self::Finetune(_)
+                | Self::Dvae(_)
+                | Self::Eval(_)
+                | Self::Ablate(_)
+                | Self::Demo(_)
+                | Self::Bench(_)
+        )
+    }
+}
+
 fn main() -> ExitCode {
     allocator::keep_freed_memory();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(help) => return printed(&help),
     };
+    if arguments.command.computes() {
+        simla_train::torch::threads::wait_briefly();
+    }
+    if let Some(pixels) = arguments.max_pixels {
+        simla_image::set_max_pixels(pixels);
+    }
     // libtorch's exceptions reach us as panics: they are caught and reported as errors, without a Rust backtrace before.
     panic::set_hook(Box::new(|_| {}));
     let outcome = panic::catch_unwind(|| match arguments.command {

@@ -22,7 +22,7 @@ pub mod tally;
 pub mod text;
 
 pub use batch::Batch;
-pub use dataset::{Dataset, Source};
+pub use dataset::{Dataset, Fingerprint, Source};
 pub use formats::answers::{AnswerList, Coverage};
 pub use formats::entailment::{Entailment, Entailments, Hypothesis};
 pub use formats::expression::{Expression, Expressions};

@@ -12,6 +12,7 @@ use simla_data::sources::{IMAGE_ENDINGS, walk};
 use simla_data::{Dataset, Entry, quoted};
 use simla_search::{Contents, Index, Item};
 
+use crate::output::files_of;
 use crate::progress::{Progress, say_broken};
 use crate::say;
 use crate::sources::open_data;
@@ -81,6 +82,14 @@ impl Collection {
         Ok(Self { source: Source::Captions(dataset, records), items })
     }
 
+    /// The files that it is read from.
+    pub fn files(&self) -> Vec<PathBuf> {
+        match &self.source {
+            Source::Pictures(folder) => self.items.iter().map(|item| folder.join(&item.name)).collect(),
+            Source::Captions(dataset, _) => files_of(dataset),
+        }
+    }
+
     /// Whether the items are pictures; else they are captions.
     pub fn is_pictures(&self) -> bool {
         matches!(self.source, Source::Pictures(_))
@@ -110,6 +119,16 @@ impl Collection {
         };
         let mut index = Index::open(folder, contents)?;
         let missing = index.keep(&self.items)?;
+        if !missing.is_empty() {
+            // A feature of f32, and what matching needs.
+            let each = 4.0 * config.embed_dim as f64 + payload as f64;
+            say!(
+                "{} {what} to embed: {:.1} MB of index, {:.1} KB each",
+                missing.len(),
+                each * missing.len() as f64 / 1e6,
+                each / 1e3
+            );
+        }
         let mut unusable = Vec::new();
         let mut progress = None;
         for (nth, chunk) in missing.chunks(CHUNK).enumerate() {

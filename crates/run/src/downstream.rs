@@ -27,6 +27,7 @@ use tch::Device;
 
 use crate::fit::{Run, say_changed};
 use crate::inputs::{Inputs, Kind};
+use crate::lock::Lock;
 use crate::progress::Progress;
 use crate::say;
 use crate::settings::Settings;
@@ -299,12 +300,16 @@ pub fn finetune<D: Downstream>(
     stop: &AtomicBool,
     last: impl FnOnce(&mut D::Tuned) -> Result<Option<Checkpoint>>,
 ) -> Result<Ending> {
+    Lock::check(folder)?;
     let start = match Checkpoint::open(folder) {
         // A run that has saved something needs the model that it began with no more.
         Ok(_) => None,
         Err(_) => Some(start::<D>(inputs.fine_tuned.as_deref().context("run.json: fine_tuned: not there")?)?),
     };
-    let run: TaskRun<D> = Run::open(folder, settings, inputs, device, true, held_out::<D>)?;
+    let mut run: TaskRun<D> = Run::open(folder, settings, inputs, device, true, held_out::<D>)?;
+    if let Some(held_out) = &run.held_out {
+        run.inputs.know_held_out(held_out)?;
+    }
     let s = &run.settings;
     let config = s.model(run.vocabulary.len() as i64, special_ids(&run.vocabulary));
     config.validate()?;
@@ -316,6 +321,7 @@ pub fn finetune<D: Downstream>(
     if s.recompute {
         D::online(&mut tuned).recompute_layers();
     }
+    run.lock()?;
     run.write_down()?;
     let resume = last(&mut tuned)?;
     run.tune::<D>(tuned, resume.as_ref(), stop)
@@ -425,6 +431,10 @@ impl<D: Downstream> Observer<D::Tuned> for Judging<'_, D> {
 
     fn skipped(&mut self, step: u64, reason: &str, records: &[String]) {
         Observer::<D::Tuned>::skipped(&mut self.watch, step, reason, records);
+    }
+
+    fn adapted(&mut self, threads: usize) {
+        Observer::<D::Tuned>::adapted(&mut self.watch, threads);
     }
 
     fn saved(&mut self, step: u64, path: &Path) {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use simla::dvae::Dvae;
 use simla::dvae::training::Training;
 use simla::model::Simla;
@@ -30,6 +30,7 @@ use tch::Device;
 use crate::held_out::HeldOut;
 use crate::init;
 use crate::inputs::{Inputs, Kind};
+use crate::lock::Lock;
 use crate::settings::Settings;
 use crate::sources::{learn, open_sources};
 use crate::tokenizer::Reconstructing;
@@ -48,14 +49,16 @@ pub struct Run<F: Format = Pairs, H = HeldOut> {
     pub dataset: Arc<Dataset<F>>,
     pub vocabulary: Arc<Vocabulary>,
     pub held_out: Option<H>,
+    /// None until something is written, and where several processes share the folder.
+    lock: Option<Lock>,
 }
 
 impl Run {
     /// Opens everything that is given, learns the vocabulary where none is, and only then writes down what the run is made of:
     /// what is wrong is found before anything is computed or left behind.
     pub fn prepare(folder: &Path, settings: Settings, inputs: Inputs, device: Device) -> Result<Self> {
-        let run = Self::open(folder, settings, inputs, device, true, HeldOut::open)?;
-        run.write_down()?;
+        Lock::check(folder)?;
+        let run = Self::prepare_with(folder, settings, inputs, device, true, locked)?;
         let (s, records) = (&run.settings, run.dataset.epoch_len());
         if run.inputs.fine_tuned.is_none() && s.queue_size as u64 >= records {
             say!(
@@ -68,11 +71,32 @@ impl Run {
         Ok(run)
     }
 
-    /// As [`Run::prepare`], for a tokenizer alone.
-    pub fn prepare_tokenizer(folder: &Path, settings: Settings, inputs: Inputs, device: Device) -> Result<Self> {
-        let run = Self::open(folder, settings, inputs, device, false, HeldOut::open)?;
+    /// As [`Run::prepare`], for what several processes share: the folder is not locked.
+    pub fn prepare_shared(folder: &Path, settings: Settings, inputs: Inputs, device: Device) -> Result<Self> {
+        Self::prepare_with(folder, settings, inputs, device, true, |_| Ok(None))
+    }
+
+    fn prepare_with(
+        folder: &Path,
+        settings: Settings,
+        inputs: Inputs,
+        device: Device,
+        has_model: bool,
+        lock: impl FnOnce(&Path) -> Result<Option<Lock>>,
+    ) -> Result<Self> {
+        let mut run = Self::open(folder, settings, inputs, device, has_model, HeldOut::open)?;
+        if let Some(held_out) = &run.held_out {
+            run.inputs.know_held_out(&held_out.dataset)?;
+        }
+        run.lock = lock(folder)?;
         run.write_down()?;
         Ok(run)
+    }
+
+    /// As [`Run::prepare`], for a tokenizer alone.
+    pub fn prepare_tokenizer(folder: &Path, settings: Settings, inputs: Inputs, device: Device) -> Result<Self> {
+        Lock::check(folder)?;
+        Self::prepare_with(folder, settings, inputs, device, false, locked)
     }
 
     /// How pairs become rows.
@@ -131,6 +155,7 @@ impl Run {
         if first >= s.dvae_steps {
             return Ok(Ending::Finished);
         }
+        let _lock = Lock::take(folder)?;
         let mut loader = self.load(self.loading(s.dvae_batch_size, first, s.dvae_steps))?;
         let fresh = || Dvae::new(s.tokenizer(), s.dtype.kind(), self.device, true, s.seed as i64);
         let dvae = guarded(fresh)?;
@@ -235,7 +260,11 @@ impl Run {
         let mut watch = Evaluating { watch, looking };
         let ending = trainer.run(&mut task, &mut loader, &mut watch, stop);
         watch.watch.end(&ending, &loader.report())?;
-        Ok((task.simla, ending?))
+        let ending = ending.map_err(|error| match Checkpoint::open(&self.folder) {
+            Ok(last) => anyhow!("{error}; the last checkpoint is whole: {}", last.path.display()),
+            Err(_) => error.into(),
+        })?;
+        Ok((task.simla, ending))
     }
 }
 
@@ -249,6 +278,8 @@ impl<F: Format, H> Run<F, H> {
         has_model: bool,
         held_out: impl FnOnce(&Path, &Options, &Vocabulary, &Settings) -> Result<H>,
     ) -> Result<Self> {
+        simla_image::set_max_pixels(settings.max_pixels);
+        let mut inputs = inputs.absolute()?;
         let options = Options {
             image_root: inputs.image_root.clone(),
             annotations: inputs.annotations.clone(),
@@ -277,6 +308,7 @@ impl<F: Format, H> Run<F, H> {
             }
         };
         let vocabulary = vocabulary.closing(settings.closing_sep);
+        inputs.know(&dataset)?;
         let held_out = match &inputs.held_out {
             Some(path) => Some(held_out(path, &options, &vocabulary, &settings)?),
             None => None,
@@ -300,7 +332,14 @@ impl<F: Format, H> Run<F, H> {
             dataset: Arc::new(dataset),
             vocabulary: Arc::new(vocabulary),
             held_out,
+            lock: None,
         })
+    }
+
+    /// Takes the folder's lock, for as long as the run is there.
+    pub(crate) fn lock(&mut self) -> Result<()> {
+        self.lock = locked(&self.folder)?;
+        Ok(())
     }
 
     /// Writes down what the run is made of.
@@ -355,6 +394,7 @@ impl<F: Format, H> Run<F, H> {
             save_every_steps: s.save_every_steps,
             save_every: Duration::from_secs_f64(60.0 * s.save_every_minutes),
             keep: s.keep as usize,
+            threads: s.threads as usize,
         }
     }
 
@@ -365,6 +405,10 @@ impl<F: Format, H> Run<F, H> {
         let per_epoch = batches.steps_per_epoch(self.dataset.epoch_len()) / s.accumulate;
         (per_epoch, s.total_steps(per_epoch))
     }
+}
+
+fn locked(folder: &Path) -> Result<Option<Lock>> {
+    Lock::take(folder).map(Some)
 }
 
 /// Says where the data are others than before.

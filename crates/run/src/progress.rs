@@ -100,10 +100,15 @@ impl Count {
     }
 
     pub fn one_more(&self) {
+        self.more(1);
+    }
+
+    pub fn more(&self, units: u64) {
         let mut count = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (done, progress) = &mut *count;
-        *done += 1;
-        if done.is_multiple_of(SHOWN_EVERY) {
+        let before = *done / SHOWN_EVERY;
+        *done += units;
+        if *done / SHOWN_EVERY > before {
             progress.set(*done, String::new);
         }
     }

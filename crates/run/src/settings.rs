@@ -10,6 +10,7 @@ use simla::config::{ModelConfig, Preset, SpecialIds};
 use simla::dvae::DvaeConfig;
 use simla::dvae::encoder::EncoderConfig;
 use simla::objectives::Objectives;
+use simla_image::Limits;
 use simla_train::optim::{AdamWConfig, Schedule};
 
 use crate::inputs::Kind;
@@ -94,6 +95,8 @@ settings! {
     caption_column: String, "column of captions in CSV and TSV files";
     max_bad_share: f64, "share of unusable records above which the run is refused";
     workers: u64, "threads that prepare batches; 0 is one a core";
+    threads: u64, "threads that calculate; 0 is one a core, adapted to what the machine does besides: a number repeats a run bit for bit beside other work, too";
+    max_pixels: u64, "pixels that a picture may have: decoding takes up to 12 bytes for each";
 
     dvae_steps: u64, "steps of training a visual tokenizer, where none is given";
     dvae_batch_size: u64, "pictures in a batch of it";
@@ -306,6 +309,8 @@ impl Settings {
             caption_column: "caption".into(),
             max_bad_share: 0.1,
             workers: 0,
+            threads: 0,
+            max_pixels: Limits::default().max_pixels,
             dvae_steps: 20_000,
             dvae_batch_size: 64,
             dvae_width: 128,

@@ -73,6 +73,10 @@ impl Observer<Training> for Reconstructing<'_> {
         Observer::<Training>::skipped(&mut self.watch, step, reason, records);
     }
 
+    fn adapted(&mut self, threads: usize) {
+        Observer::<Training>::adapted(&mut self.watch, threads);
+    }
+
     fn saved(&mut self, step: u64, path: &Path) {
         Observer::<Training>::saved(&mut self.watch, step, path);
     }

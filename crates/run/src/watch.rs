@@ -56,6 +56,8 @@ pub struct Watch {
     status: Status,
     events: EventWriter,
     reported: Option<Instant>,
+    /// Whether it was said that the number of threads is adapted.
+    adapted: bool,
 }
 
 impl Watch {
@@ -69,6 +71,7 @@ impl Watch {
             status: Status { state: State::Running, step: first, steps, ..Status::default() },
             events: EventWriter::create(&folder.join("tensorboard"), resumed_at)?,
             reported: None,
+            adapted: false,
         };
         watch.status.save(folder)?;
         Ok(watch)
@@ -141,6 +144,14 @@ impl<T: Task> Observer<T> for Watch {
         const NAMED: usize = 3;
         let named = records.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
         say!("step {step} skipped: {reason}; its records: {named}, ... (all in metrics.jsonl)");
+    }
+
+    fn adapted(&mut self, threads: usize) {
+        if !std::mem::replace(&mut self.adapted, true) {
+            say!(
+                "other programs compute, too: from now on, as many threads as are fastest, {threads} now (--set threads=N fixes them)"
+            );
+        }
     }
 
     fn saved(&mut self, step: u64, path: &Path) {
@@ -236,6 +247,10 @@ impl Observer<Pretraining> for Evaluating<'_> {
 
     fn skipped(&mut self, step: u64, reason: &str, records: &[String]) {
         Observer::<Pretraining>::skipped(&mut self.watch, step, reason, records);
+    }
+
+    fn adapted(&mut self, threads: usize) {
+        Observer::<Pretraining>::adapted(&mut self.watch, threads);
     }
 
     fn saved(&mut self, step: u64, path: &Path) {

@@ -29,8 +29,11 @@ use tch::{Device, Kind, Tensor, no_grad};
 pub enum Command {
     Step(StepArguments),
     Loader(LoaderArguments),
+    Busy(super::bench_busy::Arguments),
     Memory(super::bench_memory::Arguments),
     Retrieval(super::bench_retrieval::Arguments),
+    #[command(hide = true)]
+    Spin(super::bench_busy::Spin),
 }
 
 /// Times the way from a JPEG's bytes to its two views
@@ -94,14 +97,16 @@ pub fn dtype(text: &str) -> Result<Dtype, String> {
 pub const TOKENS: i64 = 25;
 /// Share of the words that are masked there.
 const MASKED_WORDS: f64 = 0.3;
-const ALPHA: f64 = 0.4;
+pub const ALPHA: f64 = 0.4;
 
 pub fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Step(arguments) => step(&arguments),
         Command::Loader(arguments) => loader(arguments),
+        Command::Busy(arguments) => super::bench_busy::run(arguments),
         Command::Memory(arguments) => super::bench_memory::run(arguments),
         Command::Retrieval(arguments) => super::bench_retrieval::run(arguments),
+        Command::Spin(arguments) => super::bench_busy::spin(arguments),
     }
 }
 
@@ -281,7 +286,7 @@ pub fn random_captions(c: &ModelConfig, n: usize, rng: &mut ChaCha8Rng) -> Vec<i
 }
 
 /// Random pairs, and how many words are masked in all.
-fn random_inputs(c: &ModelConfig, batch: i64, rng: &mut ChaCha8Rng, device: Device) -> (Inputs, i64) {
+pub fn random_inputs(c: &ModelConfig, batch: i64, rng: &mut ChaCha8Rng, device: Device) -> (Inputs, i64) {
     let ids = random_captions(c, batch as usize, rng);
     let hidden: Vec<bool> = (0..ids.len())
         .map(|i| match i as i64 % TOKENS {

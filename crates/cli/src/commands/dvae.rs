@@ -14,6 +14,7 @@ use crate::commands::training::code;
 use crate::commands::training::{Training, settings_help};
 use simla_run::fit::Run;
 use simla_run::inputs::Inputs;
+use simla_run::output::{check_picture, files_of};
 use simla_run::progress::{Progress, say_broken};
 use simla_run::sources::open_data;
 use simla_run::stop;
@@ -61,6 +62,9 @@ pub struct EvalArguments {
     /// Draw originals beside their reconstructions
     #[arg(long, value_name = "FILE.png")]
     sheet: Option<PathBuf>,
+    /// Overwrite the file that --sheet names
+    #[arg(long)]
+    force: bool,
     /// Pictures to draw
     #[arg(long, default_value_t = PICTURES, value_name = "N")]
     samples: usize,
@@ -83,6 +87,7 @@ fn eval(arguments: &EvalArguments) -> Result<ExitCode> {
     let device = simla_train::torch::device::open(&arguments.device)?;
     let dvae = Dvae::open(&arguments.dvae, Dtype::F32.kind(), device)?;
     let dataset = open_data(&arguments.data, arguments.image_root.as_deref(), 1.0)?;
+    check_picture(arguments.sheet.as_deref(), arguments.force, || files_of(&dataset))?;
     if arguments.sheet.is_some() && !dvae.config.decoder {
         bail!("--sheet: {} is an encoder without a decoder: nothing comes back", arguments.dvae.display());
     }

@@ -12,6 +12,7 @@ use simla_pictures::canvas::{save_png, stack};
 use simla_pictures::heat::{BoxKind, HeatRow, Overlay};
 
 use crate::model::ModelArguments;
+use simla_run::output::check_picture;
 use simla_run::photo::{Seen, heat, layer, marked, phrase_ids};
 use simla_run::{answer, console};
 
@@ -34,12 +35,16 @@ pub struct Arguments {
     /// PNG of the picture under the phrase's heat with the box, and the heat of every word
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Overwrite the file that --output names
+    #[arg(long)]
+    force: bool,
     /// One JSON object in place of the text
     #[arg(long)]
     json: bool,
 }
 
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
+    check_picture(arguments.output.as_deref(), arguments.force, || vec![arguments.image.clone()])?;
     let model = arguments.model.open()?;
     let layer = layer(arguments.layer, &model.simla)?;
     let ids = phrase_ids(&arguments.phrase, &model)?;

@@ -16,6 +16,7 @@ use simla_pictures::heat::HeatRow;
 use simla_pictures::sheet::{Cell, Sheet};
 
 use crate::model::ModelArguments;
+use simla_run::output::{check_picture, files_of};
 use simla_run::photo::{Seen, heat};
 use simla_run::progress::{Progress, say_broken};
 use simla_run::sources::open_data;
@@ -47,12 +48,16 @@ pub struct Arguments {
     /// PNG sheet
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Overwrite the file that --output names
+    #[arg(long)]
+    force: bool,
     /// One JSON object in place of the text
     #[arg(long)]
     json: bool,
 }
 
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
+    check_picture(arguments.output.as_deref(), arguments.force, || arguments.image.clone().into_iter().collect())?;
     let model = arguments.model.open()?;
     match (&arguments.image, &arguments.data) {
         (Some(image), _) => one_picture(&arguments, &model, image)?,
@@ -91,6 +96,7 @@ fn one_picture(arguments: &Arguments, model: &Model, image: &Path) -> Result<()>
 fn a_file(arguments: &Arguments, model: &Model, data: &str) -> Result<()> {
     let root = arguments.image_root.as_deref();
     let dataset = open_data(&[data.to_owned()], root, 1.0)?;
+    check_picture(arguments.output.as_deref(), arguments.force, || files_of(&dataset))?;
     let (mut records, mut cells, mut broken) = (vec![], vec![], vec![]);
     let mut progress = Progress::new("keywords", 0, dataset.len());
     for i in 0..dataset.len() {

@@ -14,7 +14,7 @@ use simla_train::checkpoint::{Checkpoint, CheckpointError};
 use simla_train::weights::WeightsError;
 use tch::Device;
 
-use simla_run::inputs::{Inputs, Kind};
+use simla_run::inputs::{Inputs, Kind, Moved};
 use simla_run::say;
 
 /// Exit status of a run that was asked to stop and can be resumed: "try again" among the system's conventions.
@@ -68,8 +68,9 @@ pub struct Resumable {
     /// Folder for the run
     #[arg(long, required_unless_present = "resume", value_name = "DIR")]
     output: Option<PathBuf>,
-    /// Go on with the run in this folder, from its last checkpoint
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["data", "output", "config"])]
+    /// Go on with the run in this folder, from its last checkpoint. Of what has moved since, --data, --eval-data and others say where
+    /// it is now: the same records are expected there
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["output", "config"])]
     resume: Option<PathBuf>,
     /// With --resume: take the newest checkpoint that is whole and fits, where the last one does not
     #[arg(long, requires = "resume")]
@@ -112,9 +113,17 @@ impl Resumable {
             _ => Settings::resolve_fine_tuning(kind, &before, None, set)?,
         };
         settings.check_resumed(&before)?;
+        let moved = Moved {
+            data: !self.data.is_empty(),
+            // A run may get held-out pairs that it had none of.
+            held_out: self.eval_data.is_some() && inputs.held_out.is_some(),
+            ..Moved::default()
+        };
         let inputs = Inputs {
+            data: if moved.data { self.data.clone() } else { inputs.data },
             held_out: self.eval_data.clone().or(inputs.held_out),
             image_root: self.training.image_root.clone().or(inputs.image_root),
+            moved,
             ..inputs
         };
         Ok(Some((settings, inputs)))
