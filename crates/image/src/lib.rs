@@ -30,7 +30,7 @@ mod views;
 pub use ::image::RgbImage;
 pub use error::ImageError;
 pub use format::Format;
-pub use limits::Limits;
+pub use limits::{Limits, set_max_pixels};
 pub use operations::{Operation, Sign};
 pub use recipe::{Recipe, Scratch, decode, evaluation_view, evaluation_view_with};
 pub use shrink::{JPEG_QUALITY, shrink};

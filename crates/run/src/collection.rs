@@ -12,7 +12,9 @@ use simla_data::sources::{IMAGE_ENDINGS, walk};
 use simla_data::{Dataset, Entry, quoted};
 use simla_search::{Contents, Index, Item};
 
+use crate::output::files_of;
 use crate::progress::{Progress, say_broken};
+use crate::say;
 use crate::sources::open_data;
 
 /// Items that are embedded before they are put on the disk: so many are lost where the program is ended.
@@ -42,7 +44,7 @@ impl Collection {
             let about = folder.join(path).metadata();
             let changed = about.as_ref().ok().and_then(|about| about.modified().ok()?.duration_since(UNIX_EPOCH).ok());
             let Some(name) = path.to_str() else {
-                eprintln!("{}: left out, its name is not UTF-8", quoted(folder.join(path).display()));
+                say!("{}: left out, its name is not UTF-8", quoted(folder.join(path).display()));
                 continue;
             };
             let bytes = about.map_or(0, |about| about.len());
@@ -50,7 +52,7 @@ impl Collection {
                 .push(Item { name: name.into(), stamp: format!("{bytes} {}", changed.unwrap_or_default().as_nanos()) });
         }
         if !walked.unread.is_empty() {
-            eprintln!("{}: files that are no picture: {}", quoted(folder.display()), walked.unread);
+            say!("{}: files that are no picture: {}", quoted(folder.display()), walked.unread);
         }
         if items.is_empty() {
             bail!(
@@ -78,6 +80,14 @@ impl Collection {
             bail!("{data}: no captions in here");
         }
         Ok(Self { source: Source::Captions(dataset, records), items })
+    }
+
+    /// The files that it is read from.
+    pub fn files(&self) -> Vec<PathBuf> {
+        match &self.source {
+            Source::Pictures(folder) => self.items.iter().map(|item| folder.join(&item.name)).collect(),
+            Source::Captions(dataset, _) => files_of(dataset),
+        }
     }
 
     /// Whether the items are pictures; else they are captions.
@@ -109,6 +119,16 @@ impl Collection {
         };
         let mut index = Index::open(folder, contents)?;
         let missing = index.keep(&self.items)?;
+        if !missing.is_empty() {
+            // A feature of f32, and what matching needs.
+            let each = 4.0 * config.embed_dim as f64 + payload as f64;
+            say!(
+                "{} {what} to embed: {:.1} MB of index, {:.1} KB each",
+                missing.len(),
+                each * missing.len() as f64 / 1e6,
+                each / 1e3
+            );
+        }
         let mut unusable = Vec::new();
         let mut progress = None;
         for (nth, chunk) in missing.chunks(CHUNK).enumerate() {

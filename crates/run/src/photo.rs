@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use crate::say;
 use anyhow::{Context, Result, bail};
 use simla::inputs::normalized;
 use simla::model::Simla;
@@ -101,7 +102,7 @@ pub fn phrase_ids(text: &str, model: &Model) -> Result<Vec<i64>> {
     let unknown = vocabulary.special().unk;
     let unknown = ids.iter().filter(|&&id| id == unknown).count();
     if unknown > 0 {
-        eprintln!("the phrase {text:?}: {unknown} of its words are unknown to the model");
+        say!("the phrase {text:?}: {unknown} of its words are unknown to the model");
     }
     Ok(ids)
 }

@@ -12,6 +12,8 @@ use simla_train::torch::guard::guarded;
 use tch::{Kind, Tensor, no_grad};
 
 use crate::model::ModelArguments;
+use simla_run::answer;
+use simla_run::output::check_picture;
 use simla_run::photo::{Seen, heat};
 
 /// Shows where the image encoder looks
@@ -27,14 +29,18 @@ pub struct Arguments {
     /// PNG of the picture under the attention of every head
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
+    /// Overwrite the file that --output names
+    #[arg(long)]
+    force: bool,
 }
 
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
+    check_picture(Some(&arguments.output), arguments.force, || vec![arguments.image.clone()])?;
     let model = arguments.model.open()?;
     let seen = Seen::open(&arguments.image, &model.simla)?;
     let title = "Where the visual [CLS] looks";
     save_png(&row(&model.simla, &seen, title)?.draw(), &arguments.output)?;
-    println!("{}", arguments.output.display());
+    answer!("{}", arguments.output.display());
     Ok(ExitCode::SUCCESS)
 }
 

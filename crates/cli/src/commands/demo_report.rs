@@ -22,6 +22,7 @@ use simla_scenes::Files;
 
 use crate::commands::eval::grounding::{Asked, Found, rows, table};
 use crate::commands::{attention, keywords};
+use simla_run::answer;
 use simla_run::photo::{Seen, heat, marked};
 use simla_run::sources::open_data;
 
@@ -39,8 +40,8 @@ pub fn write(run: &Path, files: &Files, before: &Retrieval, after: &Retrieval) -
     let scenes = read_boxes(&files.test_boxes, None, None, &[])?;
     let asked = Asked::new(&model, &scenes, default_layer(model.simla.config.text_depth))?;
     let grounding = asked.grounding(None).expect("every scene has a phrase");
-    println!(
-        "Finding what {} phrases name in the held-out scenes (no box was ever trained on)\n{}{}\n",
+    answer!(
+        "Finding what {} phrases name in the held-out scenes (no box was ever trained on)\n{}{}\n\n",
         grounding.phrases,
         table(&grounding),
         verdict(&grounding)
@@ -72,7 +73,7 @@ pub fn write(run: &Path, files: &Files, before: &Retrieval, after: &Retrieval) -
         recommended.extend(words);
     }
     let said = said_share(recommended.iter());
-    println!(
+    answer!(
         "Keywords: {said:.0} % of the {TOP} words that it recommends for each scene are in one of the scene's captions."
     );
     let sheet = keywords::sheet(cells, said).draw();

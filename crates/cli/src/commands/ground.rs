@@ -12,7 +12,9 @@ use simla_pictures::canvas::{save_png, stack};
 use simla_pictures::heat::{BoxKind, HeatRow, Overlay};
 
 use crate::model::ModelArguments;
+use simla_run::output::check_picture;
 use simla_run::photo::{Seen, heat, layer, marked, phrase_ids};
+use simla_run::{answer, console};
 
 /// Finds in a picture what a phrase names
 ///
@@ -33,12 +35,16 @@ pub struct Arguments {
     /// PNG of the picture under the phrase's heat with the box, and the heat of every word
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Overwrite the file that --output names
+    #[arg(long)]
+    force: bool,
     /// One JSON object in place of the text
     #[arg(long)]
     json: bool,
 }
 
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
+    check_picture(arguments.output.as_deref(), arguments.force, || vec![arguments.image.clone()])?;
     let model = arguments.model.open()?;
     let layer = layer(arguments.layer, &model.simla)?;
     let ids = phrase_ids(&arguments.phrase, &model)?;
@@ -71,25 +77,25 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     if arguments.json {
         let words: Vec<_> =
             words.iter().map(|(word, map)| json!({"word": word, "box": window(map), "map": map})).collect();
-        println!(
-            "{}",
-            json!({
-                "image": arguments.image, "phrase": arguments.phrase, "width": width, "height": height, "layer": layer,
-                "probability": maps.probability, "box": found, "point": point, "grid": grid, "map": maps.phrase, "words": words,
-            })
-        );
+        console::answer_json(&json!({
+            "image": arguments.image, "phrase": arguments.phrase, "width": width, "height": height, "layer": layer,
+            "probability": maps.probability, "box": found, "point": point, "grid": grid, "map": maps.phrase, "words": words,
+        }))?;
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{:?} matches {} with probability {:.2}", arguments.phrase, arguments.image.display(), maps.probability);
+    answer!("{:?} matches {} with probability {:.2}", arguments.phrase, arguments.image.display(), maps.probability);
     match (found, point) {
-        (Some(b), Some((x, y))) => println!(
+        (Some(b), Some((x, y))) => answer!(
             "best box: left {:.0}, top {:.0}, width {:.0}, height {:.0}; hottest point: {x:.0}, {y:.0} (pixels of {width} x {height}; layer {layer})",
-            b.x, b.y, b.width, b.height
+            b.x,
+            b.y,
+            b.width,
+            b.height
         ),
-        _ => println!("nothing in the picture speaks for it in layer {layer}"),
+        _ => answer!("nothing in the picture speaks for it in layer {layer}"),
     }
     if let Some(path) = &arguments.output {
-        println!("{}", path.display());
+        answer!("{}", path.display());
     }
     Ok(ExitCode::SUCCESS)
 }

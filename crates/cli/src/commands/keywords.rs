@@ -16,9 +16,11 @@ use simla_pictures::heat::HeatRow;
 use simla_pictures::sheet::{Cell, Sheet};
 
 use crate::model::ModelArguments;
+use simla_run::output::{check_picture, files_of};
 use simla_run::photo::{Seen, heat};
 use simla_run::progress::{Progress, say_broken};
 use simla_run::sources::open_data;
+use simla_run::{answer, console};
 
 /// Pictures on a sheet; all of a file are counted.
 const SHOWN: usize = 24;
@@ -46,12 +48,16 @@ pub struct Arguments {
     /// PNG sheet
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Overwrite the file that --output names
+    #[arg(long)]
+    force: bool,
     /// One JSON object in place of the text
     #[arg(long)]
     json: bool,
 }
 
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
+    check_picture(arguments.output.as_deref(), arguments.force, || arguments.image.clone().into_iter().collect())?;
     let model = arguments.model.open()?;
     match (&arguments.image, &arguments.data) {
         (Some(image), _) => one_picture(&arguments, &model, image)?,
@@ -59,7 +65,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         (None, None) => unreachable!("one of them is required"),
     }
     if let Some(path) = arguments.output.filter(|_| !arguments.json) {
-        println!("{}", path.display());
+        answer!("{}", path.display());
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -80,9 +86,9 @@ fn one_picture(arguments: &Arguments, model: &Model, image: &Path) -> Result<()>
     }
     if arguments.json {
         let words: Vec<_> = keywords.iter().map(|k| json!({"word": k.word, "score": k.score})).collect();
-        println!("{}", json!({"image": image, "keywords": words}));
+        console::answer_json(&json!({"image": image, "keywords": words}))?;
     } else {
-        keywords.iter().for_each(|k| println!("{:.3}  {}", k.score, k.word));
+        keywords.iter().for_each(|k| answer!("{:.3}  {}", k.score, k.word));
     }
     Ok(())
 }
@@ -90,6 +96,7 @@ fn one_picture(arguments: &Arguments, model: &Model, image: &Path) -> Result<()>
 fn a_file(arguments: &Arguments, model: &Model, data: &str) -> Result<()> {
     let root = arguments.image_root.as_deref();
     let dataset = open_data(&[data.to_owned()], root, 1.0)?;
+    check_picture(arguments.output.as_deref(), arguments.force, || files_of(&dataset))?;
     let (mut records, mut cells, mut broken) = (vec![], vec![], vec![]);
     let mut progress = Progress::new("keywords", 0, dataset.len());
     for i in 0..dataset.len() {
@@ -125,12 +132,12 @@ fn a_file(arguments: &Arguments, model: &Model, data: &str) -> Result<()> {
             .iter()
             .map(|(name, captions, keywords)| json!({"record": name, "captions": captions, "keywords": keywords}))
             .collect();
-        println!("{}", json!({"said_percent": said, "top": arguments.top, "pictures": pictures}));
+        console::answer_json(&json!({"said_percent": said, "top": arguments.top, "pictures": pictures}))?;
     } else {
         for (name, captions, keywords) in &records[..records.len().min(SHOWN)] {
-            println!("{name}: {}\n    {}", captions[0], in_words(keywords));
+            answer!("{name}: {}\n    {}", captions[0], in_words(keywords));
         }
-        println!(
+        answer!(
             "{said:.1} % of the {} recommended words of {} pictures are in a caption (marked *)",
             arguments.top,
             records.len()

@@ -5,6 +5,7 @@ pub mod ablate_report;
 pub mod ask;
 pub mod attention;
 pub mod bench;
+pub mod bench_busy;
 pub mod bench_memory;
 pub mod bench_retrieval;
 pub mod cgroup;

@@ -1,7 +1,7 @@
 //! `simla search`.
 
 use std::fs;
-use std::io::BufRead;
+use std::io::{BufRead, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -19,6 +19,8 @@ use simla_search::{Hit, Index};
 
 use crate::model::ModelArguments;
 use simla_run::collection::{Collection, picture};
+use simla_run::output::check_picture;
+use simla_run::{answer, console, say};
 
 /// Finds pictures by a phrase or a picture, and captions by a picture
 ///
@@ -63,6 +65,9 @@ pub struct Arguments {
     /// A contact sheet (PNG) of the results
     #[arg(long, value_name = "FILE")]
     sheet: Option<PathBuf>,
+    /// Overwrite the file that --sheet names
+    #[arg(long)]
+    force: bool,
     /// One JSON object a search in place of the lines
     #[arg(long)]
     json: bool,
@@ -118,6 +123,9 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
             (collection, PathBuf::from(format!("{data}.simla-index")))
         }
     };
+    check_picture(arguments.sheet.as_deref(), arguments.force, || {
+        arguments.image.iter().cloned().chain(collection.files()).collect()
+    })?;
     let place = arguments.index.clone().unwrap_or(place);
     let model = arguments.model.open()?;
     // What cannot be looked for is said before anything is embedded.
@@ -131,18 +139,27 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     };
     let (index, embedded) = collection.index(&place, &model, MAX_TOKENS)?;
     if embedded > 0 {
-        eprintln!("{embedded} of {} embedded anew; the index is in {}", index.len(), place.display());
+        say!("{embedded} of {} embedded anew; the index is in {}", index.len(), place.display());
     }
     let search = Search { model, collection, index, arguments };
     match query {
         Some((text, query)) => search.show(&text, &query)?,
         None => {
-            for line in std::io::stdin().lock().lines() {
-                let line = line.context("standard input")?;
-                // One phrase of many that says nothing is no reason to end.
+            for (nth, line) in (1..).zip(std::io::stdin().lock().lines()) {
+                let line = match line {
+                    Err(error) if error.kind() == ErrorKind::InvalidData => {
+                        say!("standard input, line {nth}: not UTF-8 text; left out");
+                        continue;
+                    }
+                    line => line.context("standard input")?,
+                };
+                // One phrase of many that says nothing is no reason to end; that nobody listens is one.
+                if !console::is_heard() {
+                    break;
+                }
                 match Query::of_phrase(&search.model, &line) {
                     Ok(query) => search.show(&line, &query)?,
-                    Err(error) => eprintln!("{error}"),
+                    Err(error) => say!("{error}"),
                 }
             }
         }
@@ -171,12 +188,12 @@ impl Search {
         let answer =
             Answer { query: text.into(), searched: self.index.len(), seconds: start.elapsed().as_secs_f64(), results };
         match self.arguments.json {
-            true => println!("{}", serde_json::to_string(&answer)?),
-            false => print!("{}", answer.lines()),
+            true => console::answer_json(&answer)?,
+            false => answer!("{}", answer.lines()),
         }
         if let Some(path) = &self.arguments.sheet {
             save_png(&self.sheet(&answer).draw(), path)?;
-            eprintln!("the sheet is in {}", path.display());
+            say!("the sheet is in {}", path.display());
         }
         Ok(())
     }
