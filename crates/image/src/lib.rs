@@ -30,5 +30,5 @@ pub use error::ImageError;
 pub use format::Format;
 pub use limits::Limits;
 pub use operations::{Operation, Sign};
-pub use recipe::{Recipe, Scratch, decode, evaluation_view, evaluation_view_with};
+pub use recipe::{Recipe, Scratch, decode, evaluation_view, evaluation_view_with, size};
 pub use views::{MEAN, STD, halve};

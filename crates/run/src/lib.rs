@@ -3,7 +3,7 @@
 //! - A run: its [`settings`] and [`inputs`], opened by [`sources`], started by [`init`], trained by [`fit`] with a [`tokenizer`] before it,
 //!   looked at by [`watch`] on [`held_out`] pairs, shown by [`progress`], ended by [`stop`].
 //! - A run of a [`downstream`] task, whose model is [`asking`]'s then.
-//! - A query: a [`photo`], or a [`collection`] that is searched.
+//! - A query: of a [`photo`], or of a [`collection`] that is searched; [`queries`] answers it.
 
 pub mod asking;
 pub mod collection;
@@ -14,6 +14,7 @@ pub mod init;
 pub mod inputs;
 pub mod photo;
 pub mod progress;
+pub mod queries;
 pub mod settings;
 pub mod sources;
 pub mod stop;
