@@ -11,7 +11,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::commands::{
     ablate, ask, attention, bench, compare, data, demo, doctor, dvae, entail, eval, export, finetune, ground, import,
-    keywords, pretrain, report, score, search, shell,
+    keywords, pretrain, report, score, search, serve, shell,
 };
 
 /// Learns from photographs with captions, and nothing else, to align images with sentences, patches with words, and images
@@ -51,6 +51,7 @@ enum Command {
     Keywords(keywords::Arguments),
     Attention(attention::Arguments),
     Search(search::Arguments),
+    Serve(serve::Arguments),
     Ablate(ablate::Arguments),
     Demo(demo::Arguments),
     #[command(subcommand)]
@@ -84,6 +85,7 @@ fn main() -> ExitCode {
         Command::Keywords(arguments) => keywords::run(arguments),
         Command::Attention(arguments) => attention::run(arguments),
         Command::Search(arguments) => search::run(arguments),
+        Command::Serve(arguments) => serve::run(arguments),
         Command::Ablate(arguments) => ablate::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Bench(command) => bench::run(command),

@@ -25,5 +25,6 @@ pub mod pretrain;
 pub mod report;
 pub mod score;
 pub mod search;
+pub mod serve;
 pub mod shell;
 pub mod training;
