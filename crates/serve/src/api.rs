@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use axum::Json;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -13,6 +13,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use simla::tasks::gradcam::default_layer;
+use simla::tasks::vqa::answer::K_TEST;
+use simla_data::Entry;
+use simla_image::{Limits, size};
 use simla_run::queries::search::{CANDIDATES, Found, MAX_TOKENS, ranked};
 use simla_run::queries::{self, Phrase};
 
@@ -233,12 +236,7 @@ pub async fn file(State(app): State<App>, Path(id): Path<String>) -> Result<Resp
     let photos = app.photos()?;
     let (_, name) = photos.named(&id)?;
     let entry = photos.library.entry(&name);
-    let read = move || {
-        let mut bytes = Vec::new();
-        entry.read_image(&mut bytes).map_err(unusable)?;
-        Ok(bytes)
-    };
-    let bytes = app.workshop.work(read).await?;
+    let bytes = app.workshop.work(move || read(&entry)).await?;
     let kind = kind(&bytes).ok_or_else(|| unusable("its file is no picture any more"))?;
     Ok(([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, FRESH)], bytes).into_response())
 }
@@ -254,12 +252,7 @@ pub async fn small(State(app): State<App>, Path(id): Path<String>, headers: Head
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response());
     }
     let entry = photos.library.entry(&name);
-    let read = move || {
-        let mut bytes = Vec::new();
-        entry.read_image(&mut bytes).map_err(unusable)?;
-        Ok(bytes)
-    };
-    let jpeg = app.workshop.small(format!("{id} {stamp}"), read).await?;
+    let jpeg = app.workshop.small(format!("{id} {stamp}"), move || read(&entry)).await?;
     let mut response = ([(header::CONTENT_TYPE, "image/jpeg"), (header::CACHE_CONTROL, FRESH)], jpeg).into_response();
     response.headers_mut().insert(header::ETAG, tag);
     Ok(response)
@@ -393,6 +386,65 @@ async fn attended(app: &App, view: Arc<View>) -> Result<Json<queries::attention:
     Ok(Json(app.photos()?.engine.long(work).await?))
 }
 
+/// A question about a picture.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Question {
+    id: Option<String>,
+    question: Option<String>,
+}
+
+/// `GET /api/ask`.
+pub async fn ask(State(app): State<App>, Asked(asked): Asked<Question>) -> Result<Json<Value>, Refusal> {
+    let question = needed("question", &asked.question)?.to_owned();
+    let (_, name) = app.photos()?.named(needed("id", &asked.id)?)?;
+    let entry = app.photos()?.library.entry(&name);
+    let bytes = app.workshop.work(move || read(&entry)).await?;
+    answered(&app, bytes.into(), question).await
+}
+
+/// `POST /api/ask`.
+pub async fn ask_of_sent(
+    State(app): State<App>,
+    Asked(asked): Asked<Question>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Value>, Refusal> {
+    let question = needed("question", &asked.question)?.to_owned();
+    let bytes = app.workshop.sent(&headers, body).await?;
+    answered(&app, bytes, question).await
+}
+
+async fn answered(app: &App, bytes: Bytes, question: String) -> Result<Json<Value>, Refusal> {
+    let photos = app.photos()?;
+    if !photos.asks {
+        let none = "no model for questions is served here; start the server with --vqa, a run of `simla finetune vqa`";
+        return Err(Refusal::missing(none));
+    }
+    let checked = bytes.clone();
+    // What is no picture is found out here, not by the model's thread.
+    let size = app.workshop.work(move || size(&checked, &Limits::default()).map_err(unusable)).await?;
+    let work = move |models: &mut crate::models::Models| {
+        let asker = models.asker.as_ref().ok_or_else(Refusal::defect)?;
+        let told = asker.ask(&bytes, &question, false, K_TEST).map_err(Refusal::request)?;
+        let Some(best) = told.first() else { return Ok(json!({"question": question, "answers": []})) };
+        let looked = asker.look(&bytes, &question, &best.answer).map_err(Refusal::server)?;
+        let words = looked.words.iter().map(|(word, map)| json!({"word": word, "map": map}));
+        Ok(json!({
+            "question": question, "answers": told, "width": size.0, "height": size.1, "layer": looked.layer,
+            "grid": asker.model.config.grid(), "map": looked.maps.phrase, "words": words.collect::<Vec<_>>(),
+        }))
+    };
+    Ok(Json(photos.engine.long(work).await?))
+}
+
+/// The bytes of a picture's file.
+fn read(entry: &Entry) -> Result<Vec<u8>, Refusal> {
+    let mut bytes = Vec::new();
+    entry.read_image(&mut bytes).map_err(unusable)?;
+    Ok(bytes)
+}
+
 /// What is embedded.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -447,7 +499,7 @@ pub async fn library(State(app): State<App>) -> Result<Json<Value>, Refusal> {
             "heads": config.vision_heads,
             "features": config.embed_dim,
         },
-        "asks": false,
+        "asks": photos.asks,
         "runs": app.runs.is_some(),
     })))
 }

@@ -1,10 +1,12 @@
-//! What the model's thread has: the model, and the pictures that were looked at last.
+//! What the model's thread has: the model, one for questions where there is one, and the pictures that were
+//! looked at last.
 
 use std::collections::VecDeque;
 
 use anyhow::Result;
 use simla::inputs::normalized;
 use simla::tasks::pretrain::Model;
+use simla_run::asking::Asker;
 use simla_train::torch::guard::guarded;
 use tch::{Tensor, no_grad};
 
@@ -22,12 +24,13 @@ pub struct Looked {
 /// All that computes.
 pub struct Models {
     pub model: Model,
+    pub asker: Option<Asker>,
     recent: VecDeque<(blake3::Hash, Looked)>,
 }
 
 impl Models {
-    pub fn new(model: Model) -> Self {
-        Self { model, recent: VecDeque::new() }
+    pub fn new(model: Model, asker: Option<Asker>) -> Self {
+        Self { model, asker, recent: VecDeque::new() }
     }
 
     /// Looks at a view, RGB bytes `[S, S, 3]`.

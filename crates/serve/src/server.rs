@@ -18,6 +18,7 @@ use hyper_util::service::TowerToHyperService;
 use simla::config::ModelConfig;
 use simla::tasks::pretrain::Model;
 use simla_data::Vocabulary;
+use simla_run::asking::Asker;
 use simla_run::collection::Collection;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -60,22 +61,25 @@ pub struct Photos {
     pub config: ModelConfig,
     /// Identity of the model.
     pub model: String,
+    /// Whether there is a model for questions.
+    pub asks: bool,
     views: Mutex<VecDeque<(Id, String, Arc<View>)>>,
     indexer: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Photos {
-    /// Opens the pictures in `folder` with their index in `place`, and begins to bring that up to date.
+    /// Opens the pictures in `folder` with their index in `place`, and begins to bring that up to date. `asker` answers questions.
     ///
     /// # Errors
     /// If there are no pictures, or the index cannot be used.
-    pub fn open(model: Model, folder: &Path, place: &Path) -> Result<Self> {
+    pub fn open(model: Model, asker: Option<Asker>, folder: &Path, place: &Path) -> Result<Self> {
         let index = Collection::pictures(folder)?.open(place, &model)?;
         let library = Arc::new(Library::new(folder, index));
         let vocabulary = model.vocabulary.clone();
         let config = model.simla.config.clone();
         let name = model.checkpoint.fingerprint().to_owned();
-        let engine = Arc::new(Engine::start(Models::new(model)));
+        let asks = asker.is_some();
+        let engine = Arc::new(Engine::start(Models::new(model, asker)));
         let side = config.image_size as usize;
         let (own_library, own_engine) = (Arc::clone(&library), Arc::clone(&engine));
         let keep = move || own_library.keep_current(&own_engine, side);
@@ -86,6 +90,7 @@ impl Photos {
             vocabulary,
             config,
             model: name,
+            asks,
             views: Mutex::default(),
             indexer: Mutex::new(Some(indexer)),
         })
@@ -220,6 +225,7 @@ fn routes() -> Router<App> {
         .route("/api/pictures/{id}/small", get(api::small))
         .route("/api/ground", get(api::ground).post(api::ground_sent))
         .route("/api/keywords", get(api::keywords).post(api::keywords_of_sent))
+        .route("/api/ask", get(api::ask).post(api::ask_of_sent))
         .route("/api/attention", get(api::attention).post(api::attention_on_sent))
         .route("/api/embed", get(api::embed).post(api::embed_sent))
         .route("/v1/embeddings", post(openai::embeddings))

@@ -112,6 +112,8 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     println!("  {:<34} all of it on one page, with pictures", report.display());
     println!("  {:<34} the scenes with their captions and boxes", scenes.display());
     println!("  {:<34} the model: settings, checkpoints, a line of numbers for every step", folder.display());
+    println!("To search the held-out scenes and see what it sees, on a page of this machine:");
+    println!("  simla serve --checkpoint {} --images {}", folder.display(), scenes.join("test").display());
     println!("Next, with your own pictures (a JSON file of [{{\"image\": \"path\", \"caption\": \"text\"}}, ...]):");
     println!("  simla pretrain --data captions.json --output runs/mine --set preset=small");
     Ok(ExitCode::SUCCESS)

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use simla::tasks::pretrain::Model;
+use simla_run::asking::Asker;
 use simla_run::settings::Dtype;
 use simla_serve::guard::Guard;
 use simla_serve::server::{Photos, Served, serve};
@@ -32,6 +33,9 @@ pub struct Arguments {
     /// The folder of pictures to search, folders in it included
     #[arg(long, value_name = "DIR", requires = "checkpoint")]
     images: Option<PathBuf>,
+    /// A run of `simla finetune vqa` that answers questions
+    #[arg(long, value_name = "DIR", requires = "images")]
+    vqa: Option<PathBuf>,
     /// Folder for the index; else .simla-index in the folder of pictures
     #[arg(long, value_name = "DIR", requires = "images")]
     index: Option<PathBuf>,
@@ -73,8 +77,10 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         (Some(checkpoint), Some(images)) => {
             let device = simla_train::torch::device::open(&arguments.device)?;
             let model = Model::open(checkpoint, Dtype::F32.kind(), device)?;
+            let asker =
+                arguments.vqa.as_deref().map(|run| Asker::open(run, None, Dtype::F32.kind(), device)).transpose()?;
             let place = arguments.index.unwrap_or_else(|| images.join(".simla-index"));
-            Some(Photos::open(model, images, &place)?)
+            Some(Photos::open(model, asker, images, &place)?)
         }
         _ => None,
     };

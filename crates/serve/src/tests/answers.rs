@@ -114,6 +114,26 @@ async fn a_picture_of_the_index_and_the_same_that_is_sent_are_looked_at_alike() 
 }
 
 #[tokio::test]
+async fn questions_are_answered_where_there_is_a_model_for_them() {
+    let tried = Tried::with(Guard::default(), true).await;
+    assert_eq!(tried.get("/api/library").await.good()["asks"], true);
+    let id = tried.id("1.png").await;
+    let of_index = tried.get(&format!("/api/ask?id={id}&question=a+red+circle%3F")).await.good();
+    let sent = tried.post("/api/ask?question=a+red+circle%3F", "image/png", drawn(1)).await.good();
+    assert_eq!(of_index, sent);
+    let answers = of_index["answers"].as_array().unwrap();
+    let sum: f64 = answers.iter().map(|answer| answer["probability"].as_f64().unwrap()).sum();
+    assert!(answers.len() == 3 && (sum - 1.0).abs() < 1e-4, "{of_index}");
+    let grid = of_index["grid"].as_u64().unwrap() as usize;
+    assert_eq!(numbers(&of_index["map"]).len(), grid * grid);
+    let words: Vec<&str> = of_index["words"].as_array().unwrap().iter().map(|w| w["word"].as_str().unwrap()).collect();
+    assert_eq!(words, ["a", "red", "circle"]);
+    let nothing = tried.get(&format!("/api/ask?id={id}&question=%3F")).await;
+    assert!(nothing.status == 400 && nothing.text().contains("says nothing"), "{}", nothing.text());
+    assert_eq!(tried.post("/api/ask?question=what", "image/png", "GIF89a").await.status, 422);
+}
+
+#[tokio::test]
 async fn features_in_every_shape_are_the_same() {
     let tried = Tried::new().await;
     let own = tried.get("/api/embed?text=a+red+circle").await.good();

@@ -38,7 +38,7 @@ async fn what_cannot_be_answered_is_said_in_the_command_lines_words() {
         ("/api/ground?phrase=%21&id=ID", 400, "says nothing"),
         ("/api/keywords?id=ID&top=51", 400, "expected 1 to 50"),
         ("/api/embed", 400, "expected one of"),
-        ("/api/ask?id=ID&question=what", 404, "nothing is here"),
+        ("/api/ask?id=ID&question=what", 404, "start the server with --vqa"),
         ("/api/nothing", 404, "nothing is here"),
         ("/runs", 404, "start the server with --runs"),
         ("/api/index", 405, "not with this method"),
@@ -121,12 +121,12 @@ async fn pictures_that_are_sent_are_bounded() {
     let files = std::fs::read_dir(tried.folder.path()).unwrap();
     let mut names: Vec<String> = files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
-    assert_eq!(names, ["index", "pictures", "run", "secret.png"]);
+    assert_eq!(names, ["index", "pictures", "run", "secret.png", "vqa"]);
 }
 
 #[tokio::test]
 async fn only_this_machines_names_and_pages_and_the_token_are_let_in() {
-    let tried = Tried::with(Guard::new(vec![], Some("a long secret"))).await;
+    let tried = Tried::with(Guard::new(vec![], Some("a long secret")), false).await;
     let ask = async |method: Method, path: &str, headers: &[(&str, &str)], body: &str| {
         let mut request = Request::builder().method(method).uri(path);
         for (name, value) in headers {

@@ -16,7 +16,9 @@ use serde_json::Value;
 use simla::config::{ModelConfig, Preset};
 use simla::model::Simla;
 use simla::tasks::pretrain::{self, Model, VOCABULARY, special_ids};
+use simla::tasks::vqa::{self, ANSWERS, Answerer};
 use simla_data::Vocabulary;
+use simla_run::asking::Asker;
 use simla_train::checkpoint::{Checkpoints, Contents};
 use tch::{Device, Kind};
 use tempfile::TempDir;
@@ -59,8 +61,8 @@ impl Told {
     }
 }
 
-fn model(folder: &Path) -> PathBuf {
-    let run = folder.join("run");
+/// A model that searches, and one that answers questions, in folders of runs.
+fn models(folder: &Path) -> (PathBuf, PathBuf) {
     let words = ["a red circle above a blue square", "a small green triangle"].map(String::from);
     let vocabulary = Vocabulary::learn(words.into_iter(), 80).unwrap();
     let config = ModelConfig {
@@ -77,20 +79,29 @@ fn model(folder: &Path) -> PathBuf {
         ..ModelConfig::preset(Preset::Tiny, vocabulary.len() as i64, special_ids(&vocabulary))
     };
     let simla = Simla::new(config.clone(), Kind::Float, Device::Cpu, 3);
-    let contents = Contents {
-        step: 1,
-        epoch: 1.0,
-        steps_per_epoch: 1,
-        seed: 0,
-        best: None,
-        task: pretrain::TASK.into(),
-        config: serde_json::to_value(&config).unwrap(),
-        model: simla.named(),
-        optimizer: BTreeMap::new(),
-        extra: BTreeMap::from([(VOCABULARY.to_owned(), vocabulary.to_json().into_bytes())]),
+    let answerer = Answerer::new(config.clone(), Kind::Float, Device::Cpu, 4);
+    let save = |name: &str, task: &str, model, answers: Option<&[u8]>| {
+        let run = folder.join(name);
+        let vocabulary = (VOCABULARY.to_owned(), vocabulary.to_json().into_bytes());
+        let answers = answers.map(|answers| (ANSWERS.to_owned(), answers.to_vec()));
+        let contents = Contents {
+            step: 1,
+            epoch: 1.0,
+            steps_per_epoch: 1,
+            seed: 0,
+            best: None,
+            task: task.into(),
+            config: serde_json::to_value(&config).unwrap(),
+            model,
+            optimizer: BTreeMap::new(),
+            extra: [vocabulary].into_iter().chain(answers).collect(),
+        };
+        Checkpoints::open(&run, 1).unwrap().save(contents, false).unwrap();
+        run
     };
-    Checkpoints::open(&run, 1).unwrap().save(contents, false).unwrap();
-    run
+    let searching = save("run", pretrain::TASK, simla.named(), None);
+    let list = br#"["red","blue","green"]"#;
+    (searching, save("vqa", vqa::TASK, answerer.weights.named(), Some(list)))
 }
 
 /// A disc on a ground, each picture its own.
@@ -106,10 +117,10 @@ fn drawn(nth: usize) -> Vec<u8> {
 
 impl Tried {
     async fn new() -> Self {
-        Self::with(Guard::default()).await
+        Self::with(Guard::default(), false).await
     }
 
-    async fn with(guard: Guard) -> Self {
+    async fn with(guard: Guard, asks: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let pictures = folder.path().join("pictures");
         std::fs::create_dir_all(pictures.join("far/away")).unwrap();
@@ -124,8 +135,10 @@ impl Tried {
         std::fs::write(pictures.join("broken.png"), &drawn(0)[..90]).unwrap();
         std::fs::write(pictures.join("page.jpg"), "<html>").unwrap();
         std::fs::write(folder.path().join("secret.png"), drawn(1)).unwrap();
-        let model = Model::open(&model(folder.path()), Kind::Float, Device::Cpu).unwrap();
-        let photos = Photos::open(model, &pictures, &folder.path().join("index")).unwrap();
+        let (run, vqa) = models(folder.path());
+        let model = Model::open(&run, Kind::Float, Device::Cpu).unwrap();
+        let asker = asks.then(|| Asker::open(&vqa, None, Kind::Float, Device::Cpu).unwrap());
+        let photos = Photos::open(model, asker, &pictures, &folder.path().join("index")).unwrap();
         let app = App::new(Served { photos: Some(photos), runs: None, guard });
         let tried = Self { folder, router: router(app.clone()), app };
         tried.settled().await;
