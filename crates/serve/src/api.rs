@@ -14,7 +14,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use simla::tasks::gradcam::default_layer;
 use simla::tasks::vqa::answer::K_TEST;
-use simla_data::Entry;
 use simla_image::{Limits, size};
 use simla_run::queries::search::{CANDIDATES, Found, MAX_TOKENS, ranked};
 use simla_run::queries::{self, Phrase};
@@ -235,8 +234,8 @@ pub async fn picture(State(app): State<App>, Path(id): Path<String>) -> Result<J
 pub async fn file(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Refusal> {
     let photos = app.photos()?;
     let (_, name) = photos.named(&id)?;
-    let entry = photos.library.entry(&name);
-    let bytes = app.workshop.work(move || read(&entry)).await?;
+    let library = Arc::clone(&photos.library);
+    let bytes = app.workshop.work(move || library.read(&name)).await?;
     let kind = kind(&bytes).ok_or_else(|| unusable("its file is no picture any more"))?;
     Ok(([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, FRESH)], bytes).into_response())
 }
@@ -251,8 +250,8 @@ pub async fn small(State(app): State<App>, Path(id): Path<String>, headers: Head
     if headers.get(header::IF_NONE_MATCH) == Some(&tag) {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response());
     }
-    let entry = photos.library.entry(&name);
-    let jpeg = app.workshop.small(format!("{id} {stamp}"), move || read(&entry)).await?;
+    let library = Arc::clone(&photos.library);
+    let jpeg = app.workshop.small(format!("{id} {stamp}"), move || library.read(&name)).await?;
     let mut response = ([(header::CONTENT_TYPE, "image/jpeg"), (header::CACHE_CONTROL, FRESH)], jpeg).into_response();
     response.headers_mut().insert(header::ETAG, tag);
     Ok(response)
@@ -398,8 +397,8 @@ pub struct Question {
 pub async fn ask(State(app): State<App>, Asked(asked): Asked<Question>) -> Result<Json<Value>, Refusal> {
     let question = needed("question", &asked.question)?.to_owned();
     let (_, name) = app.photos()?.named(needed("id", &asked.id)?)?;
-    let entry = app.photos()?.library.entry(&name);
-    let bytes = app.workshop.work(move || read(&entry)).await?;
+    let library = Arc::clone(&app.photos()?.library);
+    let bytes = app.workshop.work(move || library.read(&name)).await?;
     answered(&app, bytes.into(), question).await
 }
 
@@ -436,13 +435,6 @@ async fn answered(app: &App, bytes: Bytes, question: String) -> Result<Json<Valu
         }))
     };
     Ok(Json(photos.engine.long(work).await?))
-}
-
-/// The bytes of a picture's file.
-fn read(entry: &Entry) -> Result<Vec<u8>, Refusal> {
-    let mut bytes = Vec::new();
-    entry.read_image(&mut bytes).map_err(unusable)?;
-    Ok(bytes)
 }
 
 /// What is embedded.

@@ -14,6 +14,7 @@ use simla_run::progress::{NAMED, Progress, say_broken};
 use simla_search::{Hit, Index, Item};
 
 use crate::engine::Engine;
+use crate::pictures::unusable;
 use crate::refusal::Refusal;
 
 /// Pictures that the model looks at in one turn: others wait no longer than that.
@@ -131,6 +132,21 @@ impl Library {
         picture(&self.folder.join(name))
     }
 
+    /// Reads the file of a picture of the index.
+    ///
+    /// # Errors
+    /// If it cannot be read; nothing is said of where the folder is.
+    pub fn read(&self, name: &str) -> Result<Vec<u8>, Refusal> {
+        let mut bytes = Vec::new();
+        self.entry(name).read_image(&mut bytes).map_err(|error| unusable(self.inside(error)))?;
+        Ok(bytes)
+    }
+
+    /// The words of an error, with paths as they are in the folder.
+    fn inside(&self, error: impl std::fmt::Display) -> String {
+        error.to_string().replace(&format!("{}/", self.folder.display()), "")
+    }
+
     /// How far the index is.
     pub fn indexing(&self) -> Indexing {
         self.indexing.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -229,7 +245,7 @@ impl Library {
         };
         self.tell(|indexing| indexing.all = missing.len());
         let mut progress = Progress::patient("pictures", missing.len() as u64);
-        let (mut unusable, mut rest, mut chunk) = (Vec::new(), missing.as_slice(), FIRST);
+        let (mut broken, mut rest, mut chunk) = (Vec::new(), missing.as_slice(), FIRST);
         while !rest.is_empty() && !self.stopped() {
             let (now, later) = rest.split_at(chunk.min(rest.len()));
             (rest, chunk) = (later, (2 * chunk).min(MOST));
@@ -244,7 +260,7 @@ impl Library {
                             usable.push(item);
                             pixels.push(view);
                         }
-                        Err(error) => unusable.push(error.to_string()),
+                        Err(error) => broken.push(self.inside(error)),
                     }
                 }
                 let seen = engine.index(pixels).map_err(|refusal| anyhow::anyhow!(refusal.message))?;
@@ -260,12 +276,12 @@ impl Library {
             progress.set(done as u64, String::new);
             self.tell(|indexing| {
                 indexing.done = done;
-                indexing.unusable = unusable.len();
-                indexing.first_unusable = unusable.iter().take(NAMED).cloned().collect();
+                indexing.unusable = broken.len();
+                indexing.first_unusable = broken.iter().take(NAMED).cloned().collect();
             });
         }
         drop(progress);
-        say_broken(&unusable, "pictures");
+        say_broken(&broken, "pictures");
         // Searches go on while the graph is written.
         self.change().shrink()?;
         let draft = self.index().draft()?;

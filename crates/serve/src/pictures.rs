@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::{Body, Bytes, HttpBody, to_bytes};
 use axum::http::{HeaderMap, StatusCode, header};
 use image::codecs::jpeg::JpegEncoder;
 use simla_image::{Limits, evaluation_view, size};
@@ -58,7 +58,8 @@ impl View {
 /// # Errors
 /// If the bytes are no picture, or one beyond the limits.
 pub fn small(bytes: &[u8]) -> Result<Vec<u8>, simla_image::ImageError> {
-    let picture = fit(&simla_image::decode(bytes, &Limits::default())?, SIDE);
+    let picture = simla_image::decode(bytes, &Limits::default())?;
+    let picture = fit(&picture, SIDE.min(picture.width().max(picture.height())));
     let mut jpeg = Vec::new();
     let encoded = JpegEncoder::new_with_quality(&mut jpeg, QUALITY).encode_image(&picture);
     encoded.expect("a picture of this size is a JPEG, and memory takes it");
@@ -169,20 +170,22 @@ impl Workshop {
 /// # Errors
 /// If it is larger, slower or cut.
 pub async fn body_of(body: Body, limit: usize) -> Result<Bytes, Refusal> {
+    let too_large = || {
+        let message = format!("a body of more than the {limit} bytes that are taken");
+        Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, message)
+    };
+    // What says itself that it is too large is not waited for.
+    if body.size_hint().lower() > limit as u64 {
+        return Err(too_large());
+    }
     match tokio::time::timeout(MAX_SENDING, to_bytes(body, limit)).await {
         Err(_) => Err(Refusal::new(
             StatusCode::REQUEST_TIMEOUT,
             format_args!("the body was not sent within {} seconds", MAX_SENDING.as_secs()),
         )),
         Ok(Err(error)) => {
-            let too_large = std::error::Error::source(&error).is_some_and(|e| e.to_string().contains("length limit"));
-            Err(match too_large {
-                true => Refusal::new(
-                    StatusCode::PAYLOAD_TOO_LARGE,
-                    format_args!("a body of more than the {limit} bytes that are taken"),
-                ),
-                false => Refusal::request(format_args!("the body cannot be read: {error}")),
-            })
+            let limited = std::error::Error::source(&error).is_some_and(|e| e.to_string().contains("length limit"));
+            Err(if limited { too_large() } else { Refusal::request(format_args!("the body cannot be read: {error}")) })
         }
         Ok(Ok(bytes)) => Ok(bytes),
     }

@@ -114,11 +114,10 @@ impl Photos {
         if let Some(view) = known {
             return Ok(view);
         }
-        let (entry, side) = (self.library.entry(&name), self.side());
+        let (library, side) = (Arc::clone(&self.library), self.side());
         let read = move || {
-            let mut bytes = Vec::new();
-            entry.read_image(&mut bytes).map_err(unusable)?;
-            View::of(&bytes, side).map(Arc::new).map_err(|error| unusable(entry.unreadable(error)))
+            let view = View::of(&library.read(&name)?, side);
+            view.map(Arc::new).map_err(|error| unusable(format_args!("{name}: {error}")))
         };
         let view = workshop.work(read).await?;
         let mut views = views();

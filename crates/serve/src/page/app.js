@@ -532,7 +532,15 @@ $("grid").addEventListener("keydown", (event) => {
   }
 });
 $("sought").addEventListener("click", () => go({ ...VIEWER, open: state().like }));
-$("large").addEventListener("error", () => { if (viewed) tell($("problem"), new Error("The picture cannot be shown.")); });
+$("large").addEventListener("load", ({ target }) => {
+  // A small picture is shown larger: what is in it matters.
+  const scale = Math.min(480, innerHeight / 2) / Math.max(target.naturalWidth, target.naturalHeight);
+  target.style.width = scale > 1 ? `${scale * target.naturalWidth}px` : "";
+});
+$("large").addEventListener("error", () => {
+  // The server's words say more, where there are some.
+  if (viewed && $("problem").hidden) tell($("problem"), new Error("The picture cannot be shown."));
+});
 
 $("find").addEventListener("submit", (event) => {
   event.preventDefault();

@@ -39,8 +39,8 @@ async fn runs_are_listed_drawn_and_compared() {
     let both = get("/runs/compare?run=demo%2Frun&run=first").await.text();
     assert!(both.contains("3.25") && both.contains("4.5") && both.contains("Runs compared"));
     // Alive: what is new is on the page.
-    fs::write(runs.join("first/metrics.jsonl"), "{\"step\":2,\"loss\":2.125}\n").unwrap();
-    assert!(get("/runs/view?run=first").await.text().contains("2.125"));
+    fs::write(runs.join("first/metrics.jsonl"), "{\"step\":2,\"loss\":2.25}\n").unwrap();
+    assert!(get("/runs/view?run=first").await.text().contains("2.25"));
     for (path, status) in [
         ("/runs/view?run=../other", 404),
         ("/runs/view?run=link", 404),
