@@ -14,7 +14,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::commands::{
     ablate, ask, attention, bench, compare, data, demo, doctor, dvae, embed, entail, eval, export, finetune, ground,
-    import, keywords, pretrain, report, score, search, settings, shell,
+    import, keywords, pretrain, report, score, search, serve, settings, shell,
 };
 use simla_run::{console, say};
 
@@ -59,6 +59,7 @@ enum Command {
     Attention(attention::Arguments),
     Search(search::Arguments),
     Embed(embed::Arguments),
+    Serve(serve::Arguments),
     Ablate(ablate::Arguments),
     Demo(demo::Arguments),
     #[command(subcommand)]
@@ -119,6 +120,7 @@ fn main() -> ExitCode {
         Command::Attention(arguments) => attention::run(arguments),
         Command::Search(arguments) => search::run(arguments),
         Command::Embed(arguments) => embed::run(arguments),
+        Command::Serve(arguments) => serve::run(arguments),
         Command::Ablate(arguments) => ablate::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Bench(command) => bench::run(command),

@@ -32,6 +32,6 @@ pub use error::ImageError;
 pub use format::Format;
 pub use limits::{Limits, set_max_pixels};
 pub use operations::{Operation, Sign};
-pub use recipe::{Recipe, Scratch, decode, evaluation_view, evaluation_view_with};
+pub use recipe::{Recipe, Scratch, decode, evaluation_view, evaluation_view_with, size};
 pub use shrink::{JPEG_QUALITY, shrink};
 pub use views::{MEAN, STD, halve};

@@ -3,7 +3,7 @@
 //! - A run: its [`settings`] and [`inputs`], opened by [`sources`], started by [`init`], trained by [`fit`] with a [`tokenizer`] before it,
 //!   looked at by [`watch`] on [`held_out`] pairs, shown by [`progress`] and [`console`], ended by [`stop`]; its folder is [`lock`]ed meanwhile.
 //! - A run of a [`downstream`] task, whose model is [`asking`]'s then.
-//! - A query: a [`photo`], or a [`collection`] that is searched.
+//! - A query: of a [`photo`], or of a [`collection`] that is searched; [`queries`] answers it.
 //! - A measurement: of [`classes`], of [`products`]; for other programs, a [`run_file`] and features ([`embed`]).
 
 #![deny(clippy::print_stdout, clippy::print_stderr)] // console does it
@@ -23,6 +23,7 @@ pub mod output;
 pub mod photo;
 pub mod products;
 pub mod progress;
+pub mod queries;
 pub mod run_file;
 pub mod settings;
 pub mod sources;

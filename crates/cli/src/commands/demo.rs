@@ -113,6 +113,8 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     answer!("  {:<34} all of it on one page, with pictures", report.display());
     answer!("  {:<34} the scenes with their captions and boxes", scenes.display());
     answer!("  {:<34} the model: settings, checkpoints, a line of numbers for every step", folder.display());
+    answer!("To search the held-out scenes and see what it sees, on a page of this machine:");
+    answer!("  simla serve --checkpoint {} --images {}", folder.display(), scenes.join("test").display());
     answer!("Next, with your own pictures (a JSON file of [{{\"image\": \"path\", \"caption\": \"text\"}}, ...]):");
     answer!("  simla pretrain --data captions.json --output runs/mine --set preset=small");
     Ok(ExitCode::SUCCESS)

@@ -24,6 +24,7 @@ use crate::commands::eval::grounding::{Asked, Found, rows, table};
 use crate::commands::{attention, keywords};
 use simla_run::answer;
 use simla_run::photo::{Seen, heat, marked};
+use simla_run::queries::keywords::recommended;
 use simla_run::sources::open_data;
 
 /// Phrases and pictures that are shown.
@@ -31,7 +32,7 @@ const SHOWN: usize = 12;
 /// Pictures whose attention is shown.
 const ATTENTIVE: usize = 3;
 /// Concepts of a picture.
-const TOP: u16 = 6;
+const TOP: usize = 6;
 
 /// Looks at held-out scenes with the trained model: prints what was learned beyond retrieval, writes pictures to `RUN/samples/`, the
 /// numbers to `RUN/evaluation.jsonl`, and all of it as `RUN/report.html`, whose path is returned.
@@ -58,11 +59,11 @@ pub fn write(run: &Path, files: &Files, before: &Retrieval, after: &Retrieval) -
     )?;
 
     let pairs = open_data(&[files.test.display().to_string()], None, 1.0)?;
-    let (mut cells, mut maps, mut attentive, mut recommended) = (vec![], vec![], vec![], vec![]);
+    let (mut cells, mut maps, mut attentive, mut all) = (vec![], vec![], vec![], vec![]);
     for i in 0..pairs.len() {
         let record = pairs.record(i)?;
         let seen = Seen::decode(&record.image, &model.simla)?;
-        let words = keywords::recommended(&model, &seen, TOP, &record.captions)?;
+        let words = recommended(&model, &seen.embeds(&model.simla)?, TOP, &record.captions)?;
         if attentive.len() < ATTENTIVE {
             attentive.push(attention::row(&model.simla, &seen, "")?.draw());
             maps.push(keywords::concept_row(&model, &seen, &words)?.draw());
@@ -70,9 +71,9 @@ pub fn write(run: &Path, files: &Files, before: &Retrieval, after: &Retrieval) -
         if cells.len() < SHOWN {
             cells.push(keywords::cell(seen.picture, &record.captions, &words));
         }
-        recommended.extend(words);
+        all.extend(words);
     }
-    let said = said_share(recommended.iter());
+    let said = said_share(all.iter());
     answer!(
         "Keywords: {said:.0} % of the {TOP} words that it recommends for each scene are in one of the scene's captions."
     );

@@ -6,8 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use clap::Args;
 use serde_json::json;
-use simla::tasks::gradcam::of_concepts;
-use simla::tasks::keywords::{Keyword, compared, concepts, said_share};
+use simla::tasks::keywords::{Keyword, said_share};
 use simla::tasks::pretrain::Model;
 use simla_image::RgbImage;
 use simla_pictures::bars::Bar;
@@ -19,6 +18,7 @@ use crate::model::ModelArguments;
 use simla_run::output::{check_picture, files_of};
 use simla_run::photo::{Seen, heat};
 use simla_run::progress::{Progress, say_broken};
+use simla_run::queries::keywords::{maps, recommended};
 use simla_run::sources::open_data;
 use simla_run::{answer, console};
 
@@ -72,7 +72,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
 
 fn one_picture(arguments: &Arguments, model: &Model, image: &Path) -> Result<()> {
     let seen = Seen::open(image, &model.simla)?;
-    let keywords = recommended(model, &seen, arguments.top, &[])?;
+    let keywords = recommended(model, &seen.embeds(&model.simla)?, arguments.top.into(), &[])?;
     if let Some(path) = &arguments.output {
         let cell = Cell { pictures: vec![seen.picture.clone()], bars: bars(&keywords), ..Cell::default() };
         let sheet = Sheet {
@@ -112,7 +112,7 @@ fn a_file(arguments: &Arguments, model: &Model, data: &str) -> Result<()> {
                 continue;
             }
         };
-        let keywords = recommended(model, &seen, arguments.top, &record.captions)?;
+        let keywords = recommended(model, &seen.embeds(&model.simla)?, arguments.top.into(), &record.captions)?;
         if cells.len() < SHOWN {
             cells.push(cell(seen.picture, &record.captions, &keywords));
         }
@@ -146,13 +146,6 @@ fn a_file(arguments: &Arguments, model: &Model, data: &str) -> Result<()> {
     Ok(())
 }
 
-/// The model's words for a picture, beside its captions.
-pub fn recommended(model: &Model, seen: &Seen, top: u16, captions: &[String]) -> Result<Vec<Keyword>> {
-    let embeds = seen.embeds(&model.simla)?;
-    let found = concepts(&model.simla, &model.vocabulary, &embeds, top.into())?.remove(0);
-    Ok(compared(found, captions))
-}
-
 /// What the model recommends for a picture beside what its caption says.
 pub fn cell(picture: RgbImage, captions: &[String], keywords: &[Keyword]) -> Cell {
     Cell {
@@ -176,14 +169,13 @@ pub fn sheet(cells: Vec<Cell>, said: f64) -> Sheet {
 
 /// Where each word is seen, by Grad-CAM through the concept head (appendix 2).
 pub fn concept_row<'a>(model: &Model, seen: &'a Seen, keywords: &[Keyword]) -> Result<HeatRow<'a>> {
-    let words = keywords.iter().map(|k| k.word.as_str());
-    let ids: Vec<i64> = words.clone().filter_map(|word| model.vocabulary.id(word)).collect();
-    let maps = of_concepts(&model.simla, &seen.image, &ids)?;
+    let words = keywords.iter().map(|k| k.word.clone());
+    let maps = maps(model, &seen.image, keywords)?;
     Ok(HeatRow {
         title: String::new(),
         note: "Where each word is seen: Grad-CAM through the concept head, each map on its own scale".into(),
         picture: &seen.picture,
-        maps: words.zip(maps).map(|(word, map)| (word.to_owned(), heat(&map, &model.simla))).collect(),
+        maps: words.zip(maps).map(|(word, map)| (word, heat(&map, &model.simla))).collect(),
         same_scale: false,
     })
 }

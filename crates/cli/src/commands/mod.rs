@@ -27,6 +27,7 @@ pub mod pretrain;
 pub mod report;
 pub mod score;
 pub mod search;
+pub mod serve;
 pub mod settings;
 pub mod shell;
 pub mod training;
