@@ -60,11 +60,14 @@ impl Short {
 
 type Work = Box<dyn FnOnce(&mut Models) + Send>;
 
+/// Pictures that are to be indexed, the bytes of their files, and who waits for it.
+type ToIndex = (Vec<Vec<u8>>, Reply<Vec<Seen>>);
+
 #[derive(Default)]
 struct Waiting {
     short: VecDeque<(Instant, Short)>,
     long: VecDeque<(Instant, Work)>,
-    index: Option<(Vec<Vec<u8>>, Reply<Vec<Seen>>)>,
+    index: Option<ToIndex>,
     closed: bool,
 }
 

@@ -104,7 +104,7 @@ fn pass(token: blake3::Hash) -> blake3::Hash {
 fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
         Some((name, port))
-            if port.bytes().all(|c| c.is_ascii_digit()) && !(name.contains(':') && !name.ends_with(']')) =>
+            if port.bytes().all(|c| c.is_ascii_digit()) && (name.ends_with(']') || !name.contains(':')) =>
         {
             name
         }
