@@ -10,9 +10,9 @@ use indicatif::HumanDuration;
 use simla_run::settings::Settings;
 use simla_train::Ending;
 
-use crate::commands::demo_report;
 use crate::commands::eval::retrieval::table;
 use crate::commands::training::code;
+use crate::commands::{demo_questions, demo_report};
 use simla_run::fit::Run;
 use simla_run::inputs::Inputs;
 use simla_run::progress::Progress;
@@ -41,7 +41,7 @@ const TOP_K: usize = 16;
 /// Trains on drawn scenes and shows what was learned
 ///
 /// Draws scenes of simple objects with captions, trains a visual tokenizer and a small model on them, and measures retrieval on scenes
-/// that it has never seen, before and after. Needs nothing but this program.
+/// that it has never seen, before and after; then the model learns to answer questions. Needs nothing but this program.
 #[derive(Args)]
 pub struct Arguments {
     /// Folder for scenes and run
@@ -56,6 +56,9 @@ pub struct Arguments {
     /// A setting of `simla pretrain`, over the demo's
     #[arg(long, value_name = "NAME=VALUE")]
     set: Vec<String>,
+    /// Steps in which the model then learns to answer questions; 0 for none
+    #[arg(long, default_value_t = 600)]
+    question_steps: u64,
     /// Where to compute: cpu, cuda or cuda:N
     #[arg(long, default_value = "cpu")]
     device: String,
@@ -108,11 +111,28 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         first.img_r1,
         100.0 / after.images as f64
     );
-    let report = demo_report::write(&folder, &files, &before, &after)?;
+    let asked = arguments.output.join("questions");
+    let questions = match arguments.question_steps {
+        0 => None,
+        steps => match demo_questions::learn(&asked, &folder, &files, steps, device, &stop)? {
+            None => {
+                say!("stopped: go on with simla finetune vqa --resume {}", asked.display());
+                return Ok(code(Ending::Stopped));
+            }
+            learned => learned,
+        },
+    };
+    let report = demo_report::write(&folder, &files, &before, &after, questions.as_ref())?;
     answer!("It took {}. Files:", HumanDuration(start.elapsed()));
     answer!("  {:<34} all of it on one page, with pictures", report.display());
     answer!("  {:<34} the scenes with their captions and boxes", scenes.display());
     answer!("  {:<34} the model: settings, checkpoints, a line of numbers for every step", folder.display());
+    if questions.is_some() {
+        answer!(
+            "  {:<34} the model that answers questions: simla ask PICTURE QUESTION --checkpoint {0}",
+            asked.display()
+        );
+    }
     answer!("To search the held-out scenes and see what it sees, on a page of this machine:");
     answer!("  simla serve --checkpoint {} --images {}", folder.display(), scenes.join("test").display());
     answer!("Next, with your own pictures (a JSON file of [{{\"image\": \"path\", \"caption\": \"text\"}}, ...]):");

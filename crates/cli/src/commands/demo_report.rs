@@ -20,6 +20,7 @@ use simla_pictures::samples::SampleSet;
 use simla_pictures::sheet::{Cell, Sheet};
 use simla_scenes::Files;
 
+use crate::commands::demo_questions::Learned;
 use crate::commands::eval::grounding::{Asked, Found, rows, table};
 use crate::commands::{attention, keywords};
 use simla_run::answer;
@@ -36,7 +37,13 @@ const TOP: usize = 6;
 
 /// Looks at held-out scenes with the trained model: prints what was learned beyond retrieval, writes pictures to `RUN/samples/`, the
 /// numbers to `RUN/evaluation.jsonl`, and all of it as `RUN/report.html`, whose path is returned.
-pub fn write(run: &Path, files: &Files, before: &Retrieval, after: &Retrieval) -> Result<PathBuf> {
+pub fn write(
+    run: &Path,
+    files: &Files,
+    before: &Retrieval,
+    after: &Retrieval,
+    questions: Option<&Learned>,
+) -> Result<PathBuf> {
     let model = Model::open(run, tch::Kind::Float, tch::Device::Cpu)?;
     let scenes = read_boxes(&files.test_boxes, None, None, &[])?;
     let asked = Asked::new(&model, &scenes, default_layer(model.simla.config.text_depth))?;
@@ -94,8 +101,16 @@ pub fn write(run: &Path, files: &Files, before: &Retrieval, after: &Retrieval) -
         stack(&attentive),
     )?;
 
-    let evaluation =
+    let mut evaluation =
         [evaluation_row("before training", before, None), evaluation_row("after training", after, Some(&grounding))];
+    if let Some(learned) = questions {
+        answer!("Questions: {}", learned.summary());
+        save("4-questions", "Questions about a scene", learned.summary(), learned.sheet.draw())?;
+        let row = &mut evaluation[1];
+        row["questions/accuracy"] = json!(learned.scores.overall.accuracy);
+        row["questions/accuracy/blind"] = json!(learned.blind);
+        row["questions/accuracy/commonest"] = json!(learned.commonest);
+    }
     let lines = evaluation.map(|row| row.to_string() + "\n").concat();
     write_atomically(&run.join("evaluation.jsonl"), lines.as_bytes())?;
     let page = run.join("report.html");

@@ -12,6 +12,7 @@ pub mod cgroup;
 pub mod compare;
 pub mod data;
 pub mod demo;
+mod demo_questions;
 pub mod demo_report;
 pub mod doctor;
 pub mod dvae;
