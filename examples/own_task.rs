@@ -77,6 +77,7 @@ fn main() -> Result<()> {
         save_every_steps: 100,
         save_every: Duration::ZERO,
         keep: 1,
+        threads: 0,
     };
     let mut layout = Layout::default();
     let [slope, height] = ["slope", "height"].map(|name| layout.leaf(name, &[1], Init::Constant(0.0)));

@@ -1,9 +1,12 @@
 //! The command line of SIMLA.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)] // simla_run::console does it
+
 mod allocator;
 mod commands;
 mod model;
 
+use std::io;
 use std::panic;
 use std::process::ExitCode;
 
@@ -11,8 +14,9 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::commands::{
     ablate, ask, attention, bench, compare, data, demo, doctor, dvae, embed, entail, eval, export, finetune, ground,
-    import, keywords, pretrain, report, score, search, settings, shell,
+    import, keywords, pretrain, report, score, search, serve, settings, shell,
 };
+use simla_run::{console, say};
 
 /// Learns from photographs with captions, and nothing else, to align images with sentences, patches with words, and images
 /// with concepts (SIMLA, ECCV 2022).
@@ -23,6 +27,9 @@ The way through: `simla pretrain` learns a model from your pictures, `simla eval
 `simla report` shows how the run goes.
 `simla demo` does all of it on drawn scenes in about ten minutes.")]
 struct Arguments {
+    /// Pixels that a picture may have; in training, --set max_pixels=N counts more
+    #[arg(long, global = true, value_name = "N", hide_short_help = true)]
+    max_pixels: Option<u64>,
     #[command(subcommand)]
     command: Command,
 }
@@ -52,6 +59,7 @@ enum Command {
     Attention(attention::Arguments),
     Search(search::Arguments),
     Embed(embed::Arguments),
+    Serve(serve::Arguments),
     Ablate(ablate::Arguments),
     Demo(demo::Arguments),
     #[command(subcommand)]
@@ -65,9 +73,34 @@ enum Command {
     Man(shell::ManPages),
 }
 
+impl Command {
+    /// Whether it is mostly about calculating with libtorch, for longer than a start of the program takes.
+    fn computes(&self) -> bool {
+        matches!(
+            self,
+            Self::Pretrain(_)
+                | Self::Finetune(_)
+                | Self::Dvae(_)
+                | Self::Eval(_)
+                | Self::Ablate(_)
+                | Self::Demo(_)
+                | Self::Bench(_)
+        )
+    }
+}
+
 fn main() -> ExitCode {
     allocator::keep_freed_memory();
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(help) => return printed(&help),
+    };
+    if arguments.command.computes() {
+        simla_train::torch::threads::wait_briefly();
+    }
+    if let Some(pixels) = arguments.max_pixels {
+        simla_image::set_max_pixels(pixels);
+    }
     // libtorch's exceptions reach us as panics: they are caught and reported as errors, without a Rust backtrace before.
     panic::set_hook(Box::new(|_| {}));
     let outcome = panic::catch_unwind(|| match arguments.command {
@@ -87,6 +120,7 @@ fn main() -> ExitCode {
         Command::Attention(arguments) => attention::run(arguments),
         Command::Search(arguments) => search::run(arguments),
         Command::Embed(arguments) => embed::run(arguments),
+        Command::Serve(arguments) => serve::run(arguments),
         Command::Ablate(arguments) => ablate::run(arguments),
         Command::Demo(arguments) => demo::run(arguments),
         Command::Bench(command) => bench::run(command),
@@ -96,19 +130,37 @@ fn main() -> ExitCode {
         Command::Completions(arguments) => shell::completions(arguments, Arguments::command()),
         Command::Man(arguments) => shell::man(arguments, Arguments::command()),
     });
-    match outcome {
+    let code = match outcome {
         Ok(Ok(code)) => code,
         Ok(Err(error)) => {
-            eprintln!("error: {error:#}");
+            say!("error: {error:#}");
             ExitCode::FAILURE
         }
         Err(panic) => {
             let message =
                 panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-            eprintln!("error: this is a defect of simla, please report it: {}", message.unwrap_or("no message"));
+            say!("error: this is a defect of simla, please report it: {}", message.unwrap_or("no message"));
             ExitCode::from(101)
         }
+    };
+    match console::answered() {
+        Ok(()) => code,
+        Err(error) => unanswered(&error),
     }
+}
+
+/// Help that was asked for, or what is wrong with the arguments.
+fn printed(help: &clap::Error) -> ExitCode {
+    let code = ExitCode::from(help.exit_code() as u8);
+    match help.print() {
+        Err(error) if !help.use_stderr() && error.kind() != io::ErrorKind::BrokenPipe => unanswered(&error),
+        _ => code,
+    }
+}
+
+fn unanswered(error: &io::Error) -> ExitCode {
+    say!("error: the answer cannot be written to standard output: {error}");
+    ExitCode::FAILURE
 }
 
 #[cfg(test)]

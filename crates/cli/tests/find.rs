@@ -4,8 +4,9 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use common::{Scenes, assert_refused, said, simla};
 use serde_json::Value;
@@ -143,6 +144,17 @@ fn what_cannot_be_searched_is_refused_and_the_index_stays() {
     let refused = found.search_with(&found.scenes.path("other"), &["a red circle", "--images", &folder]);
     assert_refused(&refused, &["index of pictures", "--index", "remove"]);
     assert!(kept == found.index(), "the index is as it was");
+
+    // A line that is no text is named, the others are answered.
+    let folder = found.pictures.display().to_string();
+    let mut asking = simla();
+    asking.args(["search", "--images", &folder, "--top", "1", "--json", "--checkpoint"]).arg(&found.run);
+    let mut asked = asking.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    asked.stdin.take().unwrap().write_all(b"a red circle\na r\xe9d circle\na blue circle\n").unwrap();
+    let output = asked.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(said(&output).contains("standard input, line 2: not UTF-8"), "{}", said(&output));
+    assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), 2);
 
     let empty = found.scenes.path("empty");
     fs::create_dir(&empty).unwrap();

@@ -189,6 +189,32 @@ fn what_cannot_be_looked_at_is_refused_with_its_name() {
     refused(&["keywords", &torn, "--checkpoint", &run], &["torn.png"]);
     refused(&["keywords", "--data", "none.json", "--checkpoint", &run], &["none.json"]);
     refused(&["attention", "none.png", "--checkpoint", &run, "--output", &output], &["none.png"]);
+    // What a user has is never written over, but by request; and a name says what is in the file.
+    let (mine, other) = (shown(&scenes.path("mine.png")), shown(&scenes.path("other.png")));
+    fs::copy(&image, &mine).unwrap();
+    fs::write(&other, "mine too").unwrap();
+    let records = format!(r#"[{{"image": "{mine}", "caption": "a circle"}}]"#);
+    let data = shown(&scenes.path("one.json"));
+    fs::write(&data, records).unwrap();
+    let model = ["--checkpoint", run.as_str()];
+    let ways: [&[&str]; 6] = [
+        &["ground", &mine, "a circle", model[0], model[1], "--output"],
+        &["attention", &mine, model[0], model[1], "--output"],
+        &["keywords", &mine, model[0], model[1], "--output"],
+        &["keywords", "--data", &data, model[0], model[1], "--output"],
+        &["data", "inspect", &data, "--sheet"],
+        &["search", "a circle", "--data", &data, model[0], model[1], "--sheet"],
+    ];
+    for way in ways {
+        refused(&[way, &[&mine, "--force"]].concat(), &["mine.png", "never overwritten"]);
+        refused(&[way, &["sheet.jpg"]].concat(), &["sheet.jpg", "must end in .png"]);
+        refused(&[way, &[&other]].concat(), &["other.png", "--force"]);
+    }
+    assert_eq!(fs::read(&mine).unwrap(), fs::read(&image).unwrap());
+    assert_eq!(fs::read(&other).unwrap(), b"mine too");
+    printed(&[ways[0], &[&other, "--force"]].concat());
+    assert!(fs::read(&other).unwrap().starts_with(b"\x89PNG"));
+
     let evaluate = |data: &str, words: &[&str]| {
         refused(&["eval", "grounding", "--checkpoint", &run, "--data", data], words);
     };

@@ -3,10 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
 use crate::formats::Format;
 use crate::formats::pairs::Pairs;
 use crate::order::{Order, Part};
-use crate::record::{Entry, Record, RecordError};
+use crate::record::{Entry, Location, Record, RecordError};
 use crate::sources::{OpenError, Options, Records};
 
 /// Largest weight of a source.
@@ -124,6 +127,15 @@ impl Dataset {
     }
 }
 
+/// By which the records of a data set are known again, wherever they are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fingerprint {
+    /// How many there are.
+    pub records: u64,
+    /// Checksum of the names of their pictures, in their order, each relative to its source.
+    pub names: String,
+}
+
 impl<F: Format> Dataset<F> {
     /// Opens and indexes the sources; image files are not looked at yet. `watch` is told the path of a source and how much of how much
     /// of it is indexed.
@@ -191,6 +203,49 @@ impl<F: Format> Dataset<F> {
             .inspect(move |index| watch(*index))
             .filter_map(|index| self.entry(index).ok())
             .flat_map(F::texts)
+    }
+
+    /// By which the records are known again; `image_root` as they were opened with. Every entry is read; `watch` hears how many were.
+    pub fn fingerprint(&self, image_root: Option<&Path>, watch: impl Fn(u64) + Sync) -> Fingerprint {
+        /// Entries that are read in one go.
+        const TOGETHER: u64 = 1 << 12;
+        let mut names = blake3::Hasher::new();
+        for source in &self.sources {
+            let folder = match source.path.is_dir() {
+                true => &source.path,
+                false => source.path.parent().unwrap_or(Path::new("")),
+            };
+            let named = |location: Location| match &location {
+                Location::File(path) => {
+                    let roots = image_root.into_iter().chain([folder]);
+                    let relative = roots.filter_map(|root| path.strip_prefix(root).ok()).next();
+                    relative.unwrap_or(path).to_string_lossy().into_owned()
+                }
+                Location::Range { name, .. } => name.clone(),
+            };
+            let records = source.records.len();
+            let sums: Vec<blake3::Hash> = (0..records.div_ceil(TOGETHER))
+                .into_par_iter()
+                .map(|chunk| {
+                    let mut sum = blake3::Hasher::new();
+                    let together = chunk * TOGETHER..records.min((chunk + 1) * TOGETHER);
+                    watch(together.end - together.start);
+                    for index in together {
+                        // One that cannot be used is a record, too.
+                        let pictures = source.records.entry(index).map(|entry| F::pictures(&entry)).unwrap_or_default();
+                        for name in pictures.into_iter().map(named) {
+                            sum.update(name.as_bytes()).update(&[0]);
+                        }
+                        sum.update(&[1]);
+                    }
+                    sum.finalize()
+                })
+                .collect();
+            sums.iter().for_each(|sum| {
+                names.update(sum.as_bytes());
+            });
+        }
+        Fingerprint { records: self.len(), names: names.finalize().to_hex().to_string() }
     }
 
     /// The sources' paths with their numbers of records.

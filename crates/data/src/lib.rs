@@ -22,7 +22,7 @@ pub mod tally;
 pub mod text;
 
 pub use batch::Batch;
-pub use dataset::{Dataset, Source};
+pub use dataset::{Dataset, Fingerprint, Source};
 pub use formats::answers::{AnswerList, Coverage};
 pub use formats::entailment::{Entailment, Entailments, Hypothesis};
 pub use formats::expression::{Expression, Expressions};
@@ -35,7 +35,7 @@ pub use formats::{Format, Place};
 pub use inspect::{InspectOptions, Inspection, inspect};
 pub use loader::{LoadError, Loader, LoaderPlan, SettingError, Times};
 pub use pack::{PackError, PackOptions, Packed, Shrunk, pack};
-pub use quoted::quoted;
+pub use quoted::{quoted, steers};
 pub use record::{Entry, Location, Record, RecordError};
 pub use sources::{OpenError, Options, Pictures, Records};
 pub use tally::TallyReport;

@@ -31,7 +31,8 @@ impl Write for Escaping<'_, '_> {
     }
 }
 
-fn steers(c: char) -> bool {
+/// Whether a terminal would obey the character, or turn what follows around.
+pub fn steers(c: char) -> bool {
     let direction =
         matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     c.is_control() || direction || matches!(c, '\u{2028}' | '\u{2029}')

@@ -69,7 +69,7 @@ pub fn sync_parent(path: &Path) -> io::Result<()> {
 pub fn advice(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-            ": free some space, or keep fewer checkpoints (--set keep=N), and go on with --resume; the last checkpoint is whole"
+            ": free some space, or keep fewer checkpoints (--set keep=N), and go on with --resume"
         }
         _ => "",
     }

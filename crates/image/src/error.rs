@@ -15,8 +15,8 @@ pub enum ImageError {
     },
     /// The header declares a picture larger than the limits allow. Found before memory is taken.
     #[error(
-        "the {format} picture declares {width} x {height} pixels, more than the setting {setting}={limit} allows: raise \
-         {setting} if the picture is wanted"
+        "the {format} picture declares {width} x {height} pixels, more than {setting}={limit} allows{}",
+        raised(setting)
     )]
     TooLarge {
         /// The file's format.
@@ -94,4 +94,12 @@ pub(crate) fn broken(format: Format, reason: impl ToString) -> ImageError {
 
 pub(crate) fn truncated(format: Format, bytes: &[u8], inside: &'static str) -> ImageError {
     ImageError::Truncated { format, bytes: bytes.len(), inside }
+}
+
+/// How a limit is raised, where it can be.
+fn raised(setting: &str) -> &'static str {
+    match setting {
+        "max_pixels" => ": if the picture is wanted, --max-pixels N raises it, and in training --set max_pixels=N",
+        _ => "",
+    }
 }

@@ -1,5 +1,7 @@
 //! What a picture may declare, checked before memory is taken.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use crate::error::ImageError;
 use crate::format::Format;
 
@@ -18,9 +20,18 @@ pub struct Limits {
     pub max_side: u32,
 }
 
+/// What [`Limits::default`] says in this process.
+static PIXELS: AtomicU64 = AtomicU64::new(MAX_PIXELS);
+
+/// Sets the most pixels of a picture, in all that this process reads from now on without [`Limits`] of its own.
+pub fn set_max_pixels(pixels: u64) {
+    PIXELS.store(pixels, Ordering::Relaxed);
+}
+
+/// [`MAX_PIXELS`], or what [`set_max_pixels`] has said, and [`MAX_SIDE`].
 impl Default for Limits {
     fn default() -> Self {
-        Limits { max_pixels: MAX_PIXELS, max_side: MAX_SIDE }
+        Limits { max_pixels: PIXELS.load(Ordering::Relaxed), max_side: MAX_SIDE }
     }
 }
 

@@ -224,6 +224,15 @@ pub fn evaluation_view_with(
     square(picture, whole, false, side, scratch, view, &mut |_| {})
 }
 
+/// Width and height of the upright picture, by its header alone.
+///
+/// # Errors
+/// When the picture is refused by what its header says.
+pub fn size(bytes: &[u8], limits: &Limits) -> Result<(u32, u32), ImageError> {
+    let picture = Decoder::open(bytes, limits)?;
+    Ok(picture.turn.size(picture.width, picture.height))
+}
+
 /// Decodes a picture, whole and upright, to 8 bit RGB.
 ///
 /// Grey and palette pictures are expanded, 16 bit ones rounded to 8, CMYK converted; transparency is dropped and what lies behind

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use simla::tasks::pretrain::Model;
@@ -12,7 +12,9 @@ use simla_data::sources::{IMAGE_ENDINGS, walk};
 use simla_data::{Dataset, Entry, quoted};
 use simla_search::{Contents, Index, Item};
 
+use crate::output::files_of;
 use crate::progress::{Progress, say_broken};
+use crate::say;
 use crate::sources::open_data;
 
 /// Items that are embedded before they are put on the disk: so many are lost where the program is ended.
@@ -42,15 +44,14 @@ impl Collection {
             let about = folder.join(path).metadata();
             let changed = about.as_ref().ok().and_then(|about| about.modified().ok()?.duration_since(UNIX_EPOCH).ok());
             let Some(name) = path.to_str() else {
-                eprintln!("{}: left out, its name is not UTF-8", quoted(folder.join(path).display()));
+                say!("{}: left out, its name is not UTF-8", quoted(folder.join(path).display()));
                 continue;
             };
             let bytes = about.map_or(0, |about| about.len());
-            items
-                .push(Item { name: name.into(), stamp: format!("{bytes} {}", changed.unwrap_or_default().as_nanos()) });
+            items.push(Item { name: name.into(), stamp: stamp(bytes, changed.unwrap_or_default()) });
         }
         if !walked.unread.is_empty() {
-            eprintln!("{}: files that are no picture: {}", quoted(folder.display()), walked.unread);
+            say!("{}: files that are no picture: {}", quoted(folder.display()), walked.unread);
         }
         if items.is_empty() {
             bail!(
@@ -80,6 +81,14 @@ impl Collection {
         Ok(Self { source: Source::Captions(dataset, records), items })
     }
 
+    /// The files that it is read from.
+    pub fn files(&self) -> Vec<PathBuf> {
+        match &self.source {
+            Source::Pictures(folder) => self.items.iter().map(|item| folder.join(&item.name)).collect(),
+            Source::Captions(dataset, _) => files_of(dataset),
+        }
+    }
+
     /// Whether the items are pictures; else they are captions.
     pub fn is_pictures(&self) -> bool {
         matches!(self.source, Source::Pictures(_))
@@ -93,22 +102,64 @@ impl Collection {
         })
     }
 
+    /// Number of items.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether there is no item: never, where it was opened.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// The item at a position.
+    pub fn item(&self, at: usize) -> &Item {
+        &self.items[at]
+    }
+
+    /// Opens the index in `folder` as it is.
+    ///
+    /// # Errors
+    /// If it is of other things or another model, damaged, or in use.
+    pub fn open(&self, folder: &Path, model: &Model) -> Result<Index> {
+        let contents = Contents {
+            what: self.what().into(),
+            model: model.checkpoint.fingerprint().into(),
+            features: model.simla.config.embed_dim as usize,
+            payload: self.payload(model),
+        };
+        Ok(Index::open(folder, contents)?)
+    }
+
+    /// Bytes of an item beside its feature: what matching needs of a picture.
+    fn payload(&self, model: &Model) -> usize {
+        if self.is_pictures() { patch_bytes(&model.simla.config) } else { 0 }
+    }
+
+    /// Forgets what is gone or has changed; positions of the items that have to be embedded.
+    ///
+    /// # Errors
+    /// If the index cannot be changed.
+    pub fn missing(&self, index: &mut Index) -> Result<Vec<usize>> {
+        Ok(index.keep(&self.items)?)
+    }
+
     /// Opens the index in `folder` and brings it up to date: what is new or has changed is embedded, what is gone is forgotten. Also
     /// how many were embedded.
     pub fn index(&self, folder: &Path, model: &Model, max_tokens: usize) -> Result<(Index, usize)> {
-        let config = &model.simla.config;
-        let (what, payload) = match self.source {
-            Source::Pictures(_) => ("pictures", patch_bytes(config)),
-            Source::Captions(..) => ("captions", 0),
-        };
-        let contents = Contents {
-            what: what.into(),
-            model: model.checkpoint.fingerprint().into(),
-            features: config.embed_dim as usize,
-            payload,
-        };
-        let mut index = Index::open(folder, contents)?;
-        let missing = index.keep(&self.items)?;
+        let mut index = self.open(folder, model)?;
+        let missing = self.missing(&mut index)?;
+        if !missing.is_empty() {
+            // A feature of f32, and what matching needs.
+            let each = (4 * model.simla.config.embed_dim as usize + self.payload(model)) as f64;
+            say!(
+                "{} {} to embed: {:.1} MB of index, {:.1} KB each",
+                missing.len(),
+                self.what(),
+                each * missing.len() as f64 / 1e6,
+                each / 1e3
+            );
+        }
         let mut unusable = Vec::new();
         let mut progress = None;
         for (nth, chunk) in missing.chunks(CHUNK).enumerate() {
@@ -132,7 +183,7 @@ impl Collection {
             }
             index.add(rows)?;
             progress
-                .get_or_insert_with(|| Progress::new(what, 0, missing.len() as u64))
+                .get_or_insert_with(|| Progress::new(self.what(), 0, missing.len() as u64))
                 .set((nth * CHUNK + chunk.len()) as u64, String::new);
         }
         drop(progress);
@@ -143,6 +194,25 @@ impl Collection {
         }
         Ok((index, missing.len() - unusable.len()))
     }
+
+    /// What the items are.
+    fn what(&self) -> &'static str {
+        match self.source {
+            Source::Pictures(_) => "pictures",
+            Source::Captions(..) => "captions",
+        }
+    }
+}
+
+/// The stamp of a file of so many bytes that was changed so long after 1970.
+fn stamp(bytes: u64, changed: Duration) -> String {
+    format!("{bytes} {}", changed.as_nanos())
+}
+
+/// When the file of a picture with this stamp was changed, in seconds after 1970.
+pub fn changed(stamp: &str) -> Option<u64> {
+    let (_, nanoseconds) = stamp.split_once(' ')?;
+    u64::try_from(nanoseconds.parse::<u128>().ok()? / 1_000_000_000).ok()
 }
 
 /// A picture file.
@@ -153,5 +223,18 @@ pub fn picture(path: &Path) -> Entry {
         name: "picture".into(),
         image_id: 0,
         subcategory: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stamp_tells_when() {
+        assert_eq!(changed(&stamp(17, Duration::from_millis(1_234_567))), Some(1234));
+        for none in ["", "17", "17 later", "17 -1"] {
+            assert_eq!(changed(none), None, "{none}");
+        }
     }
 }

@@ -26,7 +26,9 @@ use tch::Device;
 
 use crate::fit::{Run, say_changed};
 use crate::inputs::{Inputs, Kind};
+use crate::lock::Lock;
 use crate::progress::Progress;
+use crate::say;
 use crate::settings::Settings;
 use crate::sources::open_sources;
 use crate::watch::{Evaluation, Watch};
@@ -148,7 +150,7 @@ fn answers(run: &TaskRun<Vqa>) -> Result<AnswerList> {
         })?,
     };
     let count = list.answers().len();
-    eprintln!("{count} answers, among them the commonest of {:.1} % of the questions", 100.0 * coverage.share());
+    say!("{count} answers, among them the commonest of {:.1} % of the questions", 100.0 * coverage.share());
     if coverage.covered == 0 {
         bail!("none of these answers is the commonest of any question: is it the list of other data?");
     }
@@ -303,12 +305,16 @@ pub fn finetune<D: Downstream>(
     stop: &AtomicBool,
     last: impl FnOnce(&mut D::Tuned) -> Result<Option<Checkpoint>>,
 ) -> Result<Ending> {
+    Lock::check(folder)?;
     let start = match Checkpoint::open(folder) {
         // A run that has saved something needs the model that it began with no more.
         Ok(_) => None,
         Err(_) => Some(start::<D>(inputs.fine_tuned.as_deref().context("run.json: fine_tuned: not there")?)?),
     };
-    let run: TaskRun<D> = Run::open(folder, settings, inputs, device, true, held_out::<D>)?;
+    let mut run: TaskRun<D> = Run::open(folder, settings, inputs, device, true, held_out::<D>)?;
+    if let Some(held_out) = &run.held_out {
+        run.inputs.know_held_out(held_out)?;
+    }
     let s = &run.settings;
     let config = s.model(run.vocabulary.len() as i64, special_ids(&run.vocabulary));
     config.validate()?;
@@ -320,6 +326,7 @@ pub fn finetune<D: Downstream>(
     if s.train.recompute {
         D::online(&mut tuned).recompute_layers();
     }
+    run.lock()?;
     run.write_down()?;
     let resume = last(&mut tuned)?;
     run.tune::<D>(tuned, resume.as_ref(), stop)
@@ -410,7 +417,7 @@ impl<D: Downstream> Judging<'_, D> {
         };
         log.write(&Evaluation::new(step, &numbers))?;
         let name = name.rsplit('/').next().unwrap_or(name);
-        self.watch.say(&format!("step {step}: held-out {name} {best:.2} %"));
+        say!("step {step}: held-out {name} {best:.2} %");
         Ok(Some(best))
     }
 }
@@ -423,6 +430,10 @@ impl<D: Downstream> Observer<D::Tuned> for Judging<'_, D> {
 
     fn skipped(&mut self, step: u64, reason: &str, records: &[String]) {
         Observer::<D::Tuned>::skipped(&mut self.watch, step, reason, records);
+    }
+
+    fn adapted(&mut self, threads: usize) {
+        Observer::<D::Tuned>::adapted(&mut self.watch, threads);
     }
 
     fn saved(&mut self, step: u64, path: &Path) {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use simla::dvae::Dvae;
 use simla::dvae::training::Training;
 use simla::model::Simla;
@@ -30,10 +30,12 @@ use tch::Device;
 use crate::held_out::HeldOut;
 use crate::init;
 use crate::inputs::{Inputs, Kind};
+use crate::lock::Lock;
 use crate::settings::{Settings, Tokenizer};
 use crate::sources::{learn, open_sources};
 use crate::tokenizer::Reconstructing;
 use crate::watch::{Evaluating, Looking, Watch};
+use crate::{console, say};
 
 /// Captions that a tokenizer alone has a vocabulary of: batches have words, which it does not read.
 const UNREAD: usize = 1000;
@@ -52,17 +54,19 @@ pub struct Run<F: Format = Pairs, H = HeldOut> {
     pub dataset: Arc<Dataset<F>>,
     pub vocabulary: Arc<Vocabulary>,
     pub held_out: Option<H>,
+    /// None until something is written, and where several processes share the folder.
+    lock: Option<Lock>,
 }
 
 impl Run {
     /// Opens everything that is given, learns the vocabulary where none is, and only then writes down what the run is made of:
     /// what is wrong is found before anything is computed or left behind.
     pub fn prepare(folder: &Path, settings: Settings, inputs: Inputs, device: Device) -> Result<Self> {
-        let run = Self::open(folder, settings, inputs, device, true, HeldOut::open)?;
-        run.write_down()?;
+        Lock::check(folder)?;
+        let run = Self::prepare_with(folder, settings, inputs, device, true, locked)?;
         let (s, records) = (&run.settings, run.dataset.epoch_len());
         if run.inputs.fine_tuned.is_none() && s.model.queue_size as u64 >= records {
-            eprintln!(
+            say!(
                 "warning: queue_size = {} with {records} records: the queue holds every picture as a negative of itself; \
                  --set queue_size={} learns better",
                 s.model.queue_size,
@@ -72,11 +76,32 @@ impl Run {
         Ok(run)
     }
 
-    /// As [`Run::prepare`], for a tokenizer alone.
-    pub fn prepare_tokenizer(folder: &Path, settings: Settings, inputs: Inputs, device: Device) -> Result<Self> {
-        let run = Self::open(folder, settings, inputs, device, false, HeldOut::open)?;
+    /// As [`Run::prepare`], for what several processes share: the folder is not locked.
+    pub fn prepare_shared(folder: &Path, settings: Settings, inputs: Inputs, device: Device) -> Result<Self> {
+        Self::prepare_with(folder, settings, inputs, device, true, |_| Ok(None))
+    }
+
+    fn prepare_with(
+        folder: &Path,
+        settings: Settings,
+        inputs: Inputs,
+        device: Device,
+        has_model: bool,
+        lock: impl FnOnce(&Path) -> Result<Option<Lock>>,
+    ) -> Result<Self> {
+        let mut run = Self::open(folder, settings, inputs, device, has_model, HeldOut::open)?;
+        if let Some(held_out) = &run.held_out {
+            run.inputs.know_held_out(&held_out.dataset)?;
+        }
+        run.lock = lock(folder)?;
         run.write_down()?;
         Ok(run)
+    }
+
+    /// As [`Run::prepare`], for a tokenizer alone.
+    pub fn prepare_tokenizer(folder: &Path, settings: Settings, inputs: Inputs, device: Device) -> Result<Self> {
+        Lock::check(folder)?;
+        Self::prepare_with(folder, settings, inputs, device, false, locked)
     }
 
     /// How pairs become rows.
@@ -136,6 +161,7 @@ impl Run {
         if first >= steps {
             return Ok(Ending::Finished);
         }
+        let _lock = Lock::take(folder)?;
         let mut loader = self.load(self.loading(dvae_batch_size, first, steps))?;
         let fresh = || Dvae::new(s.tokenizer(), s.train.dtype.kind(), self.device, true, s.train.seed as i64);
         let dvae = guarded(fresh)?;
@@ -244,7 +270,11 @@ impl Run {
         let mut watch = Evaluating { watch, looking };
         let ending = trainer.run(&mut task, &mut loader, &mut watch, stop);
         watch.watch.end(&ending, &loader.report())?;
-        Ok((task.simla, ending?))
+        let ending = ending.map_err(|error| match Checkpoint::open(&self.folder) {
+            Ok(last) => anyhow!("{error}; the last checkpoint is whole: {}", last.path.display()),
+            Err(_) => error.into(),
+        })?;
+        Ok((task.simla, ending))
     }
 }
 
@@ -258,6 +288,8 @@ impl<F: Format, H> Run<F, H> {
         has_model: bool,
         held_out: impl FnOnce(&Path, &Options, &Vocabulary, &Settings) -> Result<H>,
     ) -> Result<Self> {
+        simla_image::set_max_pixels(settings.data.max_pixels);
+        let mut inputs = inputs.absolute()?;
         let options = Options {
             image_root: inputs.image_root.clone(),
             annotations: inputs.annotations.clone(),
@@ -288,6 +320,7 @@ impl<F: Format, H> Run<F, H> {
             }
         };
         let vocabulary = vocabulary.closing(settings.model.closing_sep);
+        inputs.know(&dataset)?;
         let held_out = match &inputs.held_out {
             Some(path) => {
                 let options = Options { splits: vec![HELD_OUT_SPLIT.into()], ..options };
@@ -304,8 +337,8 @@ impl<F: Format, H> Run<F, H> {
             Kind::Entailment => "sentences",
         };
         match has_model {
-            true => eprintln!("{} {counted}, {} word pieces", dataset.len(), vocabulary.len()),
-            false => eprintln!("{} records", dataset.len()),
+            true => say!("{} {counted}, {} word pieces", dataset.len(), vocabulary.len()),
+            false => say!("{} records", dataset.len()),
         }
         Ok(Self {
             folder: folder.into(),
@@ -315,12 +348,20 @@ impl<F: Format, H> Run<F, H> {
             dataset: Arc::new(dataset),
             vocabulary: Arc::new(vocabulary),
             held_out,
+            lock: None,
         })
+    }
+
+    /// Takes the folder's lock, for as long as the run is there.
+    pub(crate) fn lock(&mut self) -> Result<()> {
+        self.lock = locked(&self.folder)?;
+        Ok(())
     }
 
     /// Writes down what the run is made of.
     pub(crate) fn write_down(&self) -> Result<()> {
         fs::create_dir_all(&self.folder).with_context(|| format!("{}: cannot be made", self.folder.display()))?;
+        console::keep_in(&self.folder);
         self.vocabulary.save(&self.folder.join("vocabulary.json"))?;
         let write = |name: &str, text: &str| {
             let path = self.folder.join(name);
@@ -371,6 +412,7 @@ impl<F: Format, H> Run<F, H> {
             save_every_steps: s.saving.save_every_steps,
             save_every: Duration::from_secs_f64(60.0 * s.saving.save_every_minutes),
             keep: s.saving.keep as usize,
+            threads: s.train.threads as usize,
         }
     }
 
@@ -383,12 +425,16 @@ impl<F: Format, H> Run<F, H> {
     }
 }
 
+fn locked(folder: &Path) -> Result<Option<Lock>> {
+    Lock::take(folder).map(Some)
+}
+
 /// Says where the data are others than before.
 pub(crate) fn say_changed(resume: Option<&Checkpoint>, per_epoch: u64) {
     if let Some(before) = resume.map(|checkpoint| checkpoint.state.steps_per_epoch)
         && before != per_epoch
     {
-        eprintln!(
+        say!(
             "the data have changed: an epoch has {per_epoch} steps, not {before}; records come in another order from here on"
         );
     }

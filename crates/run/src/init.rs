@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::say;
 use crate::settings::Decided;
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
@@ -102,7 +103,7 @@ pub fn weights(simla: &mut Simla, init: &[PathBuf]) -> Result<()> {
         let of = simla.online.named().len();
         let taken =
             import::start(simla, checkpoint.model()?).with_context(|| format!("--init {}", folder.display()))?;
-        eprintln!("{taken} of {of} tensors from {}", folder.display());
+        say!("{taken} of {of} tensors from {}", folder.display());
     }
     Ok(())
 }

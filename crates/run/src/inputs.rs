@@ -1,8 +1,14 @@
 //! What a run trains, and where its data and starting weights come from, as RUN/run.json has it.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
+use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
+use simla_data::{Dataset, Fingerprint, Format, quoted};
+use simla_train::checkpoint::Checkpoint;
+
+use crate::progress::{Count, Progress};
 
 /// What a run trains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,6 +76,130 @@ pub struct Inputs {
     pub fine_tuned: Option<PathBuf>,
     /// Held-out records, on which the model is measured while the run goes on.
     pub held_out: Option<PathBuf>,
+    /// By which all of it is known again in another place.
+    #[serde(default)]
+    pub known_by: KnownBy,
+    /// Whether it is in another place than before: what is known of it must be so there.
+    #[serde(skip)]
+    pub moved: Moved,
+}
+
+/// Checksums of what a run is made of; none in runs of earlier versions.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct KnownBy {
+    pub data: Option<Fingerprint>,
+    pub held_out: Option<Fingerprint>,
+    pub dvae: Option<String>,
+    #[serde(default)]
+    pub init: Vec<String>,
+}
+
+/// What is said to be elsewhere.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Moved {
+    pub data: bool,
+    pub held_out: bool,
+    pub dvae: bool,
+    pub init: bool,
+}
+
+impl Inputs {
+    /// The same with absolute paths: a run goes on from any folder.
+    ///
+    /// # Errors
+    /// If the system does not tell the current folder.
+    pub fn absolute(self) -> io::Result<Self> {
+        let path = |path: PathBuf| std::path::absolute(path);
+        let optional = |given: Option<PathBuf>| given.map(path).transpose();
+        // A pattern of shards and a weight behind the name stay what they are.
+        let text = |text: String| Ok(std::path::absolute(&text)?.into_os_string().into_string().unwrap_or(text));
+        Ok(Self {
+            data: self.data.into_iter().map(text).collect::<io::Result<_>>()?,
+            image_root: optional(self.image_root)?,
+            annotations: self.annotations.into_iter().map(path).collect::<io::Result<_>>()?,
+            answers: optional(self.answers)?,
+            vocabulary: optional(self.vocabulary)?,
+            dvae: optional(self.dvae)?,
+            init: self.init.into_iter().map(path).collect::<io::Result<_>>()?,
+            fine_tuned: optional(self.fine_tuned)?,
+            held_out: optional(self.held_out)?,
+            ..self
+        })
+    }
+
+    /// Checks what is elsewhere now, and takes the checksums of what has none.
+    ///
+    /// # Errors
+    /// Other records, or other weights, than the run began with.
+    pub fn know<F: Format>(&mut self, data: &Dataset<F>) -> Result<()> {
+        let root = self.image_root.as_deref();
+        known("--data", self.moved.data, &mut self.known_by.data, || fingerprint(data, root))?;
+        if let Some(dvae) = &self.dvae {
+            weights("--dvae", dvae, self.moved.dvae, &mut self.known_by.dvae)?;
+        }
+        if self.known_by.init.is_empty() || self.moved.init {
+            let mut before = std::mem::take(&mut self.known_by.init).into_iter();
+            for folder in &self.init {
+                let mut known = before.next();
+                weights("--init", folder, self.moved.init, &mut known)?;
+                self.known_by.init.extend(known);
+            }
+            if before.next().is_some() {
+                bail!("--init: the run began with more folders of weights");
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`Inputs::know`], for what is held out.
+    ///
+    /// # Errors
+    /// Other records than the run began with.
+    pub fn know_held_out<F: Format>(&mut self, held_out: &Dataset<F>) -> Result<()> {
+        let root = self.image_root.as_deref();
+        known("--eval-data", self.moved.held_out, &mut self.known_by.held_out, || fingerprint(held_out, root))
+    }
+}
+
+/// The records of a data set, with progress.
+fn fingerprint<F: Format>(data: &Dataset<F>, image_root: Option<&Path>) -> Fingerprint {
+    let count = Count::new(Progress::patient("names read", data.len()));
+    data.fingerprint(image_root, |more| count.more(more))
+}
+
+/// Takes the checksum of records, or checks that records which are elsewhere now are the same.
+fn known(option: &str, moved: bool, before: &mut Option<Fingerprint>, now: impl FnOnce() -> Fingerprint) -> Result<()> {
+    if before.is_some() && !moved {
+        return Ok(());
+    }
+    let now = now();
+    match before {
+        Some(before) if before.records != now.records => bail!(
+            "{option}: {} records, but the run began with {}; it goes on with the same ones alone (a new --output takes others)",
+            now.records,
+            before.records
+        ),
+        Some(before) if before.names != now.names => bail!(
+            "{option}: as many records as the run began with, but not the same pictures in the same order; it goes on with \
+             those alone (a new --output takes others)"
+        ),
+        _ => {}
+    }
+    *before = Some(now);
+    Ok(())
+}
+
+/// As [`known`], for weights.
+fn weights(option: &str, folder: &Path, moved: bool, before: &mut Option<String>) -> Result<()> {
+    if before.is_some() && !moved {
+        return Ok(());
+    }
+    let now = Checkpoint::open(folder)?.fingerprint().to_owned();
+    if before.as_ref().is_some_and(|before| *before != now) {
+        bail!("{option} {}: other weights than those that the run began with", quoted(folder.display()));
+    }
+    *before = Some(now);
+    Ok(())
 }
 
 impl Inputs {

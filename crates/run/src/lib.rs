@@ -1,23 +1,29 @@
 //! What a run and a query are: whatever asks, a command line, a page or a program.
 //!
 //! - A run: its [`settings`] and [`inputs`], opened by [`sources`], started by [`init`], trained by [`fit`] with a [`tokenizer`] before it,
-//!   looked at by [`watch`] on [`held_out`] pairs, shown by [`progress`], ended by [`stop`].
+//!   looked at by [`watch`] on [`held_out`] pairs, shown by [`progress`] and [`console`], ended by [`stop`]; its folder is [`lock`]ed meanwhile.
 //! - A run of a [`downstream`] task, whose model is [`asking`]'s then.
-//! - A query: a [`photo`], or a [`collection`] that is searched.
+//! - A query: of a [`photo`], or of a [`collection`] that is searched; [`queries`] answers it.
 //! - A measurement: of [`classes`], of [`products`]; for other programs, a [`run_file`] and features ([`embed`]).
+
+#![deny(clippy::print_stdout, clippy::print_stderr)] // console does it
 
 pub mod asking;
 pub mod classes;
 pub mod collection;
+pub mod console;
 pub mod downstream;
 pub mod embed;
 pub mod fit;
 pub mod held_out;
 pub mod init;
 pub mod inputs;
+pub mod lock;
+pub mod output;
 pub mod photo;
 pub mod products;
 pub mod progress;
+pub mod queries;
 pub mod run_file;
 pub mod settings;
 pub mod sources;

@@ -1,4 +1,4 @@
-//! What the commands that look at one picture share: the model, the picture, the phrase.
+//! What the commands that look at one picture share: the picture, and what is drawn on it.
 
 use std::fs::File;
 use std::io::Read;
@@ -9,8 +9,6 @@ use simla::inputs::normalized;
 use simla::model::Simla;
 use simla::tasks::boxes::Bounds;
 use simla::tasks::gradcam::{Map, default_layer};
-use simla::tasks::pretrain::Model;
-use simla::tasks::search::phrase;
 use simla_data::BoxedPicture;
 use simla_data::record::MAX_IMAGE_BYTES;
 use simla_image::{Limits, RgbImage};
@@ -92,18 +90,6 @@ pub fn layer(asked: Option<usize>, model: &Simla) -> Result<usize> {
         }
         layer => Ok(layer.unwrap_or(default)),
     }
-}
-
-/// Token ids of a phrase that the model knows at least a part of.
-pub fn phrase_ids(text: &str, model: &Model) -> Result<Vec<i64>> {
-    let vocabulary = &model.vocabulary;
-    let ids = phrase(vocabulary, text, model.simla.config.max_positions as usize)?;
-    let unknown = vocabulary.special().unk;
-    let unknown = ids.iter().filter(|&&id| id == unknown).count();
-    if unknown > 0 {
-        eprintln!("the phrase {text:?}: {unknown} of its words are unknown to the model");
-    }
-    Ok(ids)
 }
 
 /// A map of a value a patch, to be drawn.

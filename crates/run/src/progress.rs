@@ -6,6 +6,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use simla_data::quoted;
+
+use crate::{console, say};
 
 /// Between two plain lines.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
@@ -22,9 +25,9 @@ pub fn say_broken(broken: &[impl Display], of: impl Display) {
     if broken.is_empty() {
         return;
     }
-    eprintln!("{} {of} cannot be used:", broken.len());
+    say!("{} {of} cannot be used:", broken.len());
     for error in broken.iter().take(NAMED) {
-        eprintln!("  {error}");
+        say!("  {error}");
     }
 }
 
@@ -43,10 +46,11 @@ impl Progress {
     /// `all` units, of which `first` were done before.
     pub fn new(what: &str, first: u64, all: u64) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::new(all).with_position(first).with_prefix(what.to_owned());
+            let bar = ProgressBar::new(all).with_position(first).with_prefix(quoted(what).to_string());
             let style = ProgressStyle::with_template("{prefix} {bar:24} {pos}/{len}, {eta} left  {wide_msg}");
             bar.set_style(style.expect("a valid template"));
             bar.reset_eta();
+            console::bar_shown(&bar);
             bar
         });
         Self { bar, what: what.into(), all, first, start: Instant::now(), patience: Duration::ZERO, printed: None }
@@ -76,21 +80,14 @@ impl Progress {
         let left = self.left(done);
         let message = message();
         let separator = if message.is_empty() { "" } else { "  " };
-        eprintln!("{} {done}/{}, {} left{separator}{message}", self.what, self.all, HumanDuration(left));
+        let (what, all) = (&self.what, self.all);
+        console::say_fleeting(format_args!("{what} {done}/{all}, {} left{separator}{message}", HumanDuration(left)));
     }
 
     /// The time that is left after `done` units, at the speed so far.
     pub fn left(&self, done: u64) -> Duration {
         let (ours, left) = (done.saturating_sub(self.first), self.all.saturating_sub(done));
         self.start.elapsed().mul_f64(left as f64 / ours.max(1) as f64)
-    }
-
-    /// A line that stays.
-    pub fn say(&self, line: &str) {
-        match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{line}")),
-            None => eprintln!("{line}"),
-        }
     }
 }
 
@@ -103,10 +100,15 @@ impl Count {
     }
 
     pub fn one_more(&self) {
+        self.more(1);
+    }
+
+    pub fn more(&self, units: u64) {
         let mut count = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (done, progress) = &mut *count;
-        *done += 1;
-        if done.is_multiple_of(SHOWN_EVERY) {
+        let before = *done / SHOWN_EVERY;
+        *done += units;
+        if *done / SHOWN_EVERY > before {
             progress.set(*done, String::new);
         }
     }
@@ -116,6 +118,7 @@ impl Drop for Progress {
     fn drop(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
+            console::bar_gone();
         }
     }
 }

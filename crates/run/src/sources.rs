@@ -6,6 +6,7 @@ use anyhow::Result;
 use simla_data::{Dataset, Format, Options, Source, Vocabulary};
 
 use crate::progress::{NAMED, Progress};
+use crate::say;
 
 /// Opens sources given as on the command line.
 pub fn open_data(data: &[String], image_root: Option<&Path>, max_bad_share: f64) -> Result<Dataset> {
@@ -33,10 +34,10 @@ pub fn open_sources<F: Format>(data: &[String], options: &Options) -> Result<Dat
     drop(progress);
     let warnings = dataset.warnings();
     if !warnings.is_empty() {
-        eprintln!("warning: not all that the data hold is used ({} notes):", warnings.len());
+        say!("warning: not all that the data hold is used ({} notes):", warnings.len());
     }
     for warning in warnings.iter().take(NAMED) {
-        eprintln!("  {}", simla_data::quoted(warning));
+        say!("  {}", simla_data::quoted(warning));
     }
     Ok(dataset)
 }

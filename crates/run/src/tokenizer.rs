@@ -13,6 +13,7 @@ use simla_train::Observer;
 use simla_train::metrics::StepRecord;
 
 use crate::progress::Progress;
+use crate::say;
 use crate::watch::{Watch, square};
 
 /// Pictures of a sheet.
@@ -53,12 +54,12 @@ impl Reconstructing<'_> {
         ] {
             record.scores.insert(name.into(), value);
         }
-        self.watch.say(&format!(
+        say!(
             "step {}: held out: error {error:.3} of the variance, {:.0} % of the codes used, perplexity {:.0}",
             record.step,
             100.0 * measured.codes_used,
             measured.perplexity
-        ));
+        );
         Ok(Some(-error))
     }
 }
@@ -72,6 +73,10 @@ impl Observer<Training> for Reconstructing<'_> {
 
     fn skipped(&mut self, step: u64, reason: &str, records: &[String]) {
         Observer::<Training>::skipped(&mut self.watch, step, reason, records);
+    }
+
+    fn adapted(&mut self, threads: usize) {
+        Observer::<Training>::adapted(&mut self.watch, threads);
     }
 
     fn saved(&mut self, step: u64, path: &Path) {

@@ -19,6 +19,7 @@ use simla_train::{Ending, Observer, Task, TrainError};
 
 use crate::held_out::HeldOut;
 use crate::progress::Progress;
+use crate::{console, say};
 
 /// Between two reports to the page and to TensorBoard.
 const REPORT_EVERY: Duration = Duration::from_secs(5);
@@ -35,6 +36,8 @@ pub struct Watch {
     status: Status,
     events: EventWriter,
     reported: Option<Instant>,
+    /// Whether it was said that the number of threads is adapted.
+    adapted: bool,
 }
 
 impl Watch {
@@ -48,6 +51,7 @@ impl Watch {
             status: Status { state: State::Running, step: first, steps, ..Status::default() },
             events: EventWriter::create(&folder.join("tensorboard"), resumed_at)?,
             reported: None,
+            adapted: false,
         };
         watch.status.save(folder)?;
         Ok(watch)
@@ -56,7 +60,7 @@ impl Watch {
     /// Says how the run ended, and what was wrong with its data.
     pub fn end(mut self, ending: &Result<Ending, TrainError>, data: &TallyReport) -> Result<()> {
         if data.bad > 0 {
-            self.progress.say(&data.to_string());
+            console::say(data);
         }
         (self.status.state, self.status.message) = match ending {
             Ok(Ending::Finished) => (State::Finished, String::new()),
@@ -73,11 +77,6 @@ impl Watch {
     /// Whether it is time for something that happens `every` so many steps, and at the end; 0 for the end alone.
     pub fn due(&self, step: u64, every: u64) -> bool {
         step == self.status.steps || every > 0 && step.is_multiple_of(every)
-    }
-
-    /// A line that stays.
-    pub fn say(&self, line: &str) {
-        self.progress.say(line);
     }
 
     fn line(&self, record: &StepRecord) -> String {
@@ -115,12 +114,20 @@ impl<T: Task> Observer<T> for Watch {
     fn skipped(&mut self, step: u64, reason: &str, records: &[String]) {
         const NAMED: usize = 3;
         let named = records.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
-        self.progress.say(&format!("step {step} skipped: {reason}; its records: {named}, ... (all in metrics.jsonl)"));
+        say!("step {step} skipped: {reason}; its records: {named}, ... (all in metrics.jsonl)");
+    }
+
+    fn adapted(&mut self, threads: usize) {
+        if !std::mem::replace(&mut self.adapted, true) {
+            say!(
+                "other programs compute, too: from now on, as many threads as are fastest, {threads} now (--set threads=N fixes them)"
+            );
+        }
     }
 
     fn saved(&mut self, step: u64, path: &Path) {
         self.status.checkpoint = path.file_name().map(|name| name.to_string_lossy().into());
-        self.progress.say(&format!("step {step} saved in {}", path.display()));
+        say!("step {step} saved in {}", path.display());
     }
 }
 
@@ -197,10 +204,7 @@ impl Evaluating<'_> {
         let scores = found.named();
         looking.log.write(&Evaluation::new(step, &scores))?;
         self.watch.events.scalars(step, scores)?;
-        self.watch.progress.say(&format!(
-            "step {step}: held-out R@1 by contrast: text {:.1} %, image {:.1} %",
-            found.txt_r1, found.img_r1
-        ));
+        say!("step {step}: held-out R@1 by contrast: text {:.1} %, image {:.1} %", found.txt_r1, found.img_r1);
         Ok(Some(found.mean()))
     }
 }
@@ -213,6 +217,10 @@ impl Observer<Pretraining> for Evaluating<'_> {
 
     fn skipped(&mut self, step: u64, reason: &str, records: &[String]) {
         Observer::<Pretraining>::skipped(&mut self.watch, step, reason, records);
+    }
+
+    fn adapted(&mut self, threads: usize) {
+        Observer::<Pretraining>::adapted(&mut self.watch, threads);
     }
 
     fn saved(&mut self, step: u64, path: &Path) {

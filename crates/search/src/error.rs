@@ -7,11 +7,21 @@ use thiserror::Error;
 
 use crate::index::Contents;
 
+/// What helps where the index cannot be beside what it is of.
+fn elsewhere(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            "; --index DIR keeps the index in a folder that can be written"
+        }
+        _ => "",
+    }
+}
+
 /// Why an index could not be used or changed. It is left as it was.
 #[derive(Debug, Error)]
 pub enum SearchError {
     /// The system said no.
-    #[error("{path}: {source}")]
+    #[error("{path}: {source}{}", elsewhere(source))]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -66,5 +76,19 @@ impl SearchError {
     pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_owned();
         move |source| Self::Io { path, source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_cannot_be_written_is_told_with_the_way_round_it() {
+        let said = |kind: io::ErrorKind| SearchError::Io { path: "library".into(), source: kind.into() }.to_string();
+        for kind in [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem] {
+            assert!(said(kind).contains("--index DIR"), "{}", said(kind));
+        }
+        assert!(!said(io::ErrorKind::StorageFull).contains("--index"));
     }
 }

@@ -57,6 +57,14 @@ pub struct Hit {
     key: u64,
 }
 
+/// A graph that is on the disk, but not yet the index's.
+pub struct Draft {
+    /// Where it had to be made.
+    made: Option<Graph>,
+    file: u32,
+    checksum: String,
+}
+
 /// Where an item's row is.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Place {
@@ -125,12 +133,20 @@ impl Index {
             rows.insert(file, open?);
         }
         // A graph that cannot be read is made anew: all that is in it is in the rows.
-        let graph = manifest
+        let read = manifest
             .graph
             .as_ref()
             .and_then(|(file, checksum)| Graph::open(&folder.join(graph_name(*file)), features, checksum).ok());
+        let changed = read.is_none();
+        let graph = match read {
+            // That of nothing grows with what is added.
+            None if manifest.items.is_empty() => {
+                Some(Graph::new(features).map_err(|reason| graph_error(folder, reason))?)
+            }
+            read => read,
+        };
         let names = manifest.items.iter().map(|(name, place)| (place.key(), name.clone())).collect();
-        Ok(Self { folder: folder.into(), changed: graph.is_none(), manifest, rows, graph, names, _lock: lock })
+        Ok(Self { folder: folder.into(), changed, manifest, rows, graph, names, _lock: lock })
     }
 
     /// Number of items.
@@ -211,9 +227,24 @@ impl Index {
     /// Brings the graph up to date, gives back the room of forgotten items, and puts all of it on the disk. Nothing is written
     /// where nothing has changed.
     ///
+    /// What searches meanwhile does the same in three steps, of which the long one needs no index of its own: [`Index::shrink`],
+    /// [`Index::draft`], [`Index::adopt`].
+    ///
     /// # Errors
     /// What the system said; the index is then as it was before.
     pub fn commit(&mut self) -> Result<(), SearchError> {
+        self.shrink()?;
+        match self.draft()? {
+            Some(draft) => self.adopt(draft),
+            None => Ok(()),
+        }
+    }
+
+    /// Gives back the room of forgotten items where it is much: the first step of [`Index::commit`].
+    ///
+    /// # Errors
+    /// What the system said; the index is then as it was before.
+    pub fn shrink(&mut self) -> Result<(), SearchError> {
         if !self.changed {
             return Ok(());
         }
@@ -227,27 +258,69 @@ impl Index {
         if all > 2 * self.len() {
             self.compact()?;
         }
-        let features = self.manifest.contents.features;
-        let failed = |reason| graph_error(&self.folder, reason);
-        let graph = match self.graph.take() {
-            Some(graph) => graph,
-            None => {
-                let graph = Graph::new(features).map_err(failed)?;
-                for place in self.manifest.items.values() {
-                    let feature = self.rows[&place.file].feature(place.row.into());
-                    graph.add(place.key(), &feature).map_err(failed)?;
-                }
-                graph
-            }
+        Ok(())
+    }
+
+    /// Writes the graph of all items, which is made where there is none: the second step of [`Index::commit`], and the long one. None
+    /// where nothing has changed. The index must not be changed until it is adopted.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn draft(&self) -> Result<Option<Draft>, SearchError> {
+        if !self.changed {
+            return Ok(None);
+        }
+        let made = match self.graph {
+            Some(_) => None,
+            None => Some(self.graph_of_rows().map_err(|reason| graph_error(&self.folder, reason))?),
         };
+        let graph = made.as_ref().or(self.graph.as_ref()).expect("one of them");
         let file = self.manifest.next;
         let checksum = graph.save(&self.folder.join(graph_name(file)))?;
+        Ok(Some(Draft { made, file, checksum }))
+    }
+
+    /// Takes a graph that was written, the last step of [`Index::commit`].
+    ///
+    /// # Errors
+    /// What the system said; on disk, the index is then as it was before.
+    ///
+    /// # Panics
+    /// If the index was changed since the draft.
+    pub fn adopt(&mut self, draft: Draft) -> Result<(), SearchError> {
+        assert_eq!(draft.file, self.manifest.next, "an index that was not changed since the draft");
         self.manifest.next += 1;
-        self.manifest.graph = Some((file, checksum));
-        self.graph = Some(graph);
+        self.manifest.graph = Some((draft.file, draft.checksum));
+        if let Some(made) = draft.made {
+            self.graph = Some(made);
+        }
         self.write()?;
         self.changed = false;
         self.sweep()
+    }
+
+    fn graph_of_rows(&self) -> Result<Graph, String> {
+        let graph = Graph::new(self.manifest.contents.features)?;
+        for place in self.manifest.items.values() {
+            graph.add(place.key(), &self.rows[&place.file].feature(place.row.into()))?;
+        }
+        Ok(graph)
+    }
+
+    /// The items, by name.
+    pub fn items(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.manifest.items.iter().map(|(name, place)| (name.as_str(), place.stamp.as_str()))
+    }
+
+    /// The stamp of an item.
+    pub fn stamp(&self, name: &str) -> Option<&str> {
+        Some(self.manifest.items.get(name)?.stamp.as_str())
+    }
+
+    /// The feature of an item.
+    pub fn feature(&self, name: &str) -> Option<Vec<f32>> {
+        let place = self.manifest.items.get(name)?;
+        Some(self.rows[&place.file].feature(place.row.into()))
     }
 
     /// The `n` items nearest to a feature of length one, nearest first: of all (`exact`), or by the graph, which may miss one.
@@ -258,24 +331,34 @@ impl Index {
     pub fn nearest(&self, feature: &[f32], n: usize, exact: bool) -> Result<Vec<Hit>, SearchError> {
         let found = match &self.graph {
             Some(graph) if !exact => graph.nearest(feature, n).map_err(|reason| graph_error(&self.folder, reason))?,
-            _ => self.scan(feature, n),
+            _ => self.scan(feature, n, |_, _| true),
         };
+        Ok(self.hits(found))
+    }
+
+    /// The `n` nearest, of those items alone whose name and stamp are `among` what is wanted.
+    pub fn nearest_among(&self, feature: &[f32], n: usize, among: impl Fn(&str, &str) -> bool) -> Vec<Hit> {
+        self.hits(self.scan(feature, n, among))
+    }
+
+    fn hits(&self, found: Vec<(u64, f32)>) -> Vec<Hit> {
         let hit = |(key, similarity): (u64, f32)| {
             let name = self.names.get(&key)?.clone();
             Some(Hit { name, similarity, key })
         };
-        Ok(found.into_iter().filter_map(hit).collect())
+        found.into_iter().filter_map(hit).collect()
     }
 
-    fn scan(&self, feature: &[f32], n: usize) -> Vec<(u64, f32)> {
-        let product = |place: &Place| {
-            let other = self.rows[&place.file].feature(place.row.into());
-            feature.iter().zip(other).map(|(a, b)| a * b).sum::<f32>()
-        };
-        let items = self.manifest.items.values();
-        let mut all: Vec<(u64, f32)> = items.map(|place| (place.key(), product(place))).collect();
-        all.sort_by(|a, b| b.1.total_cmp(&a.1));
+    fn scan(&self, feature: &[f32], n: usize, among: impl Fn(&str, &str) -> bool) -> Vec<(u64, f32)> {
+        let items = self.manifest.items.iter().filter(|(name, place)| among(name, &place.stamp));
+        let product = |place: &Place| self.rows[&place.file].product(place.row.into(), feature);
+        let mut all: Vec<(u64, f32)> = items.map(|(_, place)| (place.key(), product(place))).collect();
+        let nearer = |a: &(u64, f32), b: &(u64, f32)| b.1.total_cmp(&a.1);
+        if (1..all.len()).contains(&n) {
+            all.select_nth_unstable_by(n - 1, nearer);
+        }
         all.truncate(n);
+        all.sort_by(nearer);
         all
     }
 

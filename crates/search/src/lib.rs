@@ -16,4 +16,4 @@ mod index;
 mod rows;
 
 pub use error::SearchError;
-pub use index::{Contents, Hit, Index, Item};
+pub use index::{Contents, Draft, Hit, Index, Item};

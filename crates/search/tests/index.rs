@@ -233,3 +233,39 @@ fn damage_is_told_and_a_damaged_graph_is_made_anew() {
     fs::write(&manifest, &text[..text.len() / 2]).unwrap();
     refused(&["index.json", "damaged"]);
 }
+
+#[test]
+fn some_items_alone_are_searched() {
+    let folder = tempfile::tempdir().unwrap();
+    let index = begun(folder.path());
+    let hits = index.nearest_among(&[1.0, 0.0], 9, |name, stamp| name != "east" && stamp == "1");
+    let names: Vec<&str> = hits.iter().map(|hit| hit.name.as_str()).collect();
+    assert_eq!(names, ["between", "north"]);
+    assert_eq!(index.nearest_among(&[1.0, 0.0], 1, |name, _| name != "east").len(), 1);
+    assert!(index.nearest_among(&[1.0, 0.0], 9, |_, _| false).is_empty());
+    assert_eq!(index.feature("north"), Some(vec![0.0, 1.0]));
+    assert_eq!(index.feature("south"), None);
+    assert_eq!(index.items().map(|(name, _)| name).collect::<Vec<_>>(), ["between", "east", "north"]);
+}
+
+#[test]
+fn an_index_is_searched_while_it_grows_and_while_its_graph_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut index = Index::open(folder.path(), contents("a", 2)).unwrap();
+    assert!(found(&index, &[1.0, 0.0], 9, false).is_empty());
+    index.add(plane()).unwrap();
+    let expected = found(&index, &[1.0, 0.0], 9, true);
+    assert_eq!(found(&index, &[1.0, 0.0], 9, false), expected, "before any commit");
+    drop(index);
+    // Its graph was never written: it is made from the rows.
+    let mut index = Index::open(folder.path(), contents("a", 2)).unwrap();
+    index.shrink().unwrap();
+    let draft = index.draft().unwrap().expect("something to write");
+    assert_eq!(found(&index, &[1.0, 0.0], 9, false), expected, "the draft is not yet the index's");
+    index.adopt(draft).unwrap();
+    assert!(index.draft().unwrap().is_none(), "nothing has changed since");
+    let kept = snapshot(folder.path());
+    index.commit().unwrap();
+    assert_eq!(kept, snapshot(folder.path()));
+    assert_eq!(found(&index, &[1.0, 0.0], 9, false), expected);
+}

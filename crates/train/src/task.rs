@@ -79,6 +79,9 @@ pub trait Observer<T: Task> {
     /// A step was skipped: `records` are those of its batches.
     fn skipped(&mut self, step: u64, reason: &str, records: &[String]);
 
+    /// From the next step on, so many threads calculate.
+    fn adapted(&mut self, _threads: usize) {}
+
     /// A checkpoint was written.
     fn saved(&mut self, step: u64, path: &Path);
 }

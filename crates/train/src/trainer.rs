@@ -15,6 +15,7 @@ use crate::optim::{AdamW, Schedule, norm};
 use crate::seed::step_seed;
 use crate::task::{At, Observer, Task};
 use crate::torch::guard::{TorchError, guarded};
+use crate::torch::threads::Threads;
 use crate::weights::Gradients;
 
 /// How a run goes, whatever the task.
@@ -33,6 +34,8 @@ pub struct Plan {
     /// Zero for never.
     pub save_every: Duration,
     pub keep: usize,
+    /// Threads that calculate; 0 for as many as are best (see [`Threads`]).
+    pub threads: usize,
 }
 
 /// How a run ended well.
@@ -94,6 +97,7 @@ pub struct Trainer {
     /// Optimiser steps done.
     step: u64,
     best: Option<f64>,
+    threads: Threads,
 }
 
 impl Trainer {
@@ -120,6 +124,7 @@ impl Trainer {
             gradients: Gradients::new(task.weights()),
             checkpoints: Checkpoints::open(run, plan.keep)?,
             metrics: Metrics::open(&run.join("metrics.jsonl"), step)?,
+            threads: Threads::new(plan.threads),
             plan,
             optimizer,
             step,
@@ -147,7 +152,12 @@ impl Trainer {
         let mut bad_in_a_row = 0;
         let mut is_best = false;
         while self.step < self.plan.steps {
+            let start = Instant::now();
             let (mut record, records) = self.one_step(task, batches)?;
+            let calculated = start.elapsed().saturating_sub(Duration::from_secs_f64(record.waited_s));
+            if let Some(threads) = self.threads.stepped(calculated) {
+                observer.adapted(threads);
+            }
             self.step += 1;
             if let Some(reason) = &record.skipped {
                 bad_in_a_row += 1;

@@ -133,6 +133,7 @@ fn plan(steps: u64) -> Plan {
         save_every_steps: 0,
         save_every: Duration::ZERO,
         keep: 2,
+        threads: 1,
     }
 }
 

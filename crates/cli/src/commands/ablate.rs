@@ -6,7 +6,7 @@
 //!
 //! Whoever works on a folder holds the lock in it: processes with the same command share the runs out among themselves.
 
-use std::fs::{self, File, TryLockError};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,7 +28,9 @@ use crate::commands::ablate_report::{Comparison, Outcome};
 use crate::commands::training::{Training, code, last_checkpoint, read, settings_help};
 use simla_run::fit::Run;
 use simla_run::inputs::Inputs;
+use simla_run::lock::Lock;
 use simla_run::stop;
+use simla_run::{answer, console, say};
 
 /// The objectives in the order in which the rows of table 1 add them.
 pub const ADDED: [&str; 5] = ["itm", "itc", "mlm", "mim", "psl"];
@@ -97,10 +99,11 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         held_out: Some(arguments.eval_data),
         ..Inputs::default()
     };
+    let inputs = inputs.absolute()?;
     let common = arguments.output.join("common");
     check_unchanged(&common, &settings, &inputs)?;
     let stop = stop::on_signal()?;
-    let common = Run::prepare(&common, settings, inputs, device)?;
+    let common = Run::prepare_shared(&common, settings, inputs, device)?;
     if !tokenize(&common, &stop)? {
         return Ok(stopped());
     }
@@ -128,16 +131,16 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let report = Comparison::new(&outcomes, &rows.settings, steps);
     report.save(&arguments.output)?;
     match arguments.json {
-        true => println!("{}", report.json()),
-        false => print!("{}", report.markdown()),
+        true => console::answer_json(&report.json())?,
+        false => answer!("{}", report.markdown()),
     }
     let folder = arguments.output.display();
-    eprintln!("done: {folder}/ablation.md, ablation.json, ablation.png and curves.png");
+    say!("done: {folder}/ablation.md, ablation.json, ablation.png and curves.png");
     Ok(ExitCode::SUCCESS)
 }
 
 fn stopped() -> ExitCode {
-    eprintln!("stopped: the same command goes on");
+    say!("stopped: the same command goes on");
     code(Ending::Stopped)
 }
 
@@ -174,6 +177,7 @@ fn check_unchanged(common: &Path, settings: &Settings, inputs: &Inputs) -> Resul
     }
     settings.check_alike(&Settings::resumed(&read(&common.join("config.toml"))?, &[])?)?;
     let before: Inputs = serde_json::from_str(&read(&common.join("run.json"))?).context("run.json")?;
+    let before = before.absolute()?;
     let (ours, before) = (json!(inputs), json!(before));
     for (field, flag) in FLAGS {
         if ours[field] != before[field] {
@@ -195,33 +199,18 @@ fn check_unchanged(common: &Path, settings: &Settings, inputs: &Inputs) -> Resul
 fn tokenize(common: &Run, stop: &AtomicBool) -> Result<bool> {
     let mut told = false;
     loop {
-        if let Some(_lock) = claim(&common.folder)? {
+        if let Ok(_lock) = Lock::claim(&common.folder)? {
             return Ok(common.tokenizer(stop)?.1 == Ending::Finished);
         }
         if stop.load(Ordering::Relaxed) {
             return Ok(false);
         }
         if !told {
-            eprintln!("waiting for the visual tokenizer, which another process trains");
+            say!("waiting for the visual tokenizer, which another process trains");
             told = true;
         }
         sleep(PATIENCE);
     }
-}
-
-/// The lock of a folder, held until it is dropped or the process has ended; none where another process has it.
-fn claim(folder: &Path) -> Result<Option<File>> {
-    let path = folder.join("lock");
-    let lock = || {
-        fs::create_dir_all(folder)?;
-        let file = File::create(&path)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(file)),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(error),
-        }
-    };
-    lock().with_context(|| path.display().to_string())
 }
 
 /// The rows of the table, and what their runs share.
@@ -255,7 +244,7 @@ impl Rows<'_> {
             }
             let mut free = None;
             for &(seed, row) in &left {
-                if let Some(lock) = claim(&self.folder(seed, row))? {
+                if let Ok(lock) = Lock::claim(&self.folder(seed, row))? {
                     free = Some((lock, seed, row));
                     break;
                 }
@@ -269,7 +258,7 @@ impl Rows<'_> {
                         let time = HumanDuration(Duration::from_secs_f64(seconds));
                         format!("; about {time} of training left")
                     });
-                    eprintln!(
+                    say!(
                         "{} of {count} runs are done{time}; next: {}",
                         count - left.len(),
                         self.folder(seed, row).display(),
@@ -280,7 +269,7 @@ impl Rows<'_> {
                 }
                 None => {
                     if !waiting {
-                        eprintln!("waiting for the runs of another process");
+                        say!("waiting for the runs of another process");
                         waiting = true;
                     }
                     sleep(PATIENCE);
@@ -356,14 +345,5 @@ mod tests {
         assert_eq!(named(2), ["itc", "itm", "mlm"]);
         assert_eq!(named(3), ["itc", "itm", "mlm", "mim"]);
         assert_eq!(objectives(4), Objectives::default());
-    }
-
-    #[test]
-    fn a_claimed_folder_is_free_again_when_the_claim_is_dropped() {
-        let folder = tempfile::tempdir().unwrap();
-        let first = claim(folder.path()).unwrap();
-        assert!(first.is_some() && claim(folder.path()).unwrap().is_none());
-        drop(first);
-        assert!(claim(folder.path()).unwrap().is_some());
     }
 }

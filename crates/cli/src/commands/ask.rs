@@ -17,6 +17,7 @@ use simla_run::settings::Dtype;
 
 use crate::commands::eval::vqa::at_least_one;
 use crate::model::ModelArguments;
+use simla_run::{answer, console, say};
 
 /// Asks a question about a picture
 ///
@@ -92,23 +93,20 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
             let words = looked.words.into_iter().map(|(word, map)| json!({"word": word, "map": map}));
             json!({"layer": looked.layer, "map": looked.maps.phrase, "words": words.collect::<Vec<_>>()})
         });
-        println!(
-            "{}",
-            json!({
-                "image": arguments.image, "question": arguments.question, "answers": answers, "made_up": made_up,
-                "heat": words,
-            })
-        );
+        console::answer_json(&json!({
+            "image": arguments.image, "question": arguments.question, "answers": answers, "made_up": made_up,
+            "heat": words,
+        }))?;
         return Ok(ExitCode::SUCCESS);
     }
     if made_up {
-        eprintln!("made up by a beam search of {BEAM}: the probability is that of exactly these words");
+        say!("made up by a beam search of {BEAM}: the probability is that of exactly these words");
     }
     for answer in &answers {
-        println!("{:>5.1} %  {}", 100.0 * answer.probability, simla_data::quoted(&answer.answer));
+        answer!("{:>5.1} %  {}", 100.0 * answer.probability, simla_data::quoted(&answer.answer));
     }
     if let Some(path) = &arguments.heat {
-        println!("{}", path.display());
+        answer!("{}", path.display());
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -17,6 +17,7 @@ use simla::objectives::negatives::Negatives;
 use simla::step::{Inputs, Masked};
 use simla_image::{Recipe, bench};
 use simla_run::settings::Dtype;
+use simla_run::{answer, console};
 use simla_train::optim::{AdamW, AdamWConfig};
 use simla_train::torch::guard::guarded;
 use simla_train::torch::memory::Peak;
@@ -28,8 +29,11 @@ use tch::{Device, Kind, Tensor, no_grad};
 pub enum Command {
     Step(StepArguments),
     Loader(LoaderArguments),
+    Busy(super::bench_busy::Arguments),
     Memory(super::bench_memory::Arguments),
     Retrieval(super::bench_retrieval::Arguments),
+    #[command(hide = true)]
+    Spin(super::bench_busy::Spin),
 }
 
 /// Times the way from a JPEG's bytes to its two views
@@ -93,14 +97,16 @@ pub fn dtype(text: &str) -> Result<Dtype, String> {
 pub const TOKENS: i64 = 25;
 /// Share of the words that are masked there.
 const MASKED_WORDS: f64 = 0.3;
-const ALPHA: f64 = 0.4;
+pub const ALPHA: f64 = 0.4;
 
 pub fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Step(arguments) => step(&arguments),
         Command::Loader(arguments) => loader(arguments),
+        Command::Busy(arguments) => super::bench_busy::run(arguments),
         Command::Memory(arguments) => super::bench_memory::run(arguments),
         Command::Retrieval(arguments) => super::bench_retrieval::run(arguments),
+        Command::Spin(arguments) => super::bench_busy::spin(arguments),
     }
 }
 
@@ -112,12 +118,15 @@ fn loader(arguments: LoaderArguments) -> Result<ExitCode> {
         recipe: Recipe { side: arguments.side, ..Recipe::default() },
     })?;
     if arguments.json {
-        println!("{}", serde_json::to_string(&found)?);
+        console::answer_json(&found)?;
         return Ok(ExitCode::SUCCESS);
     }
-    println!(
+    answer!(
         "{:.0} images/s a core ({:.0} with normalisation), {} threads, {} files",
-        found.images_per_s_per_core, found.images_per_s_per_core_normalised, found.threads, found.files
+        found.images_per_s_per_core,
+        found.images_per_s_per_core_normalised,
+        found.threads,
+        found.files
     );
     let ms = found.ms;
     for (part, ms) in [
@@ -127,7 +136,7 @@ fn loader(arguments: LoaderArguments) -> Result<ExitCode> {
         ("half", ms.half),
         ("normalise", ms.normalise),
     ] {
-        println!("  {part:<10} {ms:.3} ms");
+        answer!("  {part:<10} {ms:.3} ms");
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -138,7 +147,7 @@ fn step(arguments: &StepArguments) -> Result<ExitCode> {
     }
     let device = simla_train::torch::device::open(&arguments.device)?;
     let config = model_config(arguments.preset);
-    println!("{}", guarded(|| measure(arguments, config, device))?);
+    console::answer_json(&guarded(|| measure(arguments, config, device))?)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -277,7 +286,7 @@ pub fn random_captions(c: &ModelConfig, n: usize, rng: &mut ChaCha8Rng) -> Vec<i
 }
 
 /// Random pairs, and how many words are masked in all.
-fn random_inputs(c: &ModelConfig, batch: i64, rng: &mut ChaCha8Rng, device: Device) -> (Inputs, i64) {
+pub fn random_inputs(c: &ModelConfig, batch: i64, rng: &mut ChaCha8Rng, device: Device) -> (Inputs, i64) {
     let ids = random_captions(c, batch as usize, rng);
     let hidden: Vec<bool> = (0..ids.len())
         .map(|i| match i as i64 % TOKENS {

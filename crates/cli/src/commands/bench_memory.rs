@@ -5,6 +5,7 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::{Value, json};
+use simla_run::console;
 
 /// Says how much memory a pair takes, and the largest batch that fits a budget
 ///
@@ -48,21 +49,18 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let a_pair = (high - low) / f64::from(large - small);
     let fixed = low - a_pair * f64::from(small);
     let fits = largest(budget, fixed, a_pair);
-    println!(
-        "{}",
-        json!({
-            "what": "memory of a pretrain step",
-            "preset": arguments.preset,
-            "device": arguments.device,
-            "dtype": arguments.dtype,
-            "recompute": arguments.recompute,
-            "measured_gib": {small.to_string(): low, large.to_string(): high},
-            "fixed_gib": fixed,
-            "gib_a_pair": a_pair,
-            "budget_gib": budget,
-            "largest_batch": fits,
-        })
-    );
+    console::answer_json(&json!({
+        "what": "memory of a pretrain step",
+        "preset": arguments.preset,
+        "device": arguments.device,
+        "dtype": arguments.dtype,
+        "recompute": arguments.recompute,
+        "measured_gib": {small.to_string(): low, large.to_string(): high},
+        "fixed_gib": fixed,
+        "gib_a_pair": a_pair,
+        "budget_gib": budget,
+        "largest_batch": fits,
+    }))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -17,6 +17,7 @@ use simla_train::torch::memory::Peak;
 use tch::{Device, no_grad};
 
 use super::bench::{TOKENS, dtype, model_config, preset, random_captions, synchronize};
+use simla_run::console;
 
 /// Standard deviation of the weights; what they are does not matter.
 const INITIAL_STD: f64 = 0.02;
@@ -53,7 +54,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         );
     }
     let device = simla_train::torch::device::open(&arguments.device)?;
-    println!("{}", guarded(|| no_grad(|| measure(&arguments, device)))?);
+    console::answer_json(&guarded(|| no_grad(|| measure(&arguments, device)))?)?;
     Ok(ExitCode::SUCCESS)
 }
 

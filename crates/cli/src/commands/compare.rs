@@ -13,6 +13,7 @@ use simla_run::settings::Dtype;
 
 use crate::commands::entail::{lines, sorted};
 use crate::model::ModelArguments;
+use simla_run::{answer, console};
 
 /// Says whether a statement about two pictures is true
 ///
@@ -39,10 +40,10 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let photos = [read(&left)?, read(&right)?];
     let classes = judge.judge(&[(&names[0], &photos[0]), (&names[1], &photos[1])], &statement)?;
     match json {
-        true => {
-            println!("{}", json!({"left": left, "right": right, "statement": statement, "classes": sorted(classes)}))
-        }
-        false => print!("{}", lines(classes)),
+        true => console::answer_json(
+            &json!({"left": left, "right": right, "statement": statement, "classes": sorted(classes)}),
+        )?,
+        false => answer!("{}", lines(classes)),
     }
     Ok(ExitCode::SUCCESS)
 }

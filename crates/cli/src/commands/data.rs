@@ -14,8 +14,10 @@ use simla_image::Limits;
 use simla_pictures::canvas::{fit, save_png};
 use simla_pictures::sheet::{Cell, Sheet};
 
+use simla_run::output::{check_picture, files_of};
 use simla_run::progress::{Count, Progress};
 use simla_run::sources::open_sources;
+use simla_run::{answer, console};
 
 /// Image-caption pairs: what they are like, and their way into shards
 #[derive(Subcommand)]
@@ -68,6 +70,9 @@ pub struct InspectArguments {
     /// Draw them as a PNG, too
     #[arg(long, value_name = "FILE.png")]
     sheet: Option<PathBuf>,
+    /// Overwrite the file that --sheet names
+    #[arg(long)]
+    force: bool,
     /// A vocab.txt or tokenizer.json: tells how many word pieces the captions have, and how many of them it does not know
     #[arg(long, value_name = "FILE")]
     vocabulary: Option<PathBuf>,
@@ -121,6 +126,7 @@ fn look(arguments: &InspectArguments) -> Result<()> {
     let vocabulary = vocabulary.transpose()?;
     // However much of it is broken: that is what is asked.
     let dataset = arguments.sources.open(1.0)?;
+    check_picture(arguments.sheet.as_deref(), arguments.force, || files_of(&dataset))?;
     let options = InspectOptions {
         images: match arguments.images {
             0 => u64::MAX,
@@ -137,8 +143,8 @@ fn look(arguments: &InspectArguments) -> Result<()> {
         save_sheet(&dataset, &seen, path)?;
     }
     match arguments.json {
-        true => println!("{}", serde_json::to_string(&seen)?),
-        false => print!("{}", described(&seen, options.max_tokens)),
+        true => console::answer_json(&seen)?,
+        false => answer!("{}", described(&seen, options.max_tokens)),
     }
     Ok(())
 }
@@ -251,8 +257,8 @@ fn write_shards(arguments: &PackArguments) -> Result<()> {
     })?;
     drop(progress);
     match arguments.json {
-        true => println!("{}", serde_json::to_string(&packed)?),
-        false => print!("{}", packed_text(&packed, &arguments.output)),
+        true => console::answer_json(&packed)?,
+        false => answer!("{}", packed_text(&packed, &arguments.output)),
     }
     Ok(())
 }

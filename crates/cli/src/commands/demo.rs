@@ -17,6 +17,7 @@ use simla_run::fit::Run;
 use simla_run::inputs::Inputs;
 use simla_run::progress::Progress;
 use simla_run::stop;
+use simla_run::{answer, say};
 
 /// Size and schedule of the demo: what learns clearly in about ten minutes on two cores.
 const SETTINGS: &[&str] = &[
@@ -91,13 +92,13 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let before = held_out.evaluate(&model, TOP_K, "before")?;
     let (model, ending) = run.train(model, dvae, None, &stop)?;
     if ending == Ending::Stopped {
-        eprintln!("stopped: go on with simla pretrain --resume {}", folder.display());
+        say!("stopped: go on with simla pretrain --resume {}", folder.display());
         return Ok(code(ending));
     }
     let after = held_out.evaluate(&model, TOP_K, "after")?;
     let (first, last) = (before.itm.unwrap_or(before.itc), after.itm.unwrap_or(after.itc));
-    println!("Before training\n{}\nAfter training\n{}", table(&before), table(&after));
-    println!(
+    answer!("Before training\n{}\nAfter training\n{}\n", table(&before), table(&after));
+    answer!(
         "What was learned: the right caption of {} for a scene never seen came first for {:.0} % of the scenes (before: {:.0} %),\n\
          the right scene for {:.0} % of the captions (before: {:.0} %; chance: {:.1} %).",
         after.captions,
@@ -108,11 +109,13 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         100.0 / after.images as f64
     );
     let report = demo_report::write(&folder, &files, &before, &after)?;
-    println!("It took {}. Files:", HumanDuration(start.elapsed()));
-    println!("  {:<34} all of it on one page, with pictures", report.display());
-    println!("  {:<34} the scenes with their captions and boxes", scenes.display());
-    println!("  {:<34} the model: settings, checkpoints, a line of numbers for every step", folder.display());
-    println!("Next, with your own pictures (a JSON file of [{{\"image\": \"path\", \"caption\": \"text\"}}, ...]):");
-    println!("  simla pretrain --data captions.json --output runs/mine --set preset=small");
+    answer!("It took {}. Files:", HumanDuration(start.elapsed()));
+    answer!("  {:<34} all of it on one page, with pictures", report.display());
+    answer!("  {:<34} the scenes with their captions and boxes", scenes.display());
+    answer!("  {:<34} the model: settings, checkpoints, a line of numbers for every step", folder.display());
+    answer!("To search the held-out scenes and see what it sees, on a page of this machine:");
+    answer!("  simla serve --checkpoint {} --images {}", folder.display(), scenes.join("test").display());
+    answer!("Next, with your own pictures (a JSON file of [{{\"image\": \"path\", \"caption\": \"text\"}}, ...]):");
+    answer!("  simla pretrain --data captions.json --output runs/mine --set preset=small");
     Ok(ExitCode::SUCCESS)
 }

@@ -22,7 +22,9 @@ use simla_scenes::Files;
 
 use crate::commands::eval::grounding::{Asked, Found, rows, table};
 use crate::commands::{attention, keywords};
+use simla_run::answer;
 use simla_run::photo::{Seen, heat, marked};
+use simla_run::queries::keywords::recommended;
 use simla_run::sources::open_data;
 
 /// Phrases and pictures that are shown.
@@ -30,7 +32,7 @@ const SHOWN: usize = 12;
 /// Pictures whose attention is shown.
 const ATTENTIVE: usize = 3;
 /// Concepts of a picture.
-const TOP: u16 = 6;
+const TOP: usize = 6;
 
 /// Looks at held-out scenes with the trained model: prints what was learned beyond retrieval, writes pictures to `RUN/samples/`, the
 /// numbers to `RUN/evaluation.jsonl`, and all of it as `RUN/report.html`, whose path is returned.
@@ -39,8 +41,8 @@ pub fn write(run: &Path, files: &Files, before: &Retrieval, after: &Retrieval) -
     let scenes = read_boxes(&files.test_boxes, None, None, &[])?;
     let asked = Asked::new(&model, &scenes, default_layer(model.simla.config.text_depth))?;
     let grounding = asked.grounding(None).expect("every scene has a phrase");
-    println!(
-        "Finding what {} phrases name in the held-out scenes (no box was ever trained on)\n{}{}\n",
+    answer!(
+        "Finding what {} phrases name in the held-out scenes (no box was ever trained on)\n{}{}\n\n",
         grounding.phrases,
         table(&grounding),
         verdict(&grounding)
@@ -57,11 +59,11 @@ pub fn write(run: &Path, files: &Files, before: &Retrieval, after: &Retrieval) -
     )?;
 
     let pairs = open_data(&[files.test.display().to_string()], None, 1.0)?;
-    let (mut cells, mut maps, mut attentive, mut recommended) = (vec![], vec![], vec![], vec![]);
+    let (mut cells, mut maps, mut attentive, mut all) = (vec![], vec![], vec![], vec![]);
     for i in 0..pairs.len() {
         let record = pairs.record(i)?;
         let seen = Seen::decode(&record.image, &model.simla)?;
-        let words = keywords::recommended(&model, &seen, TOP, &record.captions)?;
+        let words = recommended(&model, &seen.embeds(&model.simla)?, TOP, &record.captions)?;
         if attentive.len() < ATTENTIVE {
             attentive.push(attention::row(&model.simla, &seen, "")?.draw());
             maps.push(keywords::concept_row(&model, &seen, &words)?.draw());
@@ -69,10 +71,10 @@ pub fn write(run: &Path, files: &Files, before: &Retrieval, after: &Retrieval) -
         if cells.len() < SHOWN {
             cells.push(keywords::cell(seen.picture, &record.captions, &words));
         }
-        recommended.extend(words);
+        all.extend(words);
     }
-    let said = said_share(recommended.iter());
-    println!(
+    let said = said_share(all.iter());
+    answer!(
         "Keywords: {said:.0} % of the {TOP} words that it recommends for each scene are in one of the scene's captions."
     );
     let sheet = keywords::sheet(cells, said).draw();

@@ -19,6 +19,7 @@ use serde::Serialize;
 use simla_libtorch::Libtorch;
 
 use super::cgroup;
+use simla_run::{answer, console};
 
 /// The width of the plain text.
 const COLUMNS: usize = 80;
@@ -145,9 +146,9 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     if arguments.json {
         let mut json = serde_json::to_value(&findings)?;
         json["remarks"] = remarks.into();
-        println!("{json:#}");
+        console::answer_json(&json)?;
     } else {
-        print!("{}", shown(&findings, &remarks));
+        answer!("{}", shown(&findings, &remarks));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -14,10 +14,12 @@ use crate::commands::training::code;
 use crate::commands::training::{Training, settings_help};
 use simla_run::fit::Run;
 use simla_run::inputs::Inputs;
+use simla_run::output::{check_picture, files_of};
 use simla_run::progress::{Progress, say_broken};
 use simla_run::sources::open_data;
 use simla_run::stop;
 use simla_run::tokenizer::{self, PICTURES};
+use simla_run::{answer, console, say};
 
 /// The visual tokenizer: a discrete VAE that turns patches into codes
 #[derive(Subcommand)]
@@ -60,6 +62,9 @@ pub struct EvalArguments {
     /// Draw originals beside their reconstructions
     #[arg(long, value_name = "FILE.png")]
     sheet: Option<PathBuf>,
+    /// Overwrite the file that --sheet names
+    #[arg(long)]
+    force: bool,
     /// Pictures to draw
     #[arg(long, default_value_t = PICTURES, value_name = "N")]
     samples: usize,
@@ -82,6 +87,7 @@ fn eval(arguments: &EvalArguments) -> Result<ExitCode> {
     let device = simla_train::torch::device::open(&arguments.device)?;
     let dvae = Dvae::open(&arguments.dvae, Dtype::F32.kind(), device)?;
     let dataset = open_data(&arguments.data, arguments.image_root.as_deref(), 1.0)?;
+    check_picture(arguments.sheet.as_deref(), arguments.force, || files_of(&dataset))?;
     if arguments.sheet.is_some() && !dvae.config.decoder {
         bail!("--sheet: {} is an encoder without a decoder: nothing comes back", arguments.dvae.display());
     }
@@ -98,8 +104,8 @@ fn eval(arguments: &EvalArguments) -> Result<ExitCode> {
         tokenizer::save(&found, path)?;
     }
     match arguments.json {
-        true => println!("{}", serde_json::to_string(&found.evaluation)?),
-        false => print!("{}", table(&found.evaluation)),
+        true => console::answer_json(&found.evaluation)?,
+        false => answer!("{}", table(&found.evaluation)),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -128,7 +134,7 @@ fn train(arguments: TrainArguments) -> Result<ExitCode> {
     let run = Run::prepare_tokenizer(&arguments.output, settings, inputs, device)?;
     let ending = run.train_tokenizer(&arguments.output, &stop)?;
     if ending == Ending::Finished {
-        eprintln!("done: use it with simla pretrain --dvae {}", arguments.output.display());
+        say!("done: use it with simla pretrain --dvae {}", arguments.output.display());
     }
     Ok(code(ending))
 }

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 
 use crate::model::ModelArguments;
+use simla_run::answer;
 use simla_run::embed::{Features, check};
 use simla_run::sources::open_data;
 
@@ -67,7 +68,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         }
     };
     features.save(&arguments.output)?;
-    println!("{}: {} features of {} numbers", arguments.output.display(), features.names.len(), features.width);
+    answer!("{}: {} features of {} numbers", arguments.output.display(), features.names.len(), features.width);
     Ok(ExitCode::SUCCESS)
 }
 

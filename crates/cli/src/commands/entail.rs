@@ -12,6 +12,7 @@ use simla_run::photo::read;
 use simla_run::settings::Dtype;
 
 use crate::model::ModelArguments;
+use simla_run::{answer, console};
 
 /// Says whether a picture entails a sentence, contradicts it, or neither
 ///
@@ -35,8 +36,8 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let name = image.display().to_string();
     let classes = judge.judge(&[(&name, &read(&image)?)], &sentence)?;
     match json {
-        true => println!("{}", json!({"image": image, "sentence": sentence, "classes": sorted(classes)})),
-        false => print!("{}", lines(classes)),
+        true => console::answer_json(&json!({"image": image, "sentence": sentence, "classes": sorted(classes)}))?,
+        false => answer!("{}", lines(classes)),
     }
     Ok(ExitCode::SUCCESS)
 }

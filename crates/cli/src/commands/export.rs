@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use simla::import;
 use simla::tasks::pretrain::Saved;
+use simla_run::say;
 
 /// A model for other programs
 #[derive(Subcommand)]
@@ -37,7 +38,7 @@ pub fn run(command: Command) -> Result<ExitCode> {
     saved.checkpoint.verify()?;
     import::export(saved.checkpoint.model()?, &output)?;
     let c = &saved.config;
-    eprintln!(
+    say!(
         "{}: {} layers of vision, {} of text, width {}, {} and {} heads, {} pixels in patches of {}",
         output.display(),
         c.vision_depth,
@@ -49,7 +50,7 @@ pub fn run(command: Command) -> Result<ExitCode> {
         c.patch_size
     );
     if c.closing_sep {
-        eprintln!("it reads text that ends in [SEP], which the authors' own tokenizer leaves out: put it in");
+        say!("it reads text that ends in [SEP], which the authors' own tokenizer leaves out: put it in");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -6,13 +6,15 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args;
 use serde_json::json;
-use simla::tasks::boxes::{Heat, best_window};
-use simla::tasks::gradcam::of_matching;
 use simla_pictures::canvas::{save_png, stack};
 use simla_pictures::heat::{BoxKind, HeatRow, Overlay};
 
 use crate::model::ModelArguments;
-use simla_run::photo::{Seen, heat, layer, marked, phrase_ids};
+use simla_run::output::check_picture;
+use simla_run::photo::{Seen, heat, layer, marked};
+use simla_run::queries::Phrase;
+use simla_run::queries::ground::ground;
+use simla_run::{answer, console, say};
 
 /// Finds in a picture what a phrase names
 ///
@@ -33,63 +35,61 @@ pub struct Arguments {
     /// PNG of the picture under the phrase's heat with the box, and the heat of every word
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Overwrite the file that --output names
+    #[arg(long)]
+    force: bool,
     /// One JSON object in place of the text
     #[arg(long)]
     json: bool,
 }
 
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
+    check_picture(arguments.output.as_deref(), arguments.force, || vec![arguments.image.clone()])?;
     let model = arguments.model.open()?;
     let layer = layer(arguments.layer, &model.simla)?;
-    let ids = phrase_ids(&arguments.phrase, &model)?;
+    let phrase = Phrase::new(&arguments.phrase, &model.vocabulary, model.simla.config.max_positions as usize)?;
+    if let Some(note) = phrase.note() {
+        say!("{note}");
+    }
     let seen = Seen::open(&arguments.image, &model.simla)?;
-    let maps = of_matching(&model.simla, &seen.embeds(&model.simla)?, &[&ids], layer)?.remove(0);
-    let words = maps.words(&model.vocabulary, &ids);
-
-    let grid = model.simla.config.grid() as usize;
     let (width, height) = seen.picture.dimensions();
-    let window = |map: &[f32]| best_window(map, grid, width.into(), height.into());
-    let found = window(&maps.phrase);
-    let point = Heat::spread(&maps.phrase, grid, width as usize, height as usize).peak();
+    let found = ground(&model, &seen.embeds(&model.simla)?, (width, height), &phrase, layer)?;
     if let Some(path) = &arguments.output {
         let overlay = Overlay {
             picture: &seen.picture,
-            heat: &heat(&maps.phrase, &model.simla),
+            heat: &heat(&found.map, &model.simla),
             peak: None,
-            boxes: found.iter().map(|&b| marked(b, BoxKind::Chosen)).collect(),
-            caption: format!("“{}”: matches with probability {:.2}", arguments.phrase, maps.probability),
+            boxes: found.bounds.map(|b| marked(b, BoxKind::Chosen)).into_iter().collect(),
+            caption: format!("“{}”: matches with probability {:.2}", arguments.phrase, found.probability),
         };
         let row = HeatRow {
             title: String::new(),
             note: format!("Word by word, layer {layer}, on one scale"),
             picture: &seen.picture,
-            maps: words.iter().map(|(word, map)| (word.clone(), heat(map, &model.simla))).collect(),
+            maps: found.words.iter().map(|word| (word.word.clone(), heat(&word.map, &model.simla))).collect(),
             same_scale: true,
         };
         save_png(&stack(&[overlay.draw(), row.draw()]), path)?;
     }
     if arguments.json {
-        let words: Vec<_> =
-            words.iter().map(|(word, map)| json!({"word": word, "box": window(map), "map": map})).collect();
-        println!(
-            "{}",
-            json!({
-                "image": arguments.image, "phrase": arguments.phrase, "width": width, "height": height, "layer": layer,
-                "probability": maps.probability, "box": found, "point": point, "grid": grid, "map": maps.phrase, "words": words,
-            })
-        );
+        let mut told = serde_json::to_value(&found)?;
+        told["image"] = json!(arguments.image);
+        console::answer_json(&told)?;
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{:?} matches {} with probability {:.2}", arguments.phrase, arguments.image.display(), maps.probability);
-    match (found, point) {
-        (Some(b), Some((x, y))) => println!(
+    answer!("{:?} matches {} with probability {:.2}", arguments.phrase, arguments.image.display(), found.probability);
+    match (found.bounds, found.point) {
+        (Some(b), Some((x, y))) => answer!(
             "best box: left {:.0}, top {:.0}, width {:.0}, height {:.0}; hottest point: {x:.0}, {y:.0} (pixels of {width} x {height}; layer {layer})",
-            b.x, b.y, b.width, b.height
+            b.x,
+            b.y,
+            b.width,
+            b.height
         ),
-        _ => println!("nothing in the picture speaks for it in layer {layer}"),
+        _ => answer!("nothing in the picture speaks for it in layer {layer}"),
     }
     if let Some(path) = &arguments.output {
-        println!("{}", path.display());
+        answer!("{}", path.display());
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -16,6 +16,7 @@ use simla_data::Vocabulary;
 use simla_train::checkpoint::{Checkpoints, Contents};
 
 use simla_run::init::Parts;
+use simla_run::say;
 
 /// Published weights to start from, or to use
 ///
@@ -116,7 +117,7 @@ pub fn run(command: Command) -> Result<ExitCode> {
     {
         bail!("{}: there is something in here already; choose another --output", output.display());
     }
-    eprintln!("reading {}", file.display());
+    say!("reading {}", file.display());
     let imported = match &command {
         Command::Vit(arguments) => Imported::parts(import::vit(file)?, None, None, arguments)?,
         Command::Bert(arguments) => {
@@ -147,9 +148,9 @@ pub fn run(command: Command) -> Result<ExitCode> {
     };
     let (tensors, values) = (imported.weights.len(), imported.weights.values().map(tch::Tensor::numel).sum::<usize>());
     let next = imported.next.clone();
-    eprintln!("writing {tensors} tensors, {values} values: {}", output.display());
+    say!("writing {tensors} tensors, {values} values: {}", output.display());
     save(imported, output)?;
-    eprintln!("next: {next}");
+    say!("next: {next}");
     Ok(ExitCode::SUCCESS)
 }
 
@@ -167,11 +168,11 @@ fn show(sizes: &Sizes, encoder: &EncoderArguments) -> Result<()> {
             if heads < 1 || width % heads != 0 {
                 bail!("{heads} heads ({by}): expected a divisor of the width, {width}; pass --heads");
             }
-            eprintln!("{part}: width {width}, {depth} layers, {heads} heads ({by})");
+            say!("{part}: width {width}, {depth} layers, {heads} heads ({by})");
         }
     }
     if let (Some(image), Some(patch)) = (sizes.get("image_size"), sizes.get("patch_size")) {
-        eprintln!("positions for {image} pixels in patches of {patch}; other sizes are resampled");
+        say!("positions for {image} pixels in patches of {patch}; other sizes are resampled");
     }
     Ok(())
 }
@@ -183,11 +184,11 @@ fn authors(arguments: &WordsArguments) -> Result<Imported> {
     found.check()?;
     let output = &encoder.file.output;
     let Some(vocabulary) = vocabulary(arguments, &found.weights)? else {
-        eprintln!("without --vocabulary, these are weights to start from, and no model to use");
+        say!("without --vocabulary, these are weights to start from, and no model to use");
         return Imported::parts(found.weights, Some(false), None, encoder);
     };
     if found.fine_tuned {
-        eprintln!("of a task, without the heads of pre-training: weights to start from, and no model to use");
+        say!("of a task, without the heads of pre-training: weights to start from, and no model to use");
         return Imported::parts(found.weights, Some(false), Some(vocabulary), encoder);
     }
     let config: ModelConfig = found

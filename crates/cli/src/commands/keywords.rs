@@ -6,8 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use clap::Args;
 use serde_json::json;
-use simla::tasks::gradcam::of_concepts;
-use simla::tasks::keywords::{Keyword, compared, concepts, said_share};
+use simla::tasks::keywords::{Keyword, said_share};
 use simla::tasks::pretrain::Model;
 use simla_image::RgbImage;
 use simla_pictures::bars::Bar;
@@ -16,9 +15,12 @@ use simla_pictures::heat::HeatRow;
 use simla_pictures::sheet::{Cell, Sheet};
 
 use crate::model::ModelArguments;
+use simla_run::output::{check_picture, files_of};
 use simla_run::photo::{Seen, heat};
 use simla_run::progress::{Progress, say_broken};
+use simla_run::queries::keywords::{maps, recommended};
 use simla_run::sources::open_data;
+use simla_run::{answer, console};
 
 /// Pictures on a sheet; all of a file are counted.
 const SHOWN: usize = 24;
@@ -46,12 +48,16 @@ pub struct Arguments {
     /// PNG sheet
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Overwrite the file that --output names
+    #[arg(long)]
+    force: bool,
     /// One JSON object in place of the text
     #[arg(long)]
     json: bool,
 }
 
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
+    check_picture(arguments.output.as_deref(), arguments.force, || arguments.image.clone().into_iter().collect())?;
     let model = arguments.model.open()?;
     match (&arguments.image, &arguments.data) {
         (Some(image), _) => one_picture(&arguments, &model, image)?,
@@ -59,14 +65,14 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         (None, None) => unreachable!("one of them is required"),
     }
     if let Some(path) = arguments.output.filter(|_| !arguments.json) {
-        println!("{}", path.display());
+        answer!("{}", path.display());
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn one_picture(arguments: &Arguments, model: &Model, image: &Path) -> Result<()> {
     let seen = Seen::open(image, &model.simla)?;
-    let keywords = recommended(model, &seen, arguments.top, &[])?;
+    let keywords = recommended(model, &seen.embeds(&model.simla)?, arguments.top.into(), &[])?;
     if let Some(path) = &arguments.output {
         let cell = Cell { pictures: vec![seen.picture.clone()], bars: bars(&keywords), ..Cell::default() };
         let sheet = Sheet {
@@ -80,9 +86,9 @@ fn one_picture(arguments: &Arguments, model: &Model, image: &Path) -> Result<()>
     }
     if arguments.json {
         let words: Vec<_> = keywords.iter().map(|k| json!({"word": k.word, "score": k.score})).collect();
-        println!("{}", json!({"image": image, "keywords": words}));
+        console::answer_json(&json!({"image": image, "keywords": words}))?;
     } else {
-        keywords.iter().for_each(|k| println!("{:.3}  {}", k.score, k.word));
+        keywords.iter().for_each(|k| answer!("{:.3}  {}", k.score, k.word));
     }
     Ok(())
 }
@@ -90,6 +96,7 @@ fn one_picture(arguments: &Arguments, model: &Model, image: &Path) -> Result<()>
 fn a_file(arguments: &Arguments, model: &Model, data: &str) -> Result<()> {
     let root = arguments.image_root.as_deref();
     let dataset = open_data(&[data.to_owned()], root, 1.0)?;
+    check_picture(arguments.output.as_deref(), arguments.force, || files_of(&dataset))?;
     let (mut records, mut cells, mut broken) = (vec![], vec![], vec![]);
     let mut progress = Progress::new("keywords", 0, dataset.len());
     for i in 0..dataset.len() {
@@ -105,7 +112,7 @@ fn a_file(arguments: &Arguments, model: &Model, data: &str) -> Result<()> {
                 continue;
             }
         };
-        let keywords = recommended(model, &seen, arguments.top, &record.captions)?;
+        let keywords = recommended(model, &seen.embeds(&model.simla)?, arguments.top.into(), &record.captions)?;
         if cells.len() < SHOWN {
             cells.push(cell(seen.picture, &record.captions, &keywords));
         }
@@ -125,25 +132,18 @@ fn a_file(arguments: &Arguments, model: &Model, data: &str) -> Result<()> {
             .iter()
             .map(|(name, captions, keywords)| json!({"record": name, "captions": captions, "keywords": keywords}))
             .collect();
-        println!("{}", json!({"said_percent": said, "top": arguments.top, "pictures": pictures}));
+        console::answer_json(&json!({"said_percent": said, "top": arguments.top, "pictures": pictures}))?;
     } else {
         for (name, captions, keywords) in &records[..records.len().min(SHOWN)] {
-            println!("{name}: {}\n    {}", captions[0], in_words(keywords));
+            answer!("{name}: {}\n    {}", captions[0], in_words(keywords));
         }
-        println!(
+        answer!(
             "{said:.1} % of the {} recommended words of {} pictures are in a caption (marked *)",
             arguments.top,
             records.len()
         );
     }
     Ok(())
-}
-
-/// The model's words for a picture, beside its captions.
-pub fn recommended(model: &Model, seen: &Seen, top: u16, captions: &[String]) -> Result<Vec<Keyword>> {
-    let embeds = seen.embeds(&model.simla)?;
-    let found = concepts(&model.simla, &model.vocabulary, &embeds, top.into())?.remove(0);
-    Ok(compared(found, captions))
 }
 
 /// What the model recommends for a picture beside what its caption says.
@@ -169,14 +169,13 @@ pub fn sheet(cells: Vec<Cell>, said: f64) -> Sheet {
 
 /// Where each word is seen, by Grad-CAM through the concept head (appendix 2).
 pub fn concept_row<'a>(model: &Model, seen: &'a Seen, keywords: &[Keyword]) -> Result<HeatRow<'a>> {
-    let words = keywords.iter().map(|k| k.word.as_str());
-    let ids: Vec<i64> = words.clone().filter_map(|word| model.vocabulary.id(word)).collect();
-    let maps = of_concepts(&model.simla, &seen.image, &ids)?;
+    let words = keywords.iter().map(|k| k.word.clone());
+    let maps = maps(model, &seen.image, keywords)?;
     Ok(HeatRow {
         title: String::new(),
         note: "Where each word is seen: Grad-CAM through the concept head, each map on its own scale".into(),
         picture: &seen.picture,
-        maps: words.zip(maps).map(|(word, map)| (word.to_owned(), heat(&map, &model.simla))).collect(),
+        maps: words.zip(maps).map(|(word, map)| (word, heat(&map, &model.simla))).collect(),
         same_scale: false,
     })
 }

@@ -9,7 +9,7 @@ use simla_train::Ending;
 
 use crate::commands::training::{Resumable, conclude, settings_help};
 use simla_run::fit::Run;
-use simla_run::inputs::{Inputs, Kind};
+use simla_run::inputs::{Inputs, Kind, Moved};
 use simla_run::{init, stop};
 
 /// Pre-trains a model on image-caption pairs
@@ -32,7 +32,7 @@ pub struct Arguments {
     dvae: Option<PathBuf>,
     /// Weights to start from, in place of random ones: folders of `simla import` or of another run. Sizes are those of the weights;
     /// positions and patch kernels are resampled where image_size or patch_size are set otherwise
-    #[arg(long, num_args = 1.., value_name = "DIR", conflicts_with = "resume")]
+    #[arg(long, num_args = 1.., value_name = "DIR")]
     init: Vec<PathBuf>,
 }
 
@@ -41,8 +41,14 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let folder = arguments.run.folder()?;
     let (settings, inputs) = match arguments.run.resumed(Kind::Pretraining)? {
         Some((settings, inputs)) => {
+            let moved = Moved {
+                dvae: arguments.dvae.is_some() && inputs.dvae.is_some(),
+                init: !arguments.init.is_empty(),
+                ..inputs.moved
+            };
             let dvae = arguments.dvae.or(inputs.dvae);
-            (settings, Inputs { dvae, ..inputs })
+            let init = if moved.init { arguments.init } else { inputs.init };
+            (settings, Inputs { dvae, init, moved, ..inputs })
         }
         None => {
             let settings = arguments.run.training.settings_from(&init::decided(&arguments.init)?)?;

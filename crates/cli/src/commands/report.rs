@@ -8,6 +8,7 @@ use clap::Args;
 use simla_pictures::output::writable;
 use simla_pictures::page::{save_comparison, save_report};
 use simla_pictures::run::RunFolder;
+use simla_run::answer;
 
 /// Makes an HTML page of a run: its curves, evaluations, samples and settings
 ///
@@ -44,6 +45,6 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
             output
         }
     };
-    println!("{}", output.display());
+    answer!("{}", output.display());
     Ok(ExitCode::SUCCESS)
 }

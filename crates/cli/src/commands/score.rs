@@ -10,6 +10,7 @@ use simla_data::{Annotations, Dataset, Entailments, Format, Options, Statement, 
 use simla_run::sources::open_sources;
 
 use crate::commands::eval;
+use simla_run::{answer, console};
 
 /// Judges a file of predictions, of whatever model, by a task's official rules
 #[derive(Subcommand)]
@@ -59,8 +60,8 @@ pub fn run(command: Command) -> Result<ExitCode> {
             let predictions = vqa_score::read_predictions(&arguments.predictions)?;
             let scores = vqa_score::score(&predictions, &arguments.records::<Annotations>()?)?;
             match arguments.json {
-                true => println!("{}", eval::vqa::as_json(&scores, false)),
-                false => print!("{}", eval::vqa::table(&scores, "questions")),
+                true => console::answer_json(&eval::vqa::as_json(&scores, false))?,
+                false => answer!("{}", eval::vqa::table(&scores, "questions")),
             }
         }
         Command::Nlvr2(arguments) => {
@@ -74,8 +75,8 @@ pub fn run(command: Command) -> Result<ExitCode> {
             });
             let found = nlvr::score(&predictions, &statements.collect::<Vec<_>>())?;
             match arguments.json {
-                true => println!("{}", eval::nlvr2::as_json(&found, false)),
-                false => print!("{}", eval::nlvr2::table(&found, "percent right")),
+                true => console::answer_json(&eval::nlvr2::as_json(&found, false))?,
+                false => answer!("{}", eval::nlvr2::table(&found, "percent right")),
             }
         }
         Command::Entailment(arguments) => {
@@ -83,8 +84,8 @@ pub fn run(command: Command) -> Result<ExitCode> {
             let truth = arguments.records::<Entailments>()?.into_iter().map(|said| (said.pair_id, said.label));
             let found = entailment::score(&predictions, &truth.collect::<Vec<_>>())?;
             match arguments.json {
-                true => println!("{}", eval::entailment::as_json(&found, false)),
-                false => print!("{}", eval::entailment::table(&found, "percent right")),
+                true => console::answer_json(&eval::entailment::as_json(&found, false))?,
+                false => answer!("{}", eval::entailment::table(&found, "percent right")),
             }
         }
     }

@@ -1,24 +1,25 @@
 //! `simla search`.
 
 use std::fs;
-use std::io::BufRead;
+use std::io::{BufRead, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use serde::Serialize;
 use simla::tasks::pretrain::Model;
-use simla::tasks::search::{Seen, caption_features, match_probabilities, phrase, see};
+use simla::tasks::search::{phrase, see};
 use simla_data::Entry;
 use simla_image::Limits;
 use simla_pictures::canvas::save_png;
 use simla_pictures::sheet::{Cell, Sheet};
-use simla_search::{Hit, Index};
+use simla_search::Hit;
 
 use crate::model::ModelArguments;
 use simla_run::collection::{Collection, picture};
+use simla_run::output::check_picture;
+use simla_run::queries::search::{Answer, CANDIDATES, Found, MAX_TOKENS, Query, Search, Wanted};
+use simla_run::{answer, console, say};
 
 /// Finds pictures by a phrase or a picture, and captions by a picture
 ///
@@ -55,7 +56,7 @@ pub struct Arguments {
     #[arg(long, default_value_t = 12)]
     top: usize,
     /// Nearest by contrast that the matching score ranks again; 0 for none
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = CANDIDATES)]
     candidates: usize,
     /// Compare with every item in place of a walk through the graph
     #[arg(long)]
@@ -63,44 +64,12 @@ pub struct Arguments {
     /// A contact sheet (PNG) of the results
     #[arg(long, value_name = "FILE")]
     sheet: Option<PathBuf>,
+    /// Overwrite the file that --sheet names
+    #[arg(long)]
+    force: bool,
     /// One JSON object a search in place of the lines
     #[arg(long)]
     json: bool,
-}
-
-/// Pieces of a phrase or caption at most.
-const MAX_TOKENS: usize = simla_data::vocabulary::MAX_TOKENS;
-
-/// What is looked for, as the model sees it.
-enum Query {
-    Phrase(Vec<i64>),
-    Picture(Seen),
-}
-
-/// One result.
-#[derive(Serialize)]
-struct Found {
-    rank: usize,
-    /// The picture's path, or that of the picture which the caption belongs to.
-    image: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    caption: Option<String>,
-    /// Similarity by contrast, -1 to 1.
-    similarity: f32,
-    /// Probability that they match; absent where it was not computed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    matching: Option<f32>,
-}
-
-/// What a search found.
-#[derive(Serialize)]
-struct Answer {
-    query: String,
-    /// Items in the index.
-    searched: usize,
-    /// Seconds that the answer took, the model and the index at hand.
-    seconds: f64,
-    results: Vec<Found>,
 }
 
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
@@ -118,11 +87,14 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
             (collection, PathBuf::from(format!("{data}.simla-index")))
         }
     };
+    check_picture(arguments.sheet.as_deref(), arguments.force, || {
+        arguments.image.iter().cloned().chain(collection.files()).collect()
+    })?;
     let place = arguments.index.clone().unwrap_or(place);
     let model = arguments.model.open()?;
     // What cannot be looked for is said before anything is embedded.
     let query = match (&arguments.phrase, &arguments.image) {
-        (Some(text), _) => Some((text.clone(), Query::of_phrase(&model, text)?)),
+        (Some(text), _) => Some((text.clone(), of_phrase(&model, text)?)),
         (None, Some(path)) => {
             let seen = see(&model.simla, &[picture(path)])?.remove(0)?;
             Some((path.display().to_string(), Query::Picture(seen)))
@@ -131,18 +103,27 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     };
     let (index, embedded) = collection.index(&place, &model, MAX_TOKENS)?;
     if embedded > 0 {
-        eprintln!("{embedded} of {} embedded anew; the index is in {}", index.len(), place.display());
+        say!("{embedded} of {} embedded anew; the index is in {}", index.len(), place.display());
     }
-    let search = Search { model, collection, index, arguments };
+    let shown = Shown { search: Search { model, collection, index }, arguments };
     match query {
-        Some((text, query)) => search.show(&text, &query)?,
+        Some((text, query)) => shown.show(&text, &query)?,
         None => {
-            for line in std::io::stdin().lock().lines() {
-                let line = line.context("standard input")?;
-                // One phrase of many that says nothing is no reason to end.
-                match Query::of_phrase(&search.model, &line) {
-                    Ok(query) => search.show(&line, &query)?,
-                    Err(error) => eprintln!("{error}"),
+            for (nth, line) in (1..).zip(std::io::stdin().lock().lines()) {
+                let line = match line {
+                    Err(error) if error.kind() == ErrorKind::InvalidData => {
+                        say!("standard input, line {nth}: not UTF-8 text; left out");
+                        continue;
+                    }
+                    line => line.context("standard input")?,
+                };
+                // One phrase of many that says nothing is no reason to end; that nobody listens is one.
+                if !console::is_heard() {
+                    break;
+                }
+                match of_phrase(&shown.search.model, &line) {
+                    Ok(query) => shown.show(&line, &query)?,
+                    Err(error) => say!("{error}"),
                 }
             }
         }
@@ -150,86 +131,29 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-impl Query {
-    fn of_phrase(model: &Model, text: &str) -> Result<Self> {
-        Ok(Self::Phrase(phrase(&model.vocabulary, text, MAX_TOKENS)?))
-    }
+fn of_phrase(model: &Model, text: &str) -> Result<Query> {
+    Ok(Query::Phrase(phrase(&model.vocabulary, text, MAX_TOKENS)?))
 }
 
-/// Everything that answers.
-struct Search {
-    model: Model,
-    collection: Collection,
-    index: Index,
+/// Answers, as they were asked for.
+struct Shown {
+    search: Search,
     arguments: Arguments,
 }
 
-impl Search {
+impl Shown {
     fn show(&self, text: &str, query: &Query) -> Result<()> {
-        let start = Instant::now();
-        let results = self.find(query)?;
-        let answer =
-            Answer { query: text.into(), searched: self.index.len(), seconds: start.elapsed().as_secs_f64(), results };
+        let Arguments { top, candidates, exact, .. } = self.arguments;
+        let answer = self.search.answer(text, query, Wanted { top, candidates, exact }, |hit| self.is_query(hit))?;
         match self.arguments.json {
-            true => println!("{}", serde_json::to_string(&answer)?),
-            false => print!("{}", answer.lines()),
+            true => console::answer_json(&answer)?,
+            false => answer!("{}", lines(&answer)),
         }
         if let Some(path) = &self.arguments.sheet {
             save_png(&self.sheet(&answer).draw(), path)?;
-            eprintln!("the sheet is in {}", path.display());
+            say!("the sheet is in {}", path.display());
         }
         Ok(())
-    }
-
-    fn find(&self, query: &Query) -> Result<Vec<Found>> {
-        let Arguments { top, candidates, .. } = self.arguments;
-        let feature = match query {
-            Query::Phrase(ids) => caption_features(&self.model.simla, &[ids])?.remove(0),
-            Query::Picture(seen) => seen.feature.clone(),
-        };
-        // One more: a picture is not similar to itself.
-        let wanted = top.max(candidates) + 1;
-        let mut hits = self.index.nearest(&feature, wanted, self.arguments.exact)?;
-        hits.retain(|hit| !self.is_query(hit));
-        hits.truncate(wanted - 1);
-        let matching = self.matching(query, &hits[..candidates.min(hits.len())])?;
-        let mut scored: Vec<(Hit, Option<f32>)> =
-            hits.into_iter().zip(matching.into_iter().map(Some).chain(std::iter::repeat(None))).collect();
-        // Those that were not matched stay behind, nearest first: the sort is stable.
-        scored.sort_by(|a, b| match (a.1, b.1) {
-            (Some(a), Some(b)) => b.total_cmp(&a),
-            (a, b) => b.is_some().cmp(&a.is_some()),
-        });
-        let found = |(nth, (hit, matching)): (usize, (Hit, Option<f32>))| {
-            let image = self.collection.picture(&hit.name)?.image.to_string();
-            Ok(Found {
-                rank: nth + 1,
-                image,
-                caption: (!self.collection.is_pictures()).then_some(hit.name),
-                similarity: hit.similarity,
-                matching,
-            })
-        };
-        scored.into_iter().take(top).enumerate().map(found).collect()
-    }
-
-    /// Matching is between a phrase and a picture; nothing for two of a kind.
-    fn matching(&self, query: &Query, hits: &[Hit]) -> Result<Vec<f32>> {
-        let model = &self.model.simla;
-        let scores = match (query, self.collection.is_pictures()) {
-            (Query::Phrase(ids), true) => {
-                let patches: Vec<&[u8]> = hits.iter().map(|hit| self.index.payload(hit)).collect();
-                match_probabilities(model, &patches, &vec![ids.as_slice(); hits.len()])?
-            }
-            (Query::Picture(seen), false) => {
-                let encode = |hit: &Hit| self.model.vocabulary.encode(&hit.name, MAX_TOKENS);
-                let ids: Vec<Vec<i64>> = hits.iter().map(encode).collect();
-                let ids: Vec<&[i64]> = ids.iter().map(Vec::as_slice).collect();
-                match_probabilities(model, &[&seen.patches], &ids)?
-            }
-            _ => vec![],
-        };
-        Ok(scores)
     }
 
     fn is_query(&self, hit: &Hit) -> bool {
@@ -277,19 +201,17 @@ impl Search {
     }
 }
 
-impl Answer {
-    fn lines(&self) -> String {
-        let line = |found: &Found| {
-            let matching = match found.matching {
-                Some(matching) => format!("{:>5.1} %", 100.0 * matching),
-                None => format!("{:>7}", "-"),
-            };
-            let caption = found.caption.iter().map(|caption| format!("  {caption}"));
-            let caption: String = caption.collect();
-            format!("{:>4}  {matching}  {:>10.3}  {}{caption}\n", found.rank, found.similarity, found.image)
+fn lines(answer: &Answer) -> String {
+    let line = |found: &Found| {
+        let matching = match found.matching {
+            Some(matching) => format!("{:>5.1} %", 100.0 * matching),
+            None => format!("{:>7}", "-"),
         };
-        let head = format!("{:>4}  {:>7}  {:>10}\n", "rank", "match", "similarity");
-        let lines: String = self.results.iter().map(line).collect();
-        format!("{head}{lines}{} searched in {:.0} ms\n", self.searched, 1e3 * self.seconds)
-    }
+        let caption = found.caption.iter().map(|caption| format!("  {caption}"));
+        let caption: String = caption.collect();
+        format!("{:>4}  {matching}  {:>10.3}  {}{caption}\n", found.rank, found.similarity, found.image)
+    };
+    let head = format!("{:>4}  {:>7}  {:>10}\n", "rank", "match", "similarity");
+    let lines: String = answer.results.iter().map(line).collect();
+    format!("{head}{lines}{} searched in {:.0} ms\n", answer.searched, 1e3 * answer.seconds)
 }

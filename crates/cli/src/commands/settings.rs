@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 use simla::config::{ModelConfig, SpecialIds};
+use simla_run::answer;
 use simla_run::inputs::Kind;
 use simla_run::settings::{Settings, help, schema};
 
@@ -43,6 +44,6 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         };
         help(name, defaults, |name| Settings::is_read(kind, name))?
     };
-    print!("{text}");
+    answer!("{text}");
     Ok(ExitCode::SUCCESS)
 }

@@ -1,12 +1,12 @@
 //! What a shell and `man` want to know of the program, for `cargo xtask install`: hidden commands.
 
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Args;
 use clap_complete::Shell;
 use clap_mangen::Man;
+use simla_run::console;
 
 /// Prints the completions of a shell
 #[derive(Args)]
@@ -24,7 +24,7 @@ pub struct ManPages {
 pub fn completions(arguments: Completions, mut program: clap::Command) -> Result<ExitCode> {
     let mut text = Vec::new();
     clap_complete::generate(arguments.shell, &mut program, "simla", &mut text);
-    io::stdout().write_all(&text)?;
+    console::answer_bytes(&text);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -41,7 +41,7 @@ pub fn man(arguments: ManPages, program: clap::Command) -> Result<ExitCode> {
             text
         }
     };
-    io::stdout().write_all(&text)?;
+    console::answer_bytes(&text);
     Ok(ExitCode::SUCCESS)
 }
 

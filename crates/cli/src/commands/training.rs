@@ -13,7 +13,8 @@ use simla_train::checkpoint::{Checkpoint, CheckpointError};
 use simla_train::weights::WeightsError;
 use tch::Device;
 
-use simla_run::inputs::{Inputs, Kind};
+use simla_run::inputs::{Inputs, Kind, Moved};
+use simla_run::say;
 
 /// Exit status of a run that was asked to stop and can be resumed: "try again" among the system's conventions.
 const STOPPED: u8 = 75;
@@ -66,8 +67,9 @@ pub struct Resumable {
     /// Folder for the run
     #[arg(long, required_unless_present = "resume", value_name = "DIR")]
     output: Option<PathBuf>,
-    /// Go on with the run in this folder, from its last checkpoint
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["data", "output", "config"])]
+    /// Go on with the run in this folder, from its last checkpoint. Of what has moved since, --data, --eval-data and others say where
+    /// it is now: the same records are expected there
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["output", "config"])]
     resume: Option<PathBuf>,
     /// With --resume: take the newest checkpoint that is whole and fits, where the last one does not
     #[arg(long, requires = "resume")]
@@ -110,9 +112,17 @@ impl Resumable {
             _ => Settings::resolve_fine_tuning(kind, &before, None, set)?,
         };
         settings.check_resumed(&before)?;
+        let moved = Moved {
+            data: !self.data.is_empty(),
+            // A run may get held-out pairs that it had none of.
+            held_out: self.eval_data.is_some() && inputs.held_out.is_some(),
+            ..Moved::default()
+        };
         let inputs = Inputs {
+            data: if moved.data { self.data.clone() } else { inputs.data },
             held_out: self.eval_data.clone().or(inputs.held_out),
             image_root: self.training.image_root.clone().or(inputs.image_root),
+            moved,
             ..inputs
         };
         Ok(Some((settings, inputs)))
@@ -149,10 +159,10 @@ pub fn conclude(ending: Ending, kind: Kind, folder: &Path) -> ExitCode {
     let folder = folder.display().to_string();
     match ending {
         Ending::Finished => {
-            eprintln!("done: the model is in {folder}");
-            eprintln!("next: {}", kind.next(&folder));
+            say!("done: the model is in {folder}");
+            say!("next: {}", kind.next(&folder));
         }
-        Ending::Stopped => eprintln!("stopped: go on with {} --resume {folder}", kind.command()),
+        Ending::Stopped => say!("stopped: go on with {} --resume {folder}", kind.command()),
     }
     code(ending)
 }
@@ -181,9 +191,9 @@ pub fn last_checkpoint(
     match last.and_then(|last| usable(&last).map(|()| last)) {
         Ok(last) => Ok(Some(last)),
         Err(error) => {
-            eprintln!("{error}");
+            say!("{error}");
             let older = Checkpoint::newest(run, |checkpoint| usable(checkpoint).is_ok())?;
-            eprintln!("going on from {}", older.path.display());
+            say!("going on from {}", older.path.display());
             Ok(Some(older))
         }
     }

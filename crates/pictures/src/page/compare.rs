@@ -1,7 +1,7 @@
 //! Several runs on one page: the same number of each in one chart.
 
 use super::words::{clipped, grouped};
-use super::{plots, shell};
+use super::{Newer, plots, shell};
 use crate::canvas::save_bytes;
 use crate::charts;
 use crate::error::PicturesError;
@@ -17,6 +17,18 @@ use std::path::Path;
 /// # Errors
 /// When a file of a run is there and cannot be read.
 pub fn comparison(runs: &[RunFolder]) -> Result<String, PicturesError> {
+    compared(runs, Newer::Never)
+}
+
+/// The same for a server, whose `script` keeps it new; a link leads `back`.
+///
+/// # Errors
+/// When a file of a run is there and cannot be read.
+pub fn comparison_alive(runs: &[RunFolder], back: &str, script: &str) -> Result<String, PicturesError> {
+    compared(runs, Newer::Served { back, script })
+}
+
+fn compared(runs: &[RunFolder], newer: Newer) -> Result<String, PicturesError> {
     let mut read = Vec::with_capacity(runs.len());
     for run in runs {
         read.push((run.name(), run.metrics()?));
@@ -46,7 +58,7 @@ pub fn comparison(runs: &[RunFolder]) -> Result<String, PicturesError> {
         h2 { "Curves" }
         (plots(&curves.iter().collect::<Vec<_>>()))
     };
-    Ok(shell("Runs compared", false, &body).into_string())
+    Ok(shell("Runs compared", newer, &body).into_string())
 }
 
 /// Writes the page that compares runs to `path`, whole or not at all.

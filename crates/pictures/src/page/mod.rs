@@ -10,7 +10,7 @@ mod learned;
 mod samples;
 mod words;
 
-pub use compare::{comparison, save_comparison};
+pub use compare::{comparison, comparison_alive, save_comparison};
 
 use crate::canvas::save_bytes;
 use crate::charts::{self, Curves};
@@ -32,25 +32,33 @@ const STYLE: &str = include_str!("page.css");
 
 const POLICY: &str = "default-src 'none'; img-src data:; style-src 'unsafe-inline'";
 
+/// How a page comes to show what is newer.
+#[derive(Debug, Clone, Copy)]
+enum Newer<'a> {
+    /// It stays as it is.
+    Never,
+    /// The browser loads it again.
+    Loaded,
+    /// A script at this address does that, and a link leads back. The page's policy is its server's.
+    Served { back: &'a str, script: &'a str },
+}
+
 /// The page of a run, from what its folder holds right now.
 ///
 /// # Errors
 /// When a file of the run is there and cannot be read.
 pub fn report(run: &RunFolder) -> Result<String, PicturesError> {
-    let status = run.status()?;
-    let metrics = run.metrics()?;
-    let page = Page {
-        name: run.name(),
-        now: SystemTime::now(),
-        evaluations: run.evaluations()?,
-        held_out: charts::of(&run.evaluation_curves()?).charts,
-        curves: charts::of(&metrics),
-        samples: run.samples()?,
-        configuration: run.configuration()?,
-        status,
-        metrics,
-    };
-    Ok(page.html().into_string())
+    let page = Page::of(run)?;
+    let newer = if page.running() { Newer::Loaded } else { Newer::Never };
+    Ok(page.html(newer).into_string())
+}
+
+/// The same for a server, whose `script` keeps it new; a link leads `back`.
+///
+/// # Errors
+/// When a file of the run is there and cannot be read.
+pub fn report_alive(run: &RunFolder, back: &str, script: &str) -> Result<String, PicturesError> {
+    Ok(Page::of(run)?.html(Newer::Served { back, script }).into_string())
 }
 
 /// Writes the page of a run to `path`, whole or not at all.
@@ -75,10 +83,29 @@ struct Page {
 }
 
 impl Page {
-    fn html(&self) -> Markup {
-        let running = self.status.state == State::Running && !self.status.silent(self.now);
+    fn of(run: &RunFolder) -> Result<Self, PicturesError> {
+        let status = run.status()?;
+        let metrics = run.metrics()?;
+        Ok(Self {
+            name: run.name(),
+            now: SystemTime::now(),
+            evaluations: run.evaluations()?,
+            held_out: charts::of(&run.evaluation_curves()?).charts,
+            curves: charts::of(&metrics),
+            samples: run.samples()?,
+            configuration: run.configuration()?,
+            status,
+            metrics,
+        })
+    }
+
+    fn running(&self) -> bool {
+        self.status.state == State::Running && !self.status.silent(self.now)
+    }
+
+    fn html(&self, newer: Newer) -> Markup {
         let body = html! {
-            (self.head(running))
+            (self.head(newer))
             (self.learned())
             (self.curves())
             (self.earlier_samples())
@@ -86,10 +113,11 @@ impl Page {
             (self.bad_records())
             (self.settings())
         };
-        shell(&self.name, running, &body)
+        shell(&self.name, newer, &body)
     }
 
-    fn head(&self, running: bool) -> Markup {
+    fn head(&self, newer: Newer) -> Markup {
+        let running = self.running();
         let status = &self.status;
         let (class, word) = match status.state {
             State::Running if !running => ("stopped", "silent"),
@@ -133,7 +161,7 @@ impl Page {
                 }
                 p class="faint" {
                     "Page made " (made) "."
-                    @if running { " Run " code { "simla report" } " again for a newer one; the browser loads it anew every minute." }
+                    @if let Newer::Loaded = newer { " Run " code { "simla report" } " again for a newer one; the browser loads it anew every minute." }
                 }
                 @if self.metrics.broken_lines > 0 {
                     p class="bad" { (grouped(self.metrics.broken_lines)) " unreadable lines in metrics.jsonl were passed over." }
@@ -247,24 +275,32 @@ impl Page {
     }
 }
 
-/// A page of its own: no script, no request.
-fn shell(name: &str, refresh: bool, body: &Markup) -> Markup {
+/// A page of its own; but where it is served: no script, no request.
+fn shell(name: &str, newer: Newer, body: &Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
             head {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
-                meta http-equiv="Content-Security-Policy" content=(POLICY);
-                @if refresh {
-                    meta http-equiv="refresh" content=(REFRESH);
+                @match newer {
+                    Newer::Never => { (policy()) },
+                    Newer::Loaded => { (policy()) meta http-equiv="refresh" content=(REFRESH); },
+                    Newer::Served { script, .. } => { script src=(script) defer {} },
                 }
                 title { (name) " - SIMLA" }
                 style { (PreEscaped(STYLE)) }
             }
-            body { main { (body) } }
+            body {
+                @if let Newer::Served { back, .. } = newer { nav { a href=(back) { "All runs" } } }
+                main { (body) }
+            }
         }
     }
+}
+
+fn policy() -> Markup {
+    html! { meta http-equiv="Content-Security-Policy" content=(POLICY); }
 }
 
 fn plots(charts: &[&Chart]) -> Markup {
@@ -353,6 +389,17 @@ mod tests {
             assert_eq!(page.matches(end).count(), 1, "{end}");
         }
         assert!(page.contains("default-src 'none'"));
+    }
+
+    #[test]
+    fn a_served_page_has_a_script_and_a_way_back_and_leaves_its_policy_to_the_server() {
+        let (_folder, run) = hostile_run();
+        let page = report_alive(&run, "/runs", "/runs.js").unwrap();
+        assert_eq!(page.matches("<script").count(), 1);
+        assert!(page.contains("<script src=\"/runs.js\" defer></script>") && page.contains("<a href=\"/runs\">"));
+        assert!(!page.contains("http-equiv") && !page.contains("simla report"));
+        let page = comparison_alive(&[run], "/runs", "/runs.js").unwrap();
+        assert!(page.contains("/runs.js") && !page.contains("http-equiv"));
     }
 
     #[test]

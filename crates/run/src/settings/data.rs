@@ -2,6 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use simla_image::Limits;
 
 /// Pictures and words: what is read, and how it is varied.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -26,6 +27,9 @@ pub struct Data {
     pub max_bad_share: f64,
     /// threads that prepare batches; 0 is one a core
     pub workers: u64,
+    /// pixels that a picture may have: decoding takes up to 12 bytes for each
+    #[schemars(range(min = 1))]
+    pub max_pixels: u64,
 }
 
 impl Default for Data {
@@ -39,6 +43,7 @@ impl Default for Data {
             caption_column: "caption".into(),
             max_bad_share: 0.1,
             workers: 0,
+            max_pixels: Limits::default().max_pixels,
         }
     }
 }

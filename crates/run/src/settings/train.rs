@@ -44,6 +44,9 @@ pub struct Train {
     pub dtype: Dtype,
     /// computes activations again in the backward pass: much less memory, a fifth more time, the same numbers
     pub recompute: bool,
+    /// threads that calculate; 0 is one a core, adapted to what the machine does besides: a number repeats a run bit for bit beside other
+    /// work, too
+    pub threads: u64,
     /// learning rate at the top of the schedule
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub lr: f64,
@@ -76,6 +79,7 @@ impl Train {
             seed: 0,
             dtype: Dtype::F32,
             recompute: false,
+            threads: 0,
             lr: 1e-4,
             warmup_lr: 1e-5,
             min_lr: 1e-5,

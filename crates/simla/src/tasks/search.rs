@@ -66,12 +66,26 @@ pub fn see(model: &Simla, entries: &[Entry]) -> Result<Vec<Result<Seen, RecordEr
     let side = model.config.image_size as usize;
     let mut all = Vec::with_capacity(entries.len());
     for chunk in entries.chunks(BATCH) {
-        let views: Vec<Result<Vec<u8>, RecordError>> = chunk.par_iter().map(|entry| whole_view(entry, side)).collect();
+        let views = views(chunk, side);
         let pixels: Vec<&[u8]> = views.iter().flatten().map(Vec::as_slice).collect();
-        let mut seen = guarded(|| no_grad(|| see_pixels(model, &pixels)))?.into_iter();
+        let mut seen = see_views(model, &pixels)?.into_iter();
         all.extend(views.into_iter().map(|view| view.map(|_| seen.next().expect("one for each readable picture"))));
     }
     Ok(all)
+}
+
+/// Whole pictures as a model with views of `side` pixels reads them, RGB bytes `[side, side, 3]` each, in order; one that cannot be
+/// read gives its error. Needs no model.
+pub fn views(entries: &[Entry], side: usize) -> Vec<Result<Vec<u8>, RecordError>> {
+    entries.par_iter().map(|entry| whole_view(entry, side)).collect()
+}
+
+/// Looks at views, all at a time.
+///
+/// # Errors
+/// What libtorch could not do.
+pub fn see_views(model: &Simla, views: &[&[u8]]) -> Result<Vec<Seen>, TorchError> {
+    guarded(|| no_grad(|| see_pixels(model, views)))
 }
 
 fn see_pixels(model: &Simla, views: &[&[u8]]) -> Vec<Seen> {

@@ -9,7 +9,7 @@ use thiserror::Error;
 pub enum TorchError {
     #[error(
         "out of memory: {0}. Use a smaller batch_size (with accumulate to keep the pairs of a step), \
-         recompute=true, or dtype=bf16; the last checkpoint is whole"
+         recompute=true, or dtype=bf16"
     )]
     OutOfMemory(String),
     #[error("libtorch: {0}")]

@@ -7,4 +7,5 @@ pub mod device;
 pub mod guard;
 pub mod linear;
 pub mod memory;
+pub mod threads;
 pub mod values;

@@ -11,6 +11,7 @@ use simla_pictures::confusion::Confusion;
 
 use crate::model::ModelArguments;
 use simla_run::classes::{Classified, Top, classes, classify};
+use simla_run::{answer, console, say};
 
 /// Says which class pictures show, of classes that it was never trained on
 ///
@@ -57,16 +58,16 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
             counts: found.confusion.clone(),
         };
         save_png(&confusion.draw(), path)?;
-        eprintln!("{}: what is taken for what", path.display());
+        say!("{}: what is taken for what", path.display());
     }
     if arguments.json {
         let mut value = json!(found);
         let more = json!({"top1": found.last().top1, "top5": found.last().top5, "chance": found.chance(),
             "of_classes": found.of_classes()});
         value.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
-        println!("{value}");
+        console::answer_json(&value)?;
     } else {
-        print!("{}", table(&found, arguments.top_k));
+        answer!("{}", table(&found, arguments.top_k));
     }
     Ok(ExitCode::SUCCESS)
 }

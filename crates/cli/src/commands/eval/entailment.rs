@@ -12,6 +12,7 @@ use simla_run::asking::Judge;
 use simla_run::downstream::sentences;
 
 use crate::commands::eval::judged::{Judged, row};
+use simla_run::{answer, console, say};
 
 /// Says whether pictures entail sentences, contradict them or neither, and how much of it is right
 ///
@@ -41,13 +42,13 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     })?;
     if let Some(path) = &judged.predictions {
         write_predictions(path, &predictions)?;
-        eprintln!("{} predictions in {}", predictions.len(), path.display());
+        say!("{} predictions in {}", predictions.len(), path.display());
     }
     match found.accuracy().of {
         0 if judged.predictions.is_none() => bail!("{}: no record has a label", judged.data.join(", ")),
         0 => {}
-        _ if judged.json => println!("{}", as_json(&found, judged.blind)),
-        _ => print!("{}", table(&found, &judged.title("percent right"))),
+        _ if judged.json => console::answer_json(&as_json(&found, judged.blind))?,
+        _ => answer!("{}", table(&found, &judged.title("percent right"))),
     }
     Ok(ExitCode::SUCCESS)
 }

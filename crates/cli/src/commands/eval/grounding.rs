@@ -16,6 +16,7 @@ use simla_data::{BoxedPhrase, BoxedPicture, ReferFiles, read_boxes, read_refer};
 use crate::model::ModelArguments;
 use simla_run::photo::{Seen, layer};
 use simla_run::progress::{Progress, say_broken};
+use simla_run::{answer, console};
 
 /// Finds what phrases name and compares with true boxes
 ///
@@ -78,14 +79,14 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         let more = json!({"pictures": seen, "layer": layer, "splits": splits});
         let more = more.as_object().expect("an object").clone();
         value.as_object_mut().expect("an object").extend(more);
-        println!("{value}");
+        console::answer_json(&value)?;
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{} phrases in {seen} pictures, layer {layer}", all.phrases);
-    print!("{}", table(&all));
+    answer!("{} phrases in {seen} pictures, layer {layer}", all.phrases);
+    answer!("{}", table(&all));
     // One alone is what stands above.
     for (split, found) in splits.iter().filter(|_| splits.len() > 1) {
-        println!("\n{split}: {} phrases\n{}", found.phrases, table(found));
+        answer!("\n{split}: {} phrases\n{}", found.phrases, table(found));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -15,6 +15,7 @@ use simla_run::sources::open_sources;
 use tch::Device;
 
 use crate::commands::bench::dtype;
+use simla_run::say;
 
 /// Which model is measured, and on what.
 #[derive(Args)]
@@ -91,7 +92,7 @@ impl Judged {
             bail!("--predictions: a result file has every record of the split once, but {report}");
         }
         if report.bad > 0 {
-            eprintln!("{report}");
+            say!("{report}");
         }
         if done == 0 {
             bail!("{}: no usable record", self.data.join(", "));

@@ -15,6 +15,7 @@ use crate::commands::bench::dtype;
 use simla_run::products::Products;
 use simla_run::progress::Progress;
 use simla_run::sources::open_data;
+use simla_run::{answer, console, say};
 
 /// Finds a product's name for its photograph, and the photograph for the name, among look-alikes
 ///
@@ -79,16 +80,16 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let all: Vec<Lists> = match arguments.lists[..] {
         [] => {
             if shelf.subcategories.iter().all(Option::is_none) {
-                eprintln!("no record has a `subcategory`: wrong candidates are drawn from all products");
+                say!("no record has a `subcategory`: wrong candidates are drawn from all products");
             }
             let (lists, beyond) = Lists::draw(shelf, arguments.queries, arguments.wrong, arguments.seed);
             if beyond > 0 {
                 let of = lists.image_to_text.len() + lists.text_to_image.len();
-                eprintln!("{beyond} of {of} lists reach beyond their sub-category, which has too few products");
+                say!("{beyond} of {of} lists reach beyond their sub-category, which has too few products");
             }
             if let Some(path) = &arguments.write_lists {
                 products.write_lists(&lists, path)?;
-                eprintln!("{}: the lists", path.display());
+                say!("{}: the lists", path.display());
             }
             vec![lists]
         }
@@ -104,8 +105,8 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         found.push(evaluate(&model.simla, &dataset, shelf, lists, &mut show)?);
     }
     match arguments.json {
-        true => println!("{}", as_json(&found, shelf.len())),
-        false => print!("{}", table(&found, shelf.len())),
+        true => console::answer_json(&as_json(&found, shelf.len()))?,
+        false => answer!("{}", table(&found, shelf.len())),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -14,8 +14,8 @@ use simla_run::settings::Dtype;
 use crate::commands::bench::dtype;
 use simla_run::held_out::gallery;
 use simla_run::progress::{Progress, say_broken};
-use simla_run::run_file;
 use simla_run::sources::{open_options, open_sources};
+use simla_run::{answer, console, run_file, say};
 
 /// Candidates of a query in a run file where the contrast ranks.
 const LISTED: usize = 100;
@@ -100,7 +100,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     if let Some(path) = &arguments.run_file {
         let root = image_root.or(Path::new(&arguments.data).parent());
         run_file::write(path, &ranking, &run_file::Names::of(&dataset, &gallery, root)?)?;
-        eprintln!("{}: the best of {} queries", path.display(), found.images + found.captions);
+        say!("{}: the best of {} queries", path.display(), found.images + found.captions);
     }
     let mut each = Vec::new();
     for (nth, fold) in gallery.folds(folds).iter().enumerate() {
@@ -115,12 +115,12 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
             mean["each"] = each.iter().map(as_json).collect();
             value["folds"] = mean;
         }
-        println!("{value}");
+        console::answer_json(&value)?;
         return Ok(ExitCode::SUCCESS);
     }
-    print!("{}", table(&found));
+    answer!("{}", table(&found));
     if let Some(mean) = &mean {
-        print!("\nmean of {folds} folds, each of {}", table(mean));
+        answer!("\nmean of {folds} folds, each of {}", table(mean));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -16,6 +16,7 @@ use simla_run::asking::Asker;
 use simla_run::downstream::sentences;
 
 use crate::commands::eval::judged::Judged;
+use simla_run::{answer, console, say};
 
 /// Answers questions about pictures, and judges the answers by VQA's official rules
 ///
@@ -54,7 +55,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let format = Questions::evaluation(sentences(&asker.vocabulary, asker.model.config.max_positions));
     let answers = asker.answers.as_ref().filter(|_| !arguments.make_up);
     if answers.is_none() {
-        eprintln!("answers are made up (beam search): there is no list to choose from");
+        say!("answers are made up (beam search): there is no list to choose from");
     }
     let found = judged.judge(&dataset, format, asker.model.config.image_size, |batches| {
         let (model, vocabulary) = (&asker.model, &asker.vocabulary);
@@ -79,12 +80,12 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     if let Some(path) = &judged.predictions {
         let text = serde_json::to_vec(&found.predictions)?;
         write_atomically(path, &text).with_context(|| path.display().to_string())?;
-        eprintln!("{asked} answers in {}", path.display());
+        say!("{asked} answers in {}", path.display());
     }
     match &scores {
-        Some(scores) if judged.json => println!("{}", as_json(scores, judged.blind)),
-        Some(scores) => print!("{}", table(scores, &judged.title("questions"))),
-        None if judged.json => println!("{}", json!({"questions": asked})),
+        Some(scores) if judged.json => console::answer_json(&as_json(scores, judged.blind))?,
+        Some(scores) => answer!("{}", table(scores, &judged.title("questions"))),
+        None if judged.json => console::answer_json(&json!({"questions": asked}))?,
         None => {}
     }
     Ok(ExitCode::SUCCESS)
