@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 use simla_run::watch::Watch;
 use simla_train::optim::{AdamWConfig, Schedule};
 use simla_train::weights::{Gradients, Init, Layout, Leaf, Weights, WeightsError};
-use simla_train::{At, Plan, Scores, Task, Trainer};
+use simla_train::{At, Plan, Scores, Task, Team, Trainer};
 use tch::{Device, Kind, Tensor};
 
 /// y = slope * x + height.
@@ -71,6 +72,7 @@ fn main() -> Result<()> {
         steps,
         steps_per_epoch: 100,
         accumulate: 1,
+        wire: Kind::Float,
         schedule: Schedule { lr: 0.1, warmup_lr: 0.01, min_lr: 0.001, warmup_steps: 10, steps },
         clip_norm: 0.0,
         max_bad_steps: 3,
@@ -82,7 +84,8 @@ fn main() -> Result<()> {
     let mut layout = Layout::default();
     let [slope, height] = ["slope", "height"].map(|name| layout.leaf(name, &[1], Init::Constant(0.0)));
     let mut line = Line { weights: Weights::new(&layout, Kind::Float, Device::Cpu, true), slope, height };
-    let mut trainer = Trainer::new(&mut line, AdamWConfig::default(), plan, folder.path(), None)?;
+    let alone = Arc::new(Team::alone());
+    let mut trainer = Trainer::new(&mut line, AdamWConfig::default(), plan, folder.path(), None, &alone)?;
     let mut batches = (0..steps).map(|step| {
         let x: Vec<f32> = (0..8).map(|i| ((step * 8 + i) as f32 * 0.37).sin()).collect();
         let names = x.iter().map(|x| format!("the point at {x}")).collect();

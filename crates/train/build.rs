@@ -1,10 +1,12 @@
-// Compiles the one file in C++, and lets tests find libtorch.
+// Compiles the files in C++, and lets tests find libtorch.
 
 include!("link.rs");
 
 fn main() {
     println!("cargo::rerun-if-changed=link.rs");
-    println!("cargo::rerun-if-changed=src/torch/linear.cpp");
+    for part in ["linear.cpp", "group.cpp", "stand_ins"] {
+        println!("cargo::rerun-if-changed=src/torch/{part}");
+    }
     let Some(libtorch) = link() else {
         return;
     };
@@ -13,8 +15,10 @@ fn main() {
         .cpp(true)
         .std("c++17")
         .warnings(false) // of libtorch's headers
+        .define("USE_C10D_GLOO", None)
+        .include("src/torch/stand_ins")
         .include(headers.join("torch/csrc/api/include"))
         .include(headers)
-        .file("src/torch/linear.cpp")
+        .files(["src/torch/linear.cpp", "src/torch/group.cpp"])
         .compile("simla_torch");
 }

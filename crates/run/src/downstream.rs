@@ -21,7 +21,7 @@ use simla_train::checkpoint::Checkpoint;
 use simla_train::metrics::{Metrics, StepRecord};
 use simla_train::torch::guard::guarded;
 use simla_train::weights::Weights;
-use simla_train::{Ending, Observer, Task, Trainer};
+use simla_train::{Ending, Observer, Task, Team, Trainer};
 use tch::Device;
 
 use crate::fit::{Run, say_changed};
@@ -369,8 +369,8 @@ impl<F: Format> Run<F, Arc<Dataset<F>>> {
         say_changed(resume, per_epoch);
         let plan = self.loading(s.train.batch_size, first * s.train.accumulate, steps * s.train.accumulate);
         let mut loader = Loader::start(Arc::clone(&self.dataset), D::training(self), self.recipe(), plan)?;
-        let mut trainer =
-            Trainer::new(&mut task, s.train.optimizer(), self.plan(steps, per_epoch), &self.folder, resume)?;
+        let (plan, team) = (self.plan(steps, per_epoch), Arc::new(Team::alone()));
+        let mut trainer = Trainer::new(&mut task, s.train.optimizer(), plan, &self.folder, resume, &team)?;
         let first = trainer.step();
         let log = match &self.held_out {
             Some(_) => Some(Metrics::open(&self.folder.join("evaluation.jsonl"), first)?),

@@ -24,7 +24,7 @@ use simla_image::Recipe;
 use simla_train::checkpoint::Checkpoint;
 use simla_train::optim::AdamWConfig;
 use simla_train::torch::guard::guarded;
-use simla_train::{Ending, Plan, Trainer};
+use simla_train::{Ending, Plan, Team, Trainer};
 use tch::Device;
 
 use crate::held_out::HeldOut;
@@ -182,7 +182,7 @@ impl Run {
             ..self.plan(steps, loader.steps_per_epoch())
         };
         let config = AdamWConfig { weight_decay: 0.0, ..s.train.optimizer() };
-        let mut trainer = Trainer::new(&mut task, config, plan, folder, resume.as_ref())?;
+        let mut trainer = Trainer::new(&mut task, config, plan, folder, resume.as_ref(), &Arc::new(Team::alone()))?;
         let shown = &["loss/reconstruction", "batch/codes_used"];
         let mut watch = Reconstructing {
             watch: Watch::start("tokenizer", folder, first, steps, shown)?,
@@ -248,8 +248,8 @@ impl Run {
                 ("fine-tuning", Pretraining::fine_tuning(model, s.recipe.objectives, s.recipe.alpha, vocabulary))
             }
         };
-        let mut trainer =
-            Trainer::new(&mut task, s.train.optimizer(), self.plan(steps, per_epoch), &self.folder, resume)?;
+        let (plan, team) = (self.plan(steps, per_epoch), Arc::new(Team::alone()));
+        let mut trainer = Trainer::new(&mut task, s.train.optimizer(), plan, &self.folder, resume, &team)?;
         let first = trainer.step();
         let shown = &["loss/itc", "loss/itm", "loss/mlm", "loss/mim", "loss/psl"];
         let watch = Watch::start(what, &self.folder, first, steps, shown)?;
@@ -406,6 +406,7 @@ impl<F: Format, H> Run<F, H> {
             steps,
             steps_per_epoch,
             accumulate: s.train.accumulate,
+            wire: tch::Kind::Float,
             schedule: s.train.schedule(steps),
             clip_norm: s.train.clip_norm,
             max_bad_steps: s.train.max_bad_steps,

@@ -9,8 +9,8 @@ use simla_data::Dataset;
 use simla_pictures::canvas::save_png;
 use simla_pictures::samples::SampleSet;
 use simla_pictures::sheet::{Cell, Sheet};
-use simla_train::Observer;
 use simla_train::metrics::StepRecord;
+use simla_train::{Observer, Team};
 
 use crate::progress::Progress;
 use crate::say;
@@ -36,7 +36,7 @@ impl Reconstructing<'_> {
             return Ok(None);
         };
         let mut progress = Progress::patient("held-out pictures", held_out.len());
-        let found = evaluate(&task.dvae, held_out, PICTURES, &mut |done, _| {
+        let found = evaluate(&task.dvae, held_out, PICTURES, &Team::alone(), &mut |done, _| {
             progress.set(done as u64, String::new);
         })?;
         drop(progress);

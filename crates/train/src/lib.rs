@@ -3,6 +3,7 @@
 //! - [`task`] says what can be trained, [`trainer`] takes the steps,
 //! - [`checkpoint`] and [`metrics`] are what a run leaves on disk,
 //! - [`weights`] holds a model's parameters and gradients, [`optim`] changes them,
+//! - [`team`] is the processes of a run: what they exchange, and how they end together,
 //! - [`torch`] is the border to libtorch.
 
 pub mod checkpoint;
@@ -10,10 +11,12 @@ pub mod metrics;
 pub mod optim;
 pub mod seed;
 pub mod task;
+pub mod team;
 pub mod tensors;
 pub mod torch;
 pub mod trainer;
 pub mod weights;
 
 pub use task::{At, Observer, Scores, Task};
+pub use team::{Team, TeamError};
 pub use trainer::{Ending, Plan, TrainError, Trainer};

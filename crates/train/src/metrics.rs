@@ -38,6 +38,12 @@ pub struct StepRecord {
     /// Memory of the process at this moment.
     #[serde(rename = "machine/memory_gib", alias = "memory_gib")]
     pub memory_gib: f64,
+    /// Seconds in which the step exchanged with other processes, where there are some.
+    #[serde(rename = "machine/exchange_s", default, skip_serializing_if = "Option::is_none")]
+    pub exchange_s: Option<f64>,
+    /// What this process sent in it, as a ring sends it.
+    #[serde(rename = "machine/sent_gib", default, skip_serializing_if = "Option::is_none")]
+    pub sent_gib: Option<f64>,
     /// Why the step was skipped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skipped: Option<String>,
@@ -149,6 +155,8 @@ mod tests {
             pairs_per_s: 1.0,
             waited_s: 0.0,
             memory_gib: 1.0,
+            exchange_s: None,
+            sent_gib: None,
             skipped: None,
             records: vec![],
         }

@@ -7,6 +7,7 @@ use serde_json::Value;
 use tch::Tensor;
 
 use crate::metrics::StepRecord;
+use crate::team::{Team, TeamError};
 use crate::weights::{Gradients, Weights, WeightsError};
 
 /// Where a batch stands in the run.
@@ -49,8 +50,21 @@ pub trait Task {
     /// Adds the gradients of the sum of the losses on a batch.
     fn backward(&mut self, batch: &Self::Batch, at: At, gradients: &mut Gradients) -> Scores;
 
-    /// After the last batch of a step; `applied` is false where a bad step was skipped.
-    fn end_step(&mut self, _applied: bool) {}
+    /// After the last batch of a step: what else of the processes' batches has to come together. The scores are the same on all.
+    ///
+    /// # Errors
+    /// If another process is gone or too late.
+    fn exchange(&mut self, _team: &Team) -> Result<Vec<(&'static str, Tensor)>, TeamError> {
+        Ok(Vec::new())
+    }
+
+    /// At the end of a step. What it draws is the same on all processes; `applied` is false where a bad step was skipped.
+    ///
+    /// # Errors
+    /// If another process is gone or too late.
+    fn end_step(&mut self, _applied: bool, _team: &Team) -> Result<(), TeamError> {
+        Ok(())
+    }
 
     /// Every tensor of a checkpoint but the optimiser's.
     fn tensors(&self) -> BTreeMap<String, Tensor>;
@@ -67,10 +81,10 @@ pub trait Task {
     }
 }
 
-/// What looks at a run while it goes on: progress, pictures, evaluation.
+/// What looks at a run while it goes on: progress, pictures, evaluation. On every process of a run, but for what only one writes.
 pub trait Observer<T: Task> {
     /// After every step, with what it gave. May add to the record. A score (higher is better) marks the next checkpoint as the
-    /// best where it is.
+    /// best where it is; it comes at the same steps on all processes, and that of the first counts.
     ///
     /// # Errors
     /// Ends the run.
@@ -82,6 +96,6 @@ pub trait Observer<T: Task> {
     /// From the next step on, so many threads calculate.
     fn adapted(&mut self, _threads: usize) {}
 
-    /// A checkpoint was written.
+    /// A checkpoint was written, by this process.
     fn saved(&mut self, step: u64, path: &Path);
 }

@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use simla::dvae::Dvae;
 use simla::dvae::evaluation::{Evaluation, evaluate};
 use simla_run::settings::Dtype;
-use simla_train::Ending;
+use simla_train::{Ending, Team};
 
 use crate::commands::training::code;
 use crate::commands::training::{Training, settings_help};
@@ -92,7 +92,7 @@ fn eval(arguments: &EvalArguments) -> Result<ExitCode> {
         bail!("--sheet: {} is an encoder without a decoder: nothing comes back", arguments.dvae.display());
     }
     let mut progress = Progress::new("pictures", 0, dataset.len());
-    let found = evaluate(&dvae, &dataset, arguments.samples, &mut |done, _| {
+    let found = evaluate(&dvae, &dataset, arguments.samples, &Team::alone(), &mut |done, _| {
         progress.set(done as u64, String::new);
     })?;
     drop(progress);

@@ -196,13 +196,14 @@ impl<F: Format> Loader<F> {
             nanoseconds: Default::default(),
         });
         shared.preflight()?;
-        let next_step = shared.plan.first_step;
+        let LoaderPlan { first_step, rank, world, .. } = shared.plan;
+        let (next_step, world) = (first_step + rank as u64, world as u64);
         let mut loader = Loader { shared, channels: Vec::new(), builders: Vec::new(), next_step, failed: false };
         for builder in 0..BUILDERS {
             let capacity = loader.shared.plan.prefetch.div_ceil(BUILDERS as usize).max(1);
             let (sender, receiver) = sync_channel(capacity);
             let shared = Arc::clone(&loader.shared);
-            let run = move || shared.build_batches(next_step + builder, &sender);
+            let run = move || shared.build_batches(next_step + builder * world, &sender);
             let thread = std::thread::Builder::new().name(format!("simla-batches-{builder}")).spawn(run);
             loader.builders.push(thread.map_err(|e| LoadError::Threads(e.to_string()))?);
             loader.channels.push(receiver);
@@ -232,8 +233,9 @@ impl<F: Format> Iterator for Loader<F> {
 
     fn next(&mut self) -> Option<Self::Item> {
         while !self.failed && self.next_step < self.shared.plan.steps {
-            let builder = (self.next_step - self.shared.plan.first_step) % BUILDERS;
-            self.next_step += 1;
+            let world = self.shared.plan.world as u64;
+            let builder = (self.next_step - self.shared.plan.first_step) / world % BUILDERS;
+            self.next_step += world;
             let batch = self.channels[builder as usize].recv().unwrap_or(Err(LoadError::Stopped));
             self.failed = batch.is_err();
             // Of evaluation, all of a batch's records may be bad.
@@ -292,7 +294,7 @@ impl<F: Format> Shared<F> {
         Ok(())
     }
 
-    /// Delivers every [`BUILDERS`]th batch from `step` on, until the plan ends, something fails, or nobody listens.
+    /// Delivers every [`BUILDERS`]th of this process's batches from `step` on, until the plan ends, something fails, or nobody listens.
     fn build_batches(&self, mut step: u64, sender: &SyncSender<Result<Batch<F::Row>, LoadError>>) {
         let mut current: Option<(u64, Positions)> = None;
         while step < self.plan.steps && !self.stop.load(Relaxed) {
@@ -311,13 +313,13 @@ impl<F: Format> Shared<F> {
             if sender.send(batch).is_err() || failed {
                 return;
             }
-            step += BUILDERS;
+            step += BUILDERS * self.plan.world as u64;
         }
     }
 
     fn build(&self, step: u64, epoch: u64, positions: &Positions) -> Result<Batch<F::Row>, LoadError> {
-        let LoaderPlan { batch, rank, world, halves, .. } = self.plan;
-        let first = (step % self.steps_per_epoch * world as u64 + rank as u64) * batch as u64;
+        let LoaderPlan { batch, halves, .. } = self.plan;
+        let first = step % self.steps_per_epoch * batch as u64;
         let size = (self.positions - first).min(batch as u64) as usize;
         let bytes = self.row_bytes();
         let mut pictures = vec![0; size * bytes];

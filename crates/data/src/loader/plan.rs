@@ -3,7 +3,7 @@
 /// What a loader is to deliver.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LoaderPlan {
-    /// Rows in a batch of this process.
+    /// Rows in a batch.
     pub batch: usize,
     /// Decides the order and every random choice.
     pub seed: u64,
@@ -17,7 +17,8 @@ pub struct LoaderPlan {
     pub prefetch: usize,
     /// This process among ...
     pub rank: usize,
-    /// ... so many of a distributed run, each of which gets its own part of every step.
+    /// ... so many of one run, which share the batches out among themselves: of the steps from the first on, each process gets every
+    /// `world`th, as one process alone would get it.
     pub world: usize,
     /// Whether views are also given at half the side, for the visual tokenizer.
     pub halves: bool,
@@ -56,7 +57,7 @@ pub struct SettingError {
 impl LoaderPlan {
     /// Steps of an epoch that shows `records` records; what is left over at its end is not shown.
     pub fn steps_per_epoch(&self, records: u64) -> u64 {
-        records / (self.batch * self.world).max(1) as u64
+        records / self.batch.max(1) as u64
     }
 
     /// Checks the plan for an epoch of `records` records.
@@ -76,9 +77,7 @@ impl LoaderPlan {
             return refuse("rank", self.rank, format!("a number below the {} processes", self.world));
         }
         if self.steps_per_epoch(records) == 0 {
-            let shared =
-                if self.world > 1 { format!(" for all {} processes together", self.world) } else { String::new() };
-            return refuse("batch", self.batch, format!("at most the {records} records of the data set{shared}"));
+            return refuse("batch", self.batch, format!("at most the {records} records of the data set"));
         }
         Ok(())
     }
@@ -95,11 +94,6 @@ mod tests {
         for (plan, records, message) in [
             (LoaderPlan { batch: 1, ..good.clone() }, 9, "setting `batch` = 1: expected at least 2"),
             (LoaderPlan { batch: 10, ..good.clone() }, 9, "setting `batch` = 10: expected at most the 9 records"),
-            (
-                LoaderPlan { world: 3, ..good.clone() },
-                9,
-                "setting `batch` = 4: expected at most the 9 records of the data set for all 3",
-            ),
             (LoaderPlan { world: 0, ..good.clone() }, 9, "setting `world` = 0"),
             (LoaderPlan { rank: 1, ..good.clone() }, 9, "setting `rank` = 1"),
         ] {
@@ -110,7 +104,7 @@ mod tests {
 
     #[test]
     fn an_epoch_drops_what_is_left_over() {
-        let plan = LoaderPlan { batch: 4, world: 2, ..LoaderPlan::default() };
+        let plan = LoaderPlan { batch: 8, world: 2, ..LoaderPlan::default() };
         assert_eq!([7, 8, 15, 16].map(|n| plan.steps_per_epoch(n)), [0, 1, 1, 2]);
     }
 }

@@ -81,9 +81,7 @@ impl Vocabulary {
         let text = std::str::from_utf8(&bytes)
             .map_err(|e| VocabularyError::NotText { path: path.into(), offset: e.valid_up_to() })?;
         if path.extension().is_some_and(|e| e == "json") {
-            let foreign = |e: tokenizers::Error| VocabularyError::Tokenizer { path: path.into(), error: e.to_string() };
-            let vocabulary = Self::of(text.parse().map_err(foreign)?, path)?;
-            return Ok(Vocabulary { json: Some(text.into()), ..vocabulary });
+            return Self::of_json(text, path);
         }
         let mut lines = std::collections::HashMap::new();
         for (index, piece) in text.lines().map(str::trim_end).enumerate() {
@@ -92,6 +90,13 @@ impl Vocabulary {
             }
         }
         Self::of_lines(text, path)
+    }
+
+    /// From the text of a `tokenizer.json`, as [`Vocabulary::to_json`] gives it; `path` is where errors say that it is.
+    pub fn of_json(text: &str, path: &Path) -> Result<Self, VocabularyError> {
+        let foreign = |e: tokenizers::Error| VocabularyError::Tokenizer { path: path.into(), error: e.to_string() };
+        let vocabulary = Self::of(text.parse().map_err(foreign)?, path)?;
+        Ok(Vocabulary { json: Some(text.into()), ..vocabulary })
     }
 
     /// Learns a vocabulary of at most `size` pieces from captions as they are in the data (cleaned here): the special

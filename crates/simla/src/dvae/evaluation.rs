@@ -9,6 +9,7 @@ use crate::dvae::Dvae;
 use crate::inputs::{halved, whole_view};
 use crate::tasks::samples::to_bytes;
 use simla_train::torch::guard::{TorchError, guarded};
+use simla_train::{Team, TeamError};
 
 /// Pictures that are looked at together.
 const BATCH: usize = 32;
@@ -43,11 +44,12 @@ pub struct Outcome {
     pub evaluation: Evaluation,
     /// None without a decoder.
     pub reconstructions: Vec<Reconstruction>,
-    pub broken: Vec<RecordError>,
+    /// What is wrong with each.
+    pub broken: Vec<String>,
 }
 
-/// Encodes and decodes every picture of `dataset`, whole and at the size of training, and keeps the first `kept`
-/// reconstructions. `progress` is told how many records of how many are done. Memory does not grow with the data set.
+/// Encodes and decodes every picture of `dataset`, whole and at the size of training, and keeps `kept` reconstructions, of the first
+/// pictures. The processes of `team` share the pictures, and each keeps some of its own: all of them call it. `progress` is told how many records of how many are done. Memory does not grow with the data set.
 ///
 /// # Errors
 /// What libtorch could not do.
@@ -55,12 +57,13 @@ pub fn evaluate(
     dvae: &Dvae,
     dataset: &Dataset,
     kept: usize,
+    team: &Team,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Outcome, TorchError> {
     let mut sums = Sums::new(dvae);
     let (mut reconstructions, mut broken) = (Vec::new(), Vec::new());
     let (all, image_size) = (dataset.len() as usize, dvae.config.image_size);
-    for first in (0..all).step_by(BATCH) {
+    for first in team.mine((0..all).step_by(BATCH)) {
         let last = (first + BATCH).min(all);
         let views: Vec<Result<Vec<u8>, RecordError>> =
             (first..last).into_par_iter().map(|index| view(dataset, index as u64, image_size)).collect();
@@ -68,7 +71,7 @@ pub fn evaluate(
         for view in views {
             match view {
                 Ok(view) => halves.push(view),
-                Err(error) => broken.push(error),
+                Err(error) => broken.push(error.to_string()),
             }
         }
         let restored = guarded(|| sums.add(&halves))?;
@@ -83,7 +86,9 @@ pub fn evaluate(
         );
         progress(last, all);
     }
-    Ok(Outcome { evaluation: guarded(|| sums.finish())?, reconstructions, broken })
+    let broken = team.texts(&serde_json::to_string(&broken).expect("texts are JSON"))?;
+    let broken = broken.iter().flat_map(|of| serde_json::from_str::<Vec<String>>(of).expect("what was written"));
+    Ok(Outcome { evaluation: guarded(|| sums.finish(team))??, reconstructions, broken: broken.collect() })
 }
 
 /// The half-size view of a whole picture, `[side / 2, side / 2, 3]`.
@@ -144,18 +149,25 @@ impl<'a> Sums<'a> {
         (0..halves.len() as i64).map(picture).collect()
     }
 
-    fn finish(&self) -> Evaluation {
+    /// Of all processes.
+    fn finish(self, team: &Team) -> Result<Evaluation, TeamError> {
+        team.sum(&self.codes, Kind::Int64)?;
+        let own = [self.images as f64, self.count, self.sum, self.squares, self.errors];
+        let of_all = Tensor::from_slice(&own);
+        team.sum(&of_all, Kind::Double)?;
+        let of_all = Vec::<f64>::try_from(of_all).expect("numbers");
+        let [images, count, sum, squares, errors] = of_all.try_into().expect("as many as were summed");
         let vocab = self.dvae.vocab();
         let share = self.codes.to_kind(Kind::Double) / (self.codes.sum(Kind::Double) + 1e-12);
         let entropy = -(&share * (&share + 1e-12).log()).sum(Kind::Double);
         let used = self.codes.gt(0).sum(Kind::Int64).int64_value(&[]);
-        let variance = self.squares / self.count - (self.sum / self.count).powi(2);
-        Evaluation {
-            images: self.images,
-            error: (self.count > 0.0).then(|| self.errors / self.count / variance.max(1e-12)),
+        let variance = squares / count - (sum / count).powi(2);
+        Ok(Evaluation {
+            images: images as usize,
+            error: (count > 0.0).then(|| errors / count / variance.max(1e-12)),
             codes: vocab,
             codes_used: used as f64 / vocab as f64,
             perplexity: entropy.exp().double_value(&[]),
-        }
+        })
     }
 }

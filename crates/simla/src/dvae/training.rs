@@ -14,7 +14,7 @@ use tch::{Kind, Tensor, no_grad};
 use crate::dvae::{Dvae, TASK};
 use crate::inputs::tokenizer_pixels;
 use simla_train::weights::{Gradients, Weights, WeightsError, check};
-use simla_train::{At, Scores, Task};
+use simla_train::{At, Scores, Task, Team, TeamError};
 
 /// Temperature of the relaxation at the end of the annealing.
 const COLDEST: f64 = 1.0 / 16.0;
@@ -40,14 +40,18 @@ pub struct Training {
     step: u64,
     /// `[vocab]`: running share of places that took each code.
     usage: Tensor,
+    /// `[vocab]`: how many places of the step took each code.
+    counts: Tensor,
 }
 
 impl Training {
     /// For a run of `steps`.
     pub fn new(dvae: Dvae, steps: u64) -> Self {
         let vocab = dvae.vocab();
-        let usage = Tensor::full([vocab], 1.0 / vocab as f64, (Kind::Float, dvae.weights.device()));
-        Self { dvae, steps, step: 0, usage }
+        let device = dvae.weights.device();
+        let usage = Tensor::full([vocab], 1.0 / vocab as f64, (Kind::Float, device));
+        let counts = Tensor::zeros([vocab], (Kind::Int64, device));
+        Self { dvae, steps, step: 0, usage, counts }
     }
 
     fn temperature(&self, step: u64) -> f64 {
@@ -56,29 +60,33 @@ impl Training {
     }
 
     /// Gives dead codes the weights of much used ones, slightly changed: encoder output rows, decoder input columns.
-    fn restart_dead_codes(&mut self) {
+    fn restart_dead_codes(&mut self, team: &Team) -> Result<(), TeamError> {
+        const CODES: [(&str, i64); 3] =
+            [("encoder.blocks.output.conv.w", 0), ("encoder.blocks.output.conv.b", 0), ("decoder.blocks.input.w", 1)];
         no_grad(|| {
             let dead = self.usage.lt(DEAD / self.dvae.vocab() as f64).nonzero().flatten(0, 1);
             let count = dead.numel() as i64;
             if count == 0 {
-                return;
+                return Ok(());
             }
             let models = self.usage.multinomial(count, true);
             let named = self.dvae.named();
-            for (name, dim) in [
-                ("encoder.blocks.output.conv.w", 0),
-                ("encoder.blocks.output.conv.b", 0),
-                ("decoder.blocks.input.w", 1),
-            ] {
-                let mut tensor = named[name].shallow_clone();
-                let model = tensor.index_select(dim, &models);
+            let began = CODES.map(|(name, dim)| {
+                let model = named[name].index_select(dim, &models);
                 let noise = model.randn_like() * (model.square().mean(Kind::Float).sqrt() * RESTART_NOISE);
-                let _ = tensor.index_copy_(dim, &dead, &(model + noise));
+                (name.to_owned(), model + noise)
+            });
+            // All processes draw the same, but a mean is that of a number of threads.
+            let began = team.tensors_of_first(began.into())?;
+            for (name, dim) in CODES {
+                let _ = named[name].shallow_clone().index_copy_(dim, &dead, &began[name]);
             }
             // Neither dead again before it has been tried, nor a model for others.
             let _ = self.usage.index_fill_(0, &dead, 2.0 * DEAD / self.dvae.vocab() as f64);
-        });
+            Ok(())
+        })?;
         self.dvae.weights.refresh();
+        Ok(())
     }
 }
 
@@ -101,6 +109,10 @@ impl Task for Training {
         &mut self.dvae.weights
     }
 
+    fn begin_step(&mut self) {
+        let _ = self.counts.zero_();
+    }
+
     fn backward(&mut self, batch: &Batch<Pair>, at: At, gradients: &mut Gradients) -> Scores {
         let pixels = tokenizer_pixels(batch, self.dvae.config.image_size / 2, self.dvae.weights.device());
         let logits = self.dvae.logits(&pixels);
@@ -117,25 +129,31 @@ impl Task for Training {
         gradients.backward(&loss, &self.dvae.weights);
         self.step = at.step;
         no_grad(|| {
-            let counts = logits.argmax(1, false).flatten(0, -1).bincount::<Tensor>(None, self.dvae.vocab());
-            let share = counts.to_kind(Kind::Float) / (logits.numel() as f64 / vocab);
-            let _ = self.usage.lerp_(&share, 1.0 - USAGE_DECAY);
-            let entropy = -(&self.usage * (&self.usage + 1e-12).log()).sum(Kind::Float);
+            self.counts += logits.argmax(1, false).flatten(0, -1).bincount::<Tensor>(None, self.dvae.vocab());
             Scores {
                 losses: vec![("loss/reconstruction", error.detach()), ("loss/kl", kl.detach() * KL_WEIGHT)],
-                others: vec![
-                    ("batch/perplexity", entropy.exp()),
-                    ("batch/codes_used", self.usage.gt(DEAD / vocab).to_kind(Kind::Float).mean(Kind::Float)),
-                ],
+                others: vec![],
             }
         })
     }
 
-    fn end_step(&mut self, _applied: bool) {
+    fn exchange(&mut self, team: &Team) -> Result<Vec<(&'static str, Tensor)>, TeamError> {
+        team.sum(&self.counts, Kind::Int64)?;
+        Ok(no_grad(|| {
+            let counts = self.counts.to_kind(Kind::Float);
+            let _ = self.usage.lerp_(&(&counts / counts.sum(Kind::Float)), 1.0 - USAGE_DECAY);
+            let entropy = -(&self.usage * (&self.usage + 1e-12).log()).sum(Kind::Float);
+            let used = self.usage.gt(DEAD / self.dvae.vocab() as f64).to_kind(Kind::Float).mean(Kind::Float);
+            vec![("batch/perplexity", entropy.exp()), ("batch/codes_used", used)]
+        }))
+    }
+
+    fn end_step(&mut self, _applied: bool, team: &Team) -> Result<(), TeamError> {
         let last = (self.steps as f64 * LAST_RESTART) as u64;
         if self.step > 0 && self.step.is_multiple_of(RESTART_EVERY) && self.step < last {
-            self.restart_dead_codes();
+            self.restart_dead_codes(team)?;
         }
+        Ok(())
     }
 
     fn tensors(&self) -> BTreeMap<String, Tensor> {
@@ -188,7 +206,7 @@ mod tests {
     fn dead_codes_begin_anew_beside_a_used_one() {
         let mut training = with_seven_dead_codes(RESTART_EVERY);
         let (before, model) = (code(&training, 3), code(&training, 7));
-        training.end_step(true);
+        training.end_step(true, &Team::alone()).unwrap();
         assert_eq!(code(&training, 7), model, "a used code stays");
         for ((new, old), model) in code(&training, 3).iter().zip(&before).zip(&model) {
             let far = |other: &Tensor| (new - other).norm().double_value(&[]);
@@ -206,7 +224,7 @@ mod tests {
         for step in [0, RESTART_EVERY + 1, STEPS - RESTART_EVERY] {
             let mut training = with_seven_dead_codes(step);
             let before = code(&training, 3);
-            training.end_step(true);
+            training.end_step(true, &Team::alone()).unwrap();
             assert_eq!(code(&training, 3), before, "step {step}");
         }
     }

@@ -21,7 +21,7 @@ use simla_train::optim::alpha_at;
 use simla_train::seed::step_seed;
 use simla_train::torch::device::upload;
 use simla_train::weights::{Gradients, Weights, WeightsError};
-use simla_train::{At, Scores, Task};
+use simla_train::{At, Scores, Task, Team, TeamError};
 
 /// What a checkpoint of pre-training calls its task.
 pub const TASK: &str = "pretrain";
@@ -146,13 +146,14 @@ pub struct Pretraining {
     alpha: f64,
     /// The vocabulary as it goes into checkpoints.
     vocabulary: Vec<u8>,
-    /// Momentum features of the step's batches so far, and their images in fine-tuning.
-    features: Vec<(Tensor, Tensor, Option<Tensor>)>,
+    /// Momentum features of the step's batches so far, of images and texts, and their images in fine-tuning; at the step's end those of
+    /// all processes, as of one batch.
+    features: [Vec<Tensor>; 3],
 }
 
 impl Pretraining {
     pub fn new(simla: Simla, dvae: Option<Dvae>, objectives: Objectives, alpha: f64, vocabulary: Vec<u8>) -> Self {
-        Self { simla, dvae, by_image: false, objectives, alpha, vocabulary, features: Vec::new() }
+        Self { simla, dvae, by_image: false, objectives, alpha, vocabulary, features: Default::default() }
     }
 
     /// Fine-tuning on retrieval: `objectives` are of [`Objectives::RETRIEVAL`].
@@ -211,15 +212,30 @@ impl Task for Pretraining {
         }
         others.push(("schedule/temperature", self.simla.temp().detach()));
         others.push(("schedule/alpha", upload(&Tensor::from(alpha), device)));
-        self.features.push((seen.image_feat_m, seen.text_feat_m, image_ids));
+        for (features, new) in
+            self.features.iter_mut().zip([Some(seen.image_feat_m), Some(seen.text_feat_m), image_ids])
+        {
+            features.extend(new);
+        }
         Scores { losses: losses.named(), others }
     }
 
-    fn end_step(&mut self, applied: bool) {
-        // Features of a skipped step may not be finite: they must not stay for 65,536 pairs.
-        for (image, text, ids) in self.features.drain(..).filter(|_| applied) {
-            self.simla.queues.push(&image, &text, ids.as_ref());
+    fn exchange(&mut self, team: &Team) -> Result<Vec<(&'static str, Tensor)>, TeamError> {
+        for features in self.features.iter_mut().filter(|features| !features.is_empty()) {
+            *features = vec![team.gather_batches(features)?];
         }
+        Ok(Vec::new())
+    }
+
+    fn end_step(&mut self, applied: bool, _team: &Team) -> Result<(), TeamError> {
+        let features = std::mem::take(&mut self.features);
+        // Features of a skipped step may not be finite: they must not stay for 65,536 pairs.
+        if let [[image], [text], ids] = features.each_ref().map(Vec::as_slice)
+            && applied
+        {
+            self.simla.queues.push(image, text, ids.first());
+        }
+        Ok(())
     }
 
     fn tensors(&self) -> BTreeMap<String, Tensor> {
@@ -365,7 +381,8 @@ mod tests {
         let mut losses = |task: &mut Pretraining, batch: &Batch<Pair>| {
             task.begin_step();
             let scores = task.backward(batch, at, &mut gradients);
-            task.end_step(true);
+            task.exchange(&Team::alone()).unwrap();
+            task.end_step(true, &Team::alone()).unwrap();
             let names: Vec<&str> = scores.losses.iter().map(|(name, _)| *name).collect();
             assert_eq!(names, ["loss/itc", "loss/itm"]);
             scores.losses[0].1.double_value(&[])
@@ -407,8 +424,9 @@ mod tests {
                 assert!(copy(task, name).equal(before), "{name} within a step");
             }
             assert!(copy(task, "vision_proj_m.weight").equal(&teacher));
-            let features: Vec<Tensor> = task.features.iter().map(|(image, ..)| image.copy()).collect();
-            task.end_step(applied);
+            let features: Vec<Tensor> = task.features[0].iter().map(Tensor::copy).collect();
+            task.exchange(&Team::alone()).unwrap();
+            task.end_step(applied, &Team::alone()).unwrap();
             (before, features)
         };
         let (_, features) = step(&mut task, true);
@@ -420,6 +438,6 @@ mod tests {
         for (name, before) in names.iter().zip(&before) {
             assert!(copy(&task, name).equal(before), "{name} after a skipped step");
         }
-        assert!(task.features.is_empty(), "a skipped step leaves nothing for the next");
+        assert!(task.features[0].is_empty(), "a skipped step leaves nothing for the next");
     }
 }

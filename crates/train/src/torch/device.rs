@@ -143,8 +143,12 @@ fn gpu_index(name: &str) -> Result<Option<usize>, DeviceError> {
     }
 }
 
-/// How many GPUs the NVIDIA driver offers. It is asked before libtorch, which is half a gigabyte to load.
-fn driver_gpus(name: &str) -> Result<usize, DeviceError> {
+/// How many GPUs the NVIDIA driver offers to this process; `name` is what was asked for. It is asked before libtorch, which is half a
+/// gigabyte to load.
+///
+/// # Errors
+/// If there is no driver, or it does not work.
+pub fn driver_gpus(name: &str) -> Result<usize, DeviceError> {
     let no_driver = |error: libloading::Error| DeviceError::NoDriver { name: name.into(), reason: reason(&error) };
     let driver_error = |code| match code {
         0 => Ok(()),

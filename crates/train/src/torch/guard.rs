@@ -4,6 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use thiserror::Error;
 
+use crate::team::TeamError;
+
 /// Something that libtorch could not do.
 #[derive(Debug, Error)]
 pub enum TorchError {
@@ -14,6 +16,8 @@ pub enum TorchError {
     OutOfMemory(String),
     #[error("libtorch: {0}")]
     Other(String),
+    #[error(transparent)]
+    Team(#[from] TeamError),
 }
 
 /// Runs `f`; a C++ exception, which tch turns into a panic, becomes an error.

@@ -5,7 +5,8 @@ use std::ffi::c_int;
 use libloading::os::unix::Library;
 use tch::Device;
 
-const GIB: f64 = (1u64 << 30) as f64;
+/// Bytes of a GiB.
+pub const GIB: f64 = (1u64 << 30) as f64;
 
 /// The most memory of a device that a process holds, from when it is made.
 #[derive(Debug)]

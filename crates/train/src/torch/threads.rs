@@ -82,6 +82,16 @@ impl Threads {
         Self { adapting: (most > 1).then_some(adapting), count: most }
     }
 
+    /// As many as are this process's of the machine's cores, which it shares with others of its run: those would take each other's
+    /// adapting for other work. Alone as many as are best now.
+    pub fn shared(processes: usize) -> Self {
+        match processes {
+            0 | 1 => Self::new(0),
+            _ if is_decided() => Self::new(0),
+            _ => Self::new((cores() / processes).max(1)),
+        }
+    }
+
     /// Threads that it calculates with.
     pub fn count(&self) -> usize {
         self.count

@@ -285,6 +285,13 @@ impl Weights {
         [&self.master.matrices, &self.master.vectors].iter().all(|buffer| buffer.norm().double_value(&[]).is_finite())
     }
 
+    /// A number that two processes with the same bits have in common, and others hardly ever.
+    pub fn sum_of_bits(&self) -> i64 {
+        let buffers = [&self.master.matrices, &self.master.vectors];
+        let sums = buffers.map(|buffer| buffer.view_dtype(Kind::Int).sum(Kind::Int64).int64_value(&[]));
+        sums[0].wrapping_add(sums[1])
+    }
+
     /// Brings the copies in the compute type up to date. Graphs of the values before end here.
     pub fn refresh(&mut self) {
         if let Some(segments) = &mut self.segments {
