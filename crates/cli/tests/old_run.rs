@@ -42,7 +42,19 @@ fn an_older_program_s_run_goes_on_as_it_would_have_and_its_model_is_used() {
         String::from_utf8(output.stdout).unwrap()
     };
     // Its model, as it was stopped.
-    let eval = ["eval", "retrieval", "--checkpoint", "run", "--data", "scenes/test.json", "--top-k", "2", "--json"];
+    let eval = [
+        "eval",
+        "retrieval",
+        "--checkpoint",
+        "run",
+        "--data",
+        "scenes/test.json",
+        "--top-k",
+        "2",
+        "--max-tokens",
+        "20",
+        "--json",
+    ];
     let found: Value = serde_json::from_str(&inside(&eval)).unwrap();
     assert!(found["txt_r10"].as_f64().unwrap() > 0.0, "{found}");
 

@@ -56,8 +56,11 @@ mod tests {
 
     /// A picture with something everywhere, as a file.
     fn file(width: u32, height: u32, format: Format) -> Vec<u8> {
-        let wave = |x: u32, y: u32, c: u32| (127.0 + 90.0 * f64::from(x * (c + 1) + 3 * y).sin()) as u8;
-        let picture = RgbImage::from_fn(width, height, |x, y| image::Rgb([0, 1, 2].map(|c| wave(x / 9, y / 7, c))));
+        let wave = |x: u32, y: u32, c: u32| (127.0 + 90.0 * f64::from(x / 9 * (c + 1) + y / 7 * 3).sin()) as u8;
+        // With grain, without which a PNG is as small as what becomes of it.
+        let grain = |x: u32, y: u32| ((x * 7919 + y * 104_729) % 31) as u8;
+        let picture =
+            RgbImage::from_fn(width, height, |x, y| image::Rgb([0, 1, 2].map(|c| wave(x, y, c) + grain(x, y))));
         let mut file = Vec::new();
         let colour = ExtendedColorType::Rgb8;
         match format {

@@ -62,9 +62,10 @@ fn one(field: &Field, defaults: &[(&str, toml::Table); 3]) -> String {
     } else {
         [tiny, small, base].map(|(name, value)| format!("{value} ({name})")).join(", ")
     };
-    let range = field.range().map(|range| format!(": {range}")).unwrap_or_default();
+    // That a count is not negative needs no saying.
+    let range = field.range().filter(|range| range != "0 or more").map(|range| format!(": {range}"));
     let head = wrapped("  ", &format!("{} = {default}", field.name));
-    format!("{head}{}", wrapped("      ", &format!("{}{range}", field.about)))
+    format!("{head}{}", wrapped("      ", &format!("{}{}", field.about, range.unwrap_or_default())))
 }
 
 /// `text` in lines of at most [`COLUMNS`], the first after `head`, the others below where it begins.
