@@ -503,7 +503,7 @@ fn killed_while_the_others_sum() {
 
 #[test]
 fn killed_while_it_saves() {
-    assert_ends_and_goes_on(&Scenario::of(Fault::KilledInSave, 3, 0), 2, &["process 0"]);
+    assert_ends_and_goes_on(&Scenario::of(Fault::KilledInSave, 3, 0), 2, &["process 1 of 2"]);
 }
 
 #[test]
