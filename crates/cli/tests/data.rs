@@ -87,7 +87,7 @@ fn a_look_counts_what_is_there_and_what_is_broken() {
     };
     assert!(size(&sheet).0 >= 3 * 180);
 
-    let text = printed(&[&["data", "inspect"], &arguments[..]].concat());
+    let text = printed(&[&["data", "inspect", "--force"], &arguments[..]].concat());
     for part in ["records   24", "torn.png", "nowhere.png", "caption", "sample"] {
         assert!(text.contains(part), "{part} in:\n{text}");
     }

@@ -40,8 +40,10 @@ fn shells_and_man_pages_know_the_commands() {
         let script = printed(&["completions", shell]);
         assert!(script.contains("pretrain") && script.contains("doctor"), "{shell}");
     }
-    let script = printed(&["completions", "bash"]);
-    assert!(Command::new("bash").args(["-n", "-c", &script]).status().unwrap().success());
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("simla.bash");
+    std::fs::write(&script, printed(&["completions", "bash"])).unwrap();
+    assert!(Command::new("bash").arg("-n").arg(&script).status().unwrap().success());
 
     let pages = printed(&["man"]);
     let pages: Vec<_> = pages.lines().collect();

@@ -132,5 +132,5 @@ fn the_most_pixels_of_a_picture_are_a_setting_and_an_option() {
     assert!(seen["report"].to_string().contains("max_pixels=1000 allows: if the picture is wanted, --max-pixels N"));
     let refused = scenes.pretrain("run", &["--set", "steps=1", "--set", "max_pixels=1000"]);
     assert_refused(&refused, &["max_pixels=1000", "--set max_pixels=N"]);
-    assert_done(&scenes.pretrain("run", &["--set", "steps=1", "--set", "max_pixels=1024"]));
+    assert_done(&scenes.pretrain("again", &["--set", "steps=1", "--set", "max_pixels=1024"]));
 }

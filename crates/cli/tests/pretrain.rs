@@ -204,7 +204,7 @@ fn a_run_leaves_what_people_look_at_and_a_page_of_it() {
         "schedule/grad_norm",
         "batch/txt_r1",
         "batch/itm_accuracy",
-        "batch/codes_in_batch",
+        "batch/codes",
         "machine/pairs_per_s",
         "machine/memory_gib",
         "held_out/img_r10",
