@@ -5,7 +5,7 @@ mod common;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, pipe};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -75,12 +75,13 @@ fn a_terminal_that_is_closed_ends_a_run_as_a_signal_does_unless_it_was_told_othe
     let run = scenes.path("run");
     let mut command = pretraining(&scenes.train, &run, &["--set", "steps=100000"]);
     let mut child = command.stderr(Stdio::null()).spawn().unwrap();
-    let begun = |lines| {
+    let begun = |lines, child: &mut Child| {
         while fs::read_to_string(run.join("metrics.jsonl")).unwrap_or_default().lines().count() <= lines {
+            assert_eq!(child.try_wait().unwrap(), None, "it has ended");
             sleep(Duration::from_millis(10));
         }
     };
-    begun(0);
+    begun(0, &mut child);
     kill_process(Pid::from_child(&child), Signal::HUP).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(STOPPED));
     let lines = metrics(&run).len();
@@ -90,9 +91,9 @@ fn a_terminal_that_is_closed_ends_a_run_as_a_signal_does_unless_it_was_told_othe
     let mut shell = Command::new("sh");
     shell.args(["-c", "trap '' HUP; exec \"$0\" pretrain --resume \"$1\""]).arg(simla().get_program()).arg(&run);
     let mut child = shell.env("OMP_NUM_THREADS", "1").stderr(Stdio::null()).spawn().unwrap();
-    begun(lines);
+    begun(lines, &mut child);
     kill_process(Pid::from_child(&child), Signal::HUP).unwrap();
-    begun(metrics(&run).len() + 2);
+    begun(metrics(&run).len() + 2, &mut child);
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(STOPPED));
 }

@@ -26,8 +26,10 @@ fn json(path: &Path) -> Value {
 }
 
 /// Waits for the lock of a run that has begun to train.
-fn begun(child: Child, run: &Path) -> (Child, Value) {
-    while !run.join("metrics.jsonl").exists() || fs::read(run.join("metrics.jsonl")).unwrap().is_empty() {
+#[track_caller]
+fn begun(mut child: Child, run: &Path) -> (Child, Value) {
+    while fs::read(run.join("metrics.jsonl")).unwrap_or_default().is_empty() {
+        assert_eq!(child.try_wait().unwrap(), None, "it has ended");
         sleep(Duration::from_millis(10));
     }
     (child, json(&run.join("lock")))

@@ -1,6 +1,7 @@
 //! The graph (HNSW, by `usearch`) over the features. All in it can be made again from the rows.
 
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use usearch::{IndexOptions, MetricKind, ScalarKind};
 
@@ -12,6 +13,8 @@ const EXPANSION: usize = 128;
 /// A graph over features of length one, under keys.
 pub(crate) struct Graph {
     index: usearch::Index,
+    /// The library has room for as many searches at a time as it was told, no more, and one breadth for all: they take turns.
+    turn: Mutex<()>,
 }
 
 impl Graph {
@@ -26,7 +29,7 @@ impl Graph {
             multi: false,
         };
         let index = usearch::Index::new(&options).map_err(|e| e.to_string())?;
-        Ok(Self { index })
+        Ok(Self { index, turn: Mutex::new(()) })
     }
 
     /// Reads the graph in `path`, which must have this checksum.
@@ -60,6 +63,7 @@ impl Graph {
         if self.index.size() == 0 {
             return Ok(vec![]);
         }
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         self.index.change_expansion_search(EXPANSION.max(2 * n));
         let found = self.index.search(feature, n).map_err(|e| e.to_string())?;
         let similar = found.distances.into_iter().map(|distance| 1.0 - distance);

@@ -269,3 +269,18 @@ fn an_index_is_searched_while_it_grows_and_while_its_graph_is_written() {
     assert_eq!(kept, snapshot(folder.path()));
     assert_eq!(found(&index, &[1.0, 0.0], 9, false), expected);
 }
+
+#[test]
+fn many_search_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut index = begun(folder.path());
+    let mut rng = ChaCha8Rng::seed_from_u64(2);
+    let more = (0..500).map(|nth| (item(&nth.to_string(), "1"), unit(&mut rng, &[0.0; 2], 1.0), vec![0; 3]));
+    index.add(more.collect()).unwrap();
+    let expected = found(&index, &[1.0, 0.0], 5, false);
+    std::thread::scope(|scope| {
+        for _ in 0..32 {
+            scope.spawn(|| (0..50).for_each(|_| assert_eq!(found(&index, &[1.0, 0.0], 5, false), expected)));
+        }
+    });
+}

@@ -226,7 +226,7 @@ impl Library {
             let outcome = self.bring_up_to_date(engine, side);
             self.tell(|indexing| {
                 indexing.running = false;
-                indexing.error = outcome.as_ref().err().map(|error| format!("{error:#}"));
+                indexing.error = outcome.as_ref().err().map(|error| self.inside(format_args!("{error:#}")));
             });
             if let (Err(error), false) = (outcome, self.stopped()) {
                 simla_run::say!("indexing: {error:#}");
