@@ -158,7 +158,7 @@ fn texts<const N: usize>(texts: [&str; N]) -> Vec<Vec<u8>> {
 /// Questions in our layout and in VQA's.
 pub(crate) fn questions() -> Vec<Vec<u8>> {
     texts([
-        r#"[{"image": "a.jpg", "question": "what is it?", "question_id": 7, "answer": ["a dog", "dog", "a dog"]}, {"image": "b.jpg", "question": "is it?", "answer": "yes"}]"#,
+        r#"[{"image": "a.jpg", "question": "what is it?", "question_id": 7, "answer": ["a dog", "dog", "a dog"]}, {"image": "b.jpg", "question": "is it?", "question_id": 8, "answer": "yes"}]"#,
         r#"{"questions": [{"image_id": 42, "question": "how many?", "question_id": 420}], "data_type": "x"}"#,
     ])
 }
