@@ -6,6 +6,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, pipe};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -71,6 +72,8 @@ fn a_run_goes_on_when_nobody_can_read_what_it_says() {
 #[test]
 fn a_terminal_that_is_closed_ends_a_run_as_a_signal_does_unless_it_was_told_otherwise() {
     const STOPPED: i32 = 75;
+    // What this process catches, those that it starts take as it is; what it ignores (the tests may run under `nohup`), they ignore too.
+    signal_hook::flag::register(signal_hook::consts::SIGHUP, Arc::default()).unwrap();
     let scenes = Scenes::new();
     let run = scenes.path("run");
     let mut command = pretraining(&scenes.train, &run, &["--set", "steps=100000"]);
