@@ -8,7 +8,7 @@ use std::process::Output;
 
 use serde_json::Value;
 
-use crate::common::{Scenes, assert_refused, metrics, output_of, printed, said};
+use crate::common::{Scenes, assert_done, assert_refused, copy, metrics, output_of, printed, said};
 
 /// Scenes and a model that has seen them for two steps.
 struct Place {
@@ -37,23 +37,6 @@ impl Place {
             arguments.extend(["--set", setting]);
         }
         output_of(&arguments)
-    }
-}
-
-#[track_caller]
-fn assert_done(output: &Output) {
-    assert!(output.status.success(), "{}", said(output));
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir(to).unwrap();
-    for file in fs::read_dir(from).unwrap() {
-        let file = file.unwrap();
-        let target = to.join(file.file_name());
-        match file.file_type().unwrap().is_dir() {
-            true => copy(&file.path(), &target),
-            false => drop(fs::copy(file.path(), target).unwrap()),
-        }
     }
 }
 

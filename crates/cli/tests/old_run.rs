@@ -9,21 +9,9 @@ use std::path::Path;
 use safetensors::SafeTensors;
 use serde_json::Value;
 
-use common::{metrics, said, simla};
+use common::{copy, metrics, said, simla};
 
 const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/old-run");
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy(&entry.path(), &to),
-            false => drop(fs::copy(entry.path(), to).unwrap()),
-        }
-    }
-}
 
 /// What the kernel calls this machine's processor: another kind adds in another order, and is held to 1e-6 in place of every bit.
 fn processor() -> String {

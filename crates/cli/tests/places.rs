@@ -10,12 +10,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::common::{MICRO, Scenes, assert_refused, metrics, pretraining, said, simla};
-
-#[track_caller]
-fn assert_done(output: &Output) {
-    assert!(output.status.success(), "{}", said(output));
-}
+use crate::common::{MICRO, Scenes, assert_done, assert_refused, metrics, pretraining, simla};
 
 fn resume(run: &Path, more: &[&str]) -> Output {
     simla().args(["pretrain", "--resume"]).arg(run).args(more).output().unwrap()

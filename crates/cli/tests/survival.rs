@@ -18,7 +18,7 @@ use rand::Rng;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::common::{MICRO, Scenes, metrics, pretraining, refusal, said, simla};
+use crate::common::{MICRO, Scenes, assert_done, metrics, pretraining, refusal, said, simla};
 
 /// Exit status of a run that was asked to stop, and of one that was asked twice.
 const STOPPED: i32 = 75;
@@ -83,10 +83,6 @@ fn checkpoints(run: &Path) -> Vec<String> {
 fn state(run: &Path, checkpoint: &str) -> Value {
     let path = run.join("checkpoints").join(checkpoint).join("state.json");
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
-}
-
-fn assert_done(output: &Output) {
-    assert!(output.status.success(), "{}", said(output));
 }
 
 /// Refused with one line that holds all these words.

@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
-use crate::common::{Scenes, assert_refused, metrics, output_of, printed, said};
+use crate::common::{Scenes, assert_done, assert_refused, copy, metrics, output_of, printed, said};
 
 /// Scenes and a model that has seen them for two steps, made once.
 struct Place {
@@ -42,25 +42,8 @@ impl Place {
     }
 }
 
-#[track_caller]
-fn assert_done(output: &Output) {
-    assert!(output.status.success(), "{}", said(output));
-}
-
 fn json_of(arguments: &[&str]) -> Value {
     serde_json::from_str(&printed(arguments)).unwrap()
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir(to).unwrap();
-    for file in fs::read_dir(from).unwrap() {
-        let file = file.unwrap();
-        let target = to.join(file.file_name());
-        match file.file_type().unwrap().is_dir() {
-            true => copy(&file.path(), &target),
-            false => drop(fs::copy(file.path(), target).unwrap()),
-        }
-    }
 }
 
 /// A copy of a run of six steps as it was after three.
@@ -98,6 +81,7 @@ fn questions_are_learned_answered_and_scored() {
         said(&output)
     );
     assert!(said(&output).contains("step 3: held-out accuracy"), "{}", said(&output));
+    assert_eq!(said(&output).matches("among them the commonest").count(), 1, "answers are counted once a run");
     let run = place.scenes.path("vqa");
     let rows = metrics(&run);
     assert_eq!(rows.len(), 6);

@@ -1,6 +1,6 @@
 //! Heat maps over pictures: grounding (Grad-CAM), words one by one, attention of heads.
 
-use crate::canvas::{Area, INK, fit, frame, mix};
+use crate::canvas::{Area, INK, fit, frame, mix, stack};
 use crate::error::PicturesError;
 use crate::sheet::{Cell, MAX_CELLS, Sheet};
 use image::imageops::{self, FilterType};
@@ -204,6 +204,18 @@ impl HeatRow<'_> {
         };
         sheet.draw()
     }
+}
+
+/// A picture under the heat of a phrase, and below it the heat of each of its words, on one scale; `layer` is where it was read off.
+pub fn word_by_word(phrase: &Overlay, words: Vec<(String, HeatMap)>, layer: usize) -> RgbImage {
+    let row = HeatRow {
+        title: String::new(),
+        note: format!("Word by word, layer {layer}, on one scale"),
+        picture: phrase.picture,
+        maps: words,
+        same_scale: true,
+    };
+    stack(&[phrase.draw(), row.draw()])
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use simla::tasks::vqa::{self, Answerer, Answering, answer::K_TEST};
 use simla::tasks::vqa_score;
 use simla_data::{
     AnswerList, Batch, Dataset, Entailment, Entailments, Format, LoadError, Loader, Options, Pairs, Questions,
-    Sentences, Statement, Statements, Vocabulary,
+    Sentences, Statement, Statements, TallyReport, Vocabulary,
 };
 use simla_train::checkpoint::Checkpoint;
 use simla_train::metrics::{Metrics, StepRecord};
@@ -34,7 +34,7 @@ use crate::sources::open_sources;
 use crate::watch::{Evaluation, Watch};
 
 /// Records that are judged at once.
-pub const JUDGED_AT_ONCE: usize = 32;
+const JUDGED_AT_ONCE: usize = 32;
 
 /// Numbers of an evaluation by the names under which they are kept and shown, in percent; the first says which checkpoint is the best.
 pub type Numbers = Vec<(&'static str, f64)>;
@@ -84,6 +84,26 @@ pub fn sentences(vocabulary: &Arc<Vocabulary>, max_tokens: i64) -> Sentences {
     Sentences { max_tokens: max_tokens as usize, ..Sentences::new(Arc::clone(vocabulary)) }
 }
 
+/// Gives `judge` every record of a data set once, with views of `side` pixels, and `progress` their number; also what was seen of the data.
+///
+/// # Errors
+/// A setting that cannot be, or what `judge` says.
+pub fn each_once<F: Format, T>(
+    dataset: &Arc<Dataset<F>>,
+    format: F,
+    (side, workers): (i64, u64),
+    mut progress: Progress,
+    judge: impl FnOnce(&mut dyn Iterator<Item = Result<Batch<F::Row>, LoadError>>) -> Result<T>,
+) -> Result<(T, TallyReport)> {
+    let mut loader = Loader::once(Arc::clone(dataset), format, side as u32, JUDGED_AT_ONCE, workers as usize)?;
+    let mut done = 0;
+    let judged = judge(&mut loader.by_ref().inspect(|batch| {
+        done += batch.as_ref().map_or(0, Batch::len) as u64;
+        progress.set(done, String::new);
+    }))?;
+    Ok((judged, loader.report()))
+}
+
 /// Visual question answering.
 pub struct Vqa;
 
@@ -118,10 +138,8 @@ impl Downstream for Vqa {
         run: &TaskRun<Self>,
         batches: impl Iterator<Item = Result<Batch<Row<Self>>, LoadError>>,
     ) -> Result<Numbers> {
-        let list = answers(run)?;
-        let blind = run.inputs.blind;
-        let found =
-            vqa::evaluate::evaluate(&tuned.model, batches, &run.vocabulary, Some(&list), K_TEST, blind, &mut |_| ())?;
+        let (list, blind) = (tuned.candidates.as_ref(), run.inputs.blind);
+        let found = vqa::evaluate::evaluate(&tuned.model, batches, &run.vocabulary, list, K_TEST, blind)?;
         if found.truth.len() < found.predictions.len() {
             bail!("the held-out questions have no answers to compare with; of VQA v2, --annotations has them");
         }
@@ -402,16 +420,8 @@ impl<D: Downstream> Judging<'_, D> {
             return Ok(None);
         }
         let format = D::evaluation(sentences(&self.run.vocabulary, s.model.max_positions));
-        let (side, workers) = (s.model.image_size as u32, s.data.workers as usize);
-        let loader = Loader::once(Arc::clone(held_out), format, side, JUDGED_AT_ONCE, workers)?;
-        let mut progress = Progress::patient("evaluation", held_out.len());
-        let mut done = 0;
-        let batches = loader.inspect(|batch| {
-            done += batch.as_ref().map_or(0, Batch::len) as u64;
-            progress.set(done, String::new);
-        });
-        let numbers = D::judge(task, self.run, batches)?;
-        drop(progress);
+        let (views, progress) = ((s.model.image_size, s.data.workers), Progress::patient("evaluation", held_out.len()));
+        let (numbers, _) = each_once(held_out, format, views, progress, |batches| D::judge(task, self.run, batches))?;
         let Some((name, best)) = numbers.first().copied() else {
             return Ok(None);
         };

@@ -4,6 +4,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::import::Tensors;
 use crate::model::momentum_name;
+use simla_train::checkpoint::{Checkpoint, CheckpointError};
 use simla_train::weights::{Layout, Weights, WeightsError};
 
 /// Weights that train, and the average of them that teaches.
@@ -50,6 +51,16 @@ impl Averaged {
     pub fn load(&mut self, source: &Tensors) -> Result<(), WeightsError> {
         self.online.load(source, str::to_owned)?;
         self.teacher.load(source, momentum_name)
+    }
+
+    /// Takes what it has from a saved model.
+    ///
+    /// # Errors
+    /// A damaged file, or the first tensor that is missing, of another shape or not finite.
+    pub fn load_saved(&mut self, saved: &Checkpoint) -> Result<(), CheckpointError> {
+        let wanted = self.named();
+        let tensors = saved.model_where(|name| wanted.contains_key(name))?;
+        self.load(&tensors).map_err(|e| saved.blame(e))
     }
 
     /// Starts from the tensors of another model: `origin` says which of them a parameter takes; without one it stays as drawn. The

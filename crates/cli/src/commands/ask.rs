@@ -8,10 +8,10 @@ use clap::Args;
 use serde_json::json;
 use simla::tasks::vqa::answer::{BEAM, K_TEST};
 use simla_image::Limits;
-use simla_pictures::canvas::{save_png, stack};
-use simla_pictures::heat::{HeatMap, HeatRow, Overlay};
-use simla_pictures::output::writable;
+use simla_pictures::canvas::save_png;
+use simla_pictures::heat::{HeatMap, Overlay, word_by_word};
 use simla_run::asking::Asker;
+use simla_run::output::check_picture;
 use simla_run::photo::read;
 use simla_run::settings::Dtype;
 
@@ -52,9 +52,7 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
-    if let Some(heat) = &arguments.heat {
-        writable(heat, "png", &[&arguments.image], arguments.force)?;
-    }
+    check_picture(arguments.heat.as_deref(), arguments.force, || vec![arguments.image.clone()])?;
     let model = &arguments.model;
     let asker = Asker::open(&model.checkpoint, arguments.answers.as_deref(), Dtype::F32.kind(), model.device()?)?;
     let made_up = arguments.make_up || asker.answers.is_none();
@@ -76,14 +74,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
                 caption: format!("{} {} ({:.0} %)", arguments.question, best.answer, 100.0 * best.probability),
             };
             let words = looked.words.iter().map(|(word, map)| Ok((word.clone(), heat(map)?)));
-            let row = HeatRow {
-                title: String::new(),
-                note: format!("Word by word, layer {}, on one scale", looked.layer),
-                picture: &picture,
-                maps: words.collect::<Result<_>>()?,
-                same_scale: true,
-            };
-            save_png(&stack(&[overlay.draw(), row.draw()]), path)?;
+            save_png(&word_by_word(&overlay, words.collect::<Result<_>>()?, looked.layer), path)?;
             Some(looked)
         }
         _ => None,

@@ -10,12 +10,12 @@ use simla::tasks::pretrain::{Saved, VOCABULARY};
 use simla::tasks::vqa::answer::K_TEST;
 use simla::tasks::vqa::evaluate::{Evaluated, evaluate};
 use simla::tasks::vqa_score::{self, Scores};
-use simla_data::{AskedQuestion, Dataset, Loader, Options, Questions};
+use simla_data::{AskedQuestion, Dataset, Options, Questions};
 use simla_pictures::canvas::{BAD, GOOD};
 use simla_pictures::heat::{HeatMap, Overlay};
 use simla_pictures::sheet::{Cell, Sheet};
 use simla_run::asking::Asker;
-use simla_run::downstream::{JUDGED_AT_ONCE, Vqa, finetune, sentences};
+use simla_run::downstream::{Vqa, each_once, finetune, sentences};
 use simla_run::inputs::{Inputs, Kind};
 use simla_run::progress::Progress;
 use simla_run::settings::Settings;
@@ -86,10 +86,11 @@ pub fn learn(
 fn answered(asker: &Asker, questions: &Arc<Dataset<Questions>>, blind: bool) -> Result<Evaluated> {
     let config = &asker.model.config;
     let format = Questions::evaluation(sentences(&asker.vocabulary, config.max_positions));
-    let loader = Loader::once(Arc::clone(questions), format, config.image_size as u32, JUDGED_AT_ONCE, 0)?;
-    let mut progress = Progress::patient("questions", questions.len());
-    let mut show = |done: usize| progress.set(done as u64, String::new);
-    Ok(evaluate(&asker.model, loader, &asker.vocabulary, asker.answers.as_ref(), K_TEST, blind, &mut show)?)
+    let progress = Progress::patient("questions", questions.len());
+    let (found, _) = each_once(questions, format, (config.image_size, 0), progress, |batches| {
+        Ok(evaluate(&asker.model, batches, &asker.vocabulary, asker.answers.as_ref(), K_TEST, blind)?)
+    })?;
+    Ok(found)
 }
 
 /// The share of questions that have the commonest answer of their kind, in percent: what guessing by the first words reaches.

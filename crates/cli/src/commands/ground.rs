@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args;
 use serde_json::json;
-use simla_pictures::canvas::{save_png, stack};
-use simla_pictures::heat::{BoxKind, HeatRow, Overlay};
+use simla_pictures::canvas::save_png;
+use simla_pictures::heat::{BoxKind, Overlay, word_by_word};
 
 use crate::model::ModelArguments;
 use simla_run::output::check_picture;
@@ -62,14 +62,8 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
             boxes: found.bounds.map(|b| marked(b, BoxKind::Chosen)).into_iter().collect(),
             caption: format!("“{}”: matches with probability {:.2}", arguments.phrase, found.probability),
         };
-        let row = HeatRow {
-            title: String::new(),
-            note: format!("Word by word, layer {layer}, on one scale"),
-            picture: &seen.picture,
-            maps: found.words.iter().map(|word| (word.word.clone(), heat(&word.map, &model.simla))).collect(),
-            same_scale: true,
-        };
-        save_png(&stack(&[overlay.draw(), row.draw()]), path)?;
+        let words = found.words.iter().map(|word| (word.word.clone(), heat(&word.map, &model.simla))).collect();
+        save_png(&word_by_word(&overlay, words, layer), path)?;
     }
     if arguments.json {
         let mut told = serde_json::to_value(&found)?;

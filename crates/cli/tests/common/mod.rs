@@ -90,6 +90,25 @@ pub fn printed(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// It ended well.
+#[track_caller]
+pub fn assert_done(output: &Output) {
+    assert!(output.status.success(), "{}", said(output));
+}
+
+/// A copy of a folder with all that is in it, at `to`, which may be there.
+pub fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for file in fs::read_dir(from).unwrap() {
+        let file = file.unwrap();
+        let target = to.join(file.file_name());
+        match file.file_type().unwrap().is_dir() {
+            true => copy(&file.path(), &target),
+            false => drop(fs::copy(file.path(), target).unwrap()),
+        }
+    }
+}
+
 /// What it was refused with, from the line of the error on; it must have been, and without a panic.
 #[track_caller]
 pub fn refusal(output: &Output) -> String {

@@ -151,9 +151,7 @@ impl<R: Classified> Classifier<R> {
     pub fn open(path: &Path, kind: Kind, device: Device) -> Result<(Self, Vocabulary), OpenError> {
         let Saved { config, vocabulary, checkpoint } = Saved::of(path, &[R::TASK], R::MODEL)?;
         let mut model = Self::for_use(config, kind, device);
-        let wanted = model.weights.named();
-        let tensors = checkpoint.model_where(|name| wanted.contains_key(name))?;
-        model.weights.load(&tensors).map_err(|e| checkpoint.blame(e))?;
+        model.weights.load_saved(&checkpoint)?;
         Ok((model, vocabulary))
     }
 

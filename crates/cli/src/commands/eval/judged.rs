@@ -6,9 +6,9 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 use clap::Args;
 use simla::tasks::score::Share;
-use simla_data::{Batch, Dataset, Format, LoadError, Loader, Options};
+use simla_data::{Batch, Dataset, Format, LoadError, Options};
 use simla_pictures::output::writable;
-use simla_run::downstream::JUDGED_AT_ONCE;
+use simla_run::downstream::each_once;
 use simla_run::progress::Progress;
 use simla_run::settings::Dtype;
 use simla_run::sources::open_sources;
@@ -77,24 +77,15 @@ impl Judged {
         side: i64,
         judge: impl FnOnce(&mut dyn Iterator<Item = Result<Batch<F::Row>, LoadError>>) -> Result<T>,
     ) -> Result<T> {
-        let mut progress = Progress::new("evaluation", 0, dataset.len());
-        let mut loader = Loader::once(Arc::clone(dataset), format, side as u32, JUDGED_AT_ONCE, 0)?;
-        let mut done = 0;
-        let mut batches = loader.by_ref().inspect(|batch| {
-            done += batch.as_ref().map_or(0, Batch::len) as u64;
-            progress.set(done, String::new);
-        });
-        let judged = judge(&mut batches)?;
-        drop(batches);
-        drop(progress);
-        let report = loader.report();
+        let progress = Progress::new("evaluation", 0, dataset.len());
+        let (judged, report) = each_once(dataset, format, (side, 0), progress, judge)?;
         if report.bad > 0 && self.predictions.is_some() {
             bail!("--predictions: a result file has every record of the split once, but {report}");
         }
         if report.bad > 0 {
             say!("{report}");
         }
-        if done == 0 {
+        if report.bad == report.records {
             bail!("{}: no usable record", self.data.join(", "));
         }
         Ok(judged)

@@ -69,9 +69,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     }
     let device = simla_train::torch::device::open(&arguments.device)?;
     let model = Model::open(&arguments.checkpoint, arguments.dtype.kind(), device)?;
-    if arguments.max_tokens < 3 || arguments.max_tokens as i64 > model.simla.config.max_positions {
-        bail!("--max-tokens {}: expected 3 to the model's {}", arguments.max_tokens, model.simla.config.max_positions);
-    }
+    super::retrieval::check_max_tokens(arguments.max_tokens, &model)?;
     let image_root = arguments.image_root.as_deref();
     let dataset = open_data(std::slice::from_ref(&arguments.data), image_root, 1.0)?;
     let root = image_root.or(Path::new(&arguments.data).parent());
@@ -135,11 +133,7 @@ fn table(found: &[Chosen], records: usize) -> String {
         mean.candidates,
         if found.len() > 1 { format!(", mean of {} lists", found.len()) } else { String::new() }
     );
-    table += &format!("{:<22} {:>20}   {:>20}\n", "", "image -> text", "text -> image");
-    table += &format!(
-        "{:<22} {:>6} {:>6} {:>6}   {:>6} {:>6} {:>6}\n",
-        "percent", "R@1", "R@5", "R@10", "R@1", "R@5", "R@10"
-    );
+    table += &super::retrieval::header();
     let rows = [("matching (ITM)", mean.itm), ("contrast (ITC)", mean.itc), ("chance", mean.chance())];
     rows.iter().fold(table, |table, (name, recalls)| table + &super::retrieval::row(name, recalls))
 }

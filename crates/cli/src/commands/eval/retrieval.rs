@@ -74,9 +74,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let image_root = arguments.image_root.as_deref();
     let options = Options { splits: arguments.split.clone(), ..open_options(image_root, 1.0) };
     let dataset = open_sources(std::slice::from_ref(&arguments.data), &options)?;
-    if arguments.max_tokens < 3 || arguments.max_tokens as i64 > model.simla.config.max_positions {
-        bail!("--max-tokens {}: expected 3 to the model's {}", arguments.max_tokens, model.simla.config.max_positions);
-    }
+    check_max_tokens(arguments.max_tokens, &model)?;
     let gallery = gallery(&dataset, &model.vocabulary, arguments.max_tokens);
     say_broken(&gallery.broken, format_args!("of {} records", dataset.len()));
     if gallery.images.is_empty() {
@@ -133,6 +131,25 @@ fn as_json(found: &Retrieval) -> serde_json::Value {
     value
 }
 
+/// Refuses fewer pieces than a word needs, and more than the model reads.
+pub fn check_max_tokens(max_tokens: usize, model: &Model) -> Result<()> {
+    let most = model.simla.config.max_positions;
+    if max_tokens < 3 || max_tokens as i64 > most {
+        bail!("--max-tokens {max_tokens}: expected 3 to the model's {most}");
+    }
+    Ok(())
+}
+
+/// What stands over the lines of the table.
+pub fn header() -> String {
+    let directions = format!("{:<22} {:>20}   {:>20}\n", "", "image -> text", "text -> image");
+    directions
+        + &format!(
+            "{:<22} {:>6} {:>6} {:>6}   {:>6} {:>6} {:>6}\n",
+            "percent", "R@1", "R@5", "R@10", "R@1", "R@5", "R@10"
+        )
+}
+
 /// A line of the table.
 pub fn row(name: &str, r: &Recalls) -> String {
     format!(
@@ -148,11 +165,7 @@ pub fn table(found: &Retrieval) -> String {
         table += &format!(" of {} items", found.items);
     }
     table.push('\n');
-    table += &format!("{:<22} {:>20}   {:>20}\n", "", "image -> text", "text -> image");
-    table += &format!(
-        "{:<22} {:>6} {:>6} {:>6}   {:>6} {:>6} {:>6}\n",
-        "percent", "R@1", "R@5", "R@10", "R@1", "R@5", "R@10"
-    );
+    table += &header();
     table += &row("contrast (ITC)", &found.itc);
     if let Some(itm) = &found.itm {
         table += &row(&format!("re-ranked top {} (ITM)", found.top_k), itm);

@@ -59,7 +59,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     }
     let found = judged.judge(&dataset, format, asker.model.config.image_size, |batches| {
         let (model, vocabulary) = (&asker.model, &asker.vocabulary);
-        Ok(evaluate(model, batches, vocabulary, answers, arguments.candidates, judged.blind, &mut |_| ())?)
+        Ok(evaluate(model, batches, vocabulary, answers, arguments.candidates, judged.blind)?)
     })?;
     let asked = found.predictions.len();
     let scores = match found.truth.is_empty() {

@@ -37,7 +37,7 @@ pub struct Evaluated {
 }
 
 /// Answers every question of `batches` (of [`Loader::once`](simla_data::Loader::once)): with one of the `candidates`, `k` of which are ranked as a whole, or with
-/// what the model makes up. `blind` hides the pictures. `progress` is told how many questions are done.
+/// what the model makes up. `blind` hides the pictures.
 ///
 /// # Errors
 /// If the data cannot be read, or what libtorch could not do.
@@ -48,7 +48,6 @@ pub fn evaluate(
     candidates: Option<&AnswerList>,
     k: usize,
     blind: bool,
-    progress: &mut dyn FnMut(usize),
 ) -> Result<Evaluated, AnswerError> {
     let list = candidates.map(|list| (list, Candidates::new(list, vocabulary, model)));
     let mut evaluated = Evaluated::default();
@@ -83,7 +82,6 @@ pub fn evaluate(
                 });
             }
         }
-        progress(evaluated.predictions.len());
     }
     Ok(evaluated)
 }
@@ -216,7 +214,7 @@ mod tests {
 
         let evaluated = |candidates, blind| {
             let loader = loader(folder.path(), Questions::evaluation(sentences.clone()));
-            evaluate(&task.model, loader, vocabulary, candidates, 3, blind, &mut |_| ()).unwrap()
+            evaluate(&task.model, loader, vocabulary, candidates, 3, blind).unwrap()
         };
         let predictions = |answers: [&str; 2]| -> Vec<Prediction> {
             let each = [7, 5].into_iter().zip(answers);

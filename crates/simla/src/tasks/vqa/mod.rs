@@ -189,9 +189,7 @@ impl Answerer {
     ) -> Result<(Self, Vocabulary, Checkpoint), pretrain::OpenError> {
         let Saved { config, vocabulary, checkpoint } = Saved::of(path, &[TASK], MODEL)?;
         let mut model = Self::for_use(config, kind, device);
-        let wanted = model.weights.named();
-        let tensors = checkpoint.model_where(|name| wanted.contains_key(name))?;
-        model.weights.load(&tensors).map_err(|e| checkpoint.blame(e))?;
+        model.weights.load_saved(&checkpoint)?;
         Ok((model, vocabulary, checkpoint))
     }
 
