@@ -134,8 +134,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         return Ok(stopped());
     }
     team.first(|| {
-        let mut outcomes = rows.outcomes(&arguments.seeds)?.0;
-        outcomes.sort_by_key(|outcome: &Outcome| (outcome.seed, outcome.row));
+        let outcomes = rows.outcomes(&arguments.seeds)?;
         let report = Comparison::new(&outcomes, &rows.settings, steps);
         report.save(&arguments.output)?;
         match arguments.json {
@@ -228,6 +227,11 @@ fn tokenize(common: &Run, stop: &AtomicBool) -> Result<bool> {
     Ok(!stopped && common.tokenizer(stop)?.1 == Ending::Finished)
 }
 
+/// Every row with every seed.
+fn runs(seeds: &[u64]) -> impl Iterator<Item = (u64, usize)> {
+    seeds.iter().flat_map(|&seed| (0..ADDED.len()).map(move |row| (seed, row)))
+}
+
 /// The rows of the table, and what their runs share.
 struct Rows<'a> {
     output: &'a Path,
@@ -263,23 +267,21 @@ impl Rows<'_> {
         }
     }
 
-    /// What came of the rows that are there, and the rows that are not.
-    fn outcomes(&self, seeds: &[u64]) -> Result<(Vec<Outcome>, Vec<(u64, usize)>)> {
-        let (mut outcomes, mut left) = (Vec::new(), Vec::new());
-        for (seed, row) in seeds.iter().flat_map(|&seed| (0..ADDED.len()).map(move |row| (seed, row))) {
-            match self.outcome(seed, row)? {
-                Some(outcome) => outcomes.push(outcome),
-                None => left.push((seed, row)),
-            }
-        }
-        Ok((outcomes, left))
+    /// What came of the rows that have ended, in their order.
+    fn outcomes(&self, seeds: &[u64]) -> Result<Vec<Outcome>> {
+        let found = runs(seeds).filter_map(|(seed, row)| self.outcome(seed, row).transpose());
+        let mut outcomes: Vec<Outcome> = found.collect::<Result<_>>()?;
+        outcomes.sort_by_key(|outcome| (outcome.seed, outcome.row));
+        Ok(outcomes)
     }
 
     /// The next row that no other run has, whose `lock` is taken; waits where others have all that are left.
     fn next(&self, seeds: &[u64], stop: &AtomicBool, lock: &mut Option<Lock>) -> Result<Next> {
         let mut waiting = false;
         loop {
-            let (outcomes, left) = self.outcomes(seeds)?;
+            let outcomes = self.outcomes(seeds)?;
+            let is_done = |run: &(u64, usize)| outcomes.iter().any(|done| (done.seed, done.row) == *run);
+            let left: Vec<_> = runs(seeds).filter(|run| !is_done(run)).collect();
             if left.is_empty() {
                 return Ok(Next::Nothing);
             }
