@@ -11,6 +11,7 @@ use simla::import::{StartError, Tensors};
 use simla::tasks::classify::{self, Classified, Classifier, Tuning};
 use simla::tasks::nlvr::{self, TEXT_ASSIGNMENT, TextAssignment};
 use simla::tasks::pretrain::{self, Saved, special_ids};
+use simla::tasks::score::Share;
 use simla::tasks::vqa::{self, Answerer, Answering, answer::K_TEST};
 use simla::tasks::vqa_score;
 use simla_data::{
@@ -143,8 +144,12 @@ impl Downstream for Vqa {
         if found.truth.len() < found.predictions.len() {
             bail!("the held-out questions have no answers to compare with; of VQA v2, --annotations has them");
         }
-        let scores = vqa_score::score(&found.predictions, &found.truth)?;
-        Ok(vec![("held_out/accuracy", scores.overall.accuracy)])
+        let accuracy =
+            |said: &[_]| Ok::<_, vqa_score::ScoreError>(vqa_score::score(said, &found.truth)?.overall.accuracy);
+        Ok(vec![
+            ("held_out/accuracy", accuracy(&found.predictions)?),
+            ("held_out/accuracy/commonest", accuracy(&vqa_score::commonest(&found.truth))?),
+        ])
     }
 }
 
@@ -205,7 +210,10 @@ impl Classes for Entailment {
         blind: bool,
     ) -> Result<Numbers> {
         let found = classify::evaluate(model, batches, blind, |_, _| ())?;
-        Ok(vec![("held_out/accuracy", 100.0 * found.accuracy().value())])
+        Ok(vec![
+            ("held_out/accuracy", 100.0 * found.accuracy().value()),
+            ("held_out/accuracy/commonest", 100.0 * found.commonest().value()),
+        ])
     }
 }
 
@@ -223,9 +231,16 @@ impl Classes for Statement {
         batches: impl Iterator<Item = Result<Batch<Self>, LoadError>>,
         blind: bool,
     ) -> Result<Numbers> {
-        let found = nlvr::evaluate(model, batches, blind, |_, _| ())?;
+        let mut counts = [0u64; Statement::CLASSES.len()];
+        let found = nlvr::evaluate(model, batches, blind, |statement, _| {
+            if let Some(label) = statement.label {
+                counts[label as usize] += 1;
+            }
+        })?;
+        let commonest = Share { right: counts.into_iter().max().unwrap_or_default(), of: counts.iter().sum() };
         Ok(vec![
             ("held_out/accuracy", 100.0 * found.accuracy.value()),
+            ("held_out/accuracy/commonest", 100.0 * commonest.value()),
             ("held_out/consistency", 100.0 * found.consistency.value()),
         ])
     }

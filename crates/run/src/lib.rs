@@ -15,6 +15,7 @@ pub mod console;
 pub mod downstream;
 pub mod embed;
 pub mod fit;
+pub mod grounding;
 pub mod held_out;
 pub mod init;
 pub mod inputs;
