@@ -112,6 +112,40 @@ fn pictures_are_embedded_once_and_found_by_phrase_and_by_picture() {
 }
 
 #[test]
+fn an_index_keeps_as_much_of_a_picture_as_is_asked_for() {
+    let found = Found::new();
+    let search = |kept: &str, more: &[&str]| {
+        let index = found.scenes.path(kept).display().to_string();
+        found.pictures(&[&["a red circle", "--index", &index], more].concat())
+    };
+    let bytes = |kept: &str| -> u64 {
+        let files = fs::read_dir(found.scenes.path(kept)).unwrap().map(Result::unwrap);
+        let rows = files.filter(|file| file.file_name().to_string_lossy().starts_with("rows-"));
+        rows.map(|file| file.metadata().unwrap().len()).sum()
+    };
+    let half = search("half", &[]);
+    assert!(said(&half).contains("--patches makes it smaller"), "{}", said(&half));
+    // Twelve features of 16 numbers; patches of 32 values.
+    let features = 12 * 4 * 16;
+    let patches = (bytes("half") - features) / (2 * 32);
+    for (kept, payload) in [("8bit", patches * (2 + 32)), ("none", 0)] {
+        let made = search(kept, &["--patches", kept]);
+        assert!(said(&made).contains("12 of 12 embedded"), "{}", said(&made));
+        assert_eq!(bytes(kept), features + payload, "{kept}");
+        // It stays as it is, whether that is said again or not.
+        for more in [&["--patches", kept][..], &[]] {
+            let again = search(kept, more);
+            assert!(!said(&again).contains("embedded"), "{}", said(&again));
+            assert_eq!(images(&answer(&again)), images(&answer(&made)), "{kept}");
+        }
+        let other = search(kept, &["--patches", "half"]);
+        assert_refused(&other, &[&format!("index of pictures (patches: {kept})"), "--index"]);
+    }
+    assert_eq!(images(&answer(&search("none", &[]))), images(&answer(&half)), "looked at again, they are the same");
+    assert_eq!(search("other", &["--patches", "4bit"]).status.code(), Some(2));
+}
+
+#[test]
 fn captions_are_found_by_a_picture() {
     let found = Found::new();
     let data = found.scenes.test.display().to_string();

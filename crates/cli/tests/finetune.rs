@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Output;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::common::{Scenes, assert_done, assert_refused, copy, metrics, output_of, printed, said};
 
@@ -146,7 +146,7 @@ fn a_model_is_tuned_on_expressions_and_measured_before_and_after() {
     let mut expressions = Vec::new();
     for picture in &pictures {
         for object in picture["objects"].as_array().unwrap() {
-            expressions.push(serde_json::json!({"image": picture["image"], "text": object["phrase"]}));
+            expressions.push(json!({"image": picture["image"], "text": object["phrase"]}));
         }
     }
     let data = boxes.with_file_name("expressions.json");
@@ -168,6 +168,44 @@ fn a_model_is_tuned_on_expressions_and_measured_before_and_after() {
     }
     let other = output_of(&["finetune", "retrieval", "--resume", &tuned]);
     assert_refused(&other, &["simla finetune grounding --resume"]);
+
+    // Held-out expressions with boxes, in REFER's files: what chooses the best checkpoint is how many of them are found.
+    let (mut refs, mut instances) = (Vec::new(), Vec::new());
+    for (image, picture) in pictures[..4].iter().enumerate() {
+        for object in picture["objects"].as_array().unwrap() {
+            let id = instances.len();
+            instances.push(json!({"id": id, "bbox": object["box"]}));
+            refs.push(json!({"ref_id": id, "ann_id": id, "image_id": image, "split": "val",
+                "sentences": [{"sent": object["phrase"]}]}));
+        }
+    }
+    let images = (0..4).map(|i| json!({"id": i, "file_name": pictures[i]["image"]})).collect::<Vec<_>>();
+    let whole = [[0, 0, 32, 32]];
+    let root = place.scenes.train.parent().unwrap();
+    let folder = place.scenes.path("refer");
+    fs::create_dir(&folder).unwrap();
+    for (name, value) in [
+        ("refs.json", json!(refs)),
+        ("instances.json", json!({"images": images, "annotations": instances})),
+        ("dets.json", json!({"0": whole, "1": whole, "2": whole, "3": whole})),
+    ] {
+        fs::write(folder.join(name), value.to_string()).unwrap();
+    }
+    let (refs, judged) = (folder.join("refs.json").display().to_string(), place.path("judged"));
+    let root = root.display().to_string();
+    let boxes = ["--eval-data", &refs, "--image-root", &root, "--output", &judged, "--set", "eval_every_steps=1"];
+    let output = output_of(&[&command[..], &boxes, &small].concat());
+    assert_done(&output);
+    assert_eq!(said(&output).matches("held-out expressions found").count(), 2, "{}", said(&output));
+    let rows = fs::read_to_string(Path::new(&judged).join("evaluation.jsonl")).unwrap();
+    let row: Value = serde_json::from_str(rows.lines().last().unwrap()).unwrap();
+    for name in ["held_out/txt_r1", "held_out/txt_r1/chance", "grounding/proposals", "grounding/proposals/random"] {
+        assert!(row[name].is_number(), "{name}: {row}");
+    }
+    let saved = simla_train::checkpoint::Checkpoint::open(Path::new(&judged)).unwrap();
+    let scores =
+        rows.lines().map(|row| serde_json::from_str::<Value>(row).unwrap()["grounding/proposals"].as_f64().unwrap());
+    assert_eq!(saved.state.best, Some(scores.fold(0.0, f64::max)));
     assert_done(&output_of(&["finetune", "grounding", "--resume", &tuned]));
     let cropped = output_of(&[&command[..], &["--output", &place.path("other"), "--set", "min_scale=0.9"]].concat());
     assert_refused(&cropped, &["min_scale", "does nothing"]);

@@ -176,6 +176,22 @@ fn the_authors_model_is_used_and_started_from() {
         assert!(!saved.config.closing_sep);
         assert_eq!(saved.vocabulary.encode("word1 word2", 25), [1, 6, 7], "[CLS] and the words");
     }
+    // Nor does what asks a model of a task, by hand or of a file: questions, statements and sentences are all read alike.
+    for (task, records) in [("vqa", "questions"), ("nlvr2", "statements"), ("entailment", "entailments")] {
+        let data = place.data.with_file_name(format!("train-{records}.json")).display().to_string();
+        let tuned = place.path(task);
+        let finetune = ["finetune", task, "--checkpoint", &model, "--data", &data, "--output", &tuned];
+        let sizes = ["--set", "image_size=64", "--set", "batch_size=4", "--set", "steps=1"];
+        assert_done(&output_of(&[&finetune[..], &sizes].concat()));
+        let saved = simla::tasks::pretrain::Saved::of(Path::new(&tuned), &[task], "a model of a task").unwrap();
+        assert!(!saved.config.closing_sep, "{task}");
+        let vocabulary = std::sync::Arc::new(saved.vocabulary);
+        let read = simla_run::downstream::sentences(&vocabulary, saved.config.max_positions);
+        assert_eq!(read.encode("word1 word2"), [1, 6, 7], "{task}");
+    }
+    let image = place.data.with_file_name("test/00000.png").display().to_string();
+    let ask = ["ask", &image, "word1 word2?", "--checkpoint", &place.path("vqa"), "--json"];
+    assert!(assert_done(&output_of(&ask)).contains("answer"));
     let closing = output_of(&[&finetune[..7], &["x"], &sizes[..], &["--set", "closing_sep=true"]].concat());
     assert_refused(&closing, &["closing_sep", "false"]);
 

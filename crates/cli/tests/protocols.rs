@@ -182,6 +182,65 @@ fn products_are_found_among_look_alikes_and_classes_are_told() {
     place.refused(&["eval", "classes", "--data", &data, "--template", "a dog"], &["a dog", "{}"]);
 }
 
+#[test]
+fn results_are_never_written_over_what_is_read() {
+    let place = Place::new();
+    let at = |name: &str| shown(&place.scenes.path(name));
+    let pictures = shown(&place.scenes.test.with_file_name("test"));
+    let record = |i: usize| {
+        let record = &place.test[i];
+        json!({"image": record["image"], "caption": record["caption"][0], "image_id": i})
+    };
+    let products = place.write("products.json", &(0..12).map(record).collect());
+    let table = shown(&place.scenes.test.with_file_name("captions.csv"));
+    let rows = (0..12).map(|i| format!("{},{}\n", record(i)["image"], record(i)["caption"]));
+    fs::write(&table, format!("image,caption\n{}", rows.collect::<String>())).unwrap();
+    let photograph = shown(&place.scenes.path("classes/a/0.png"));
+    for class in ["a", "b"] {
+        let folder = place.scenes.path("classes").join(class);
+        fs::create_dir_all(&folder).unwrap();
+        let image = place.scenes.test.with_file_name(place.test[0]["image"].as_str().unwrap());
+        fs::copy(image, folder.join("0.png")).unwrap();
+    }
+    fs::write(at("phrases.npy"), "a red circle\n").unwrap();
+    let latest = fs::read_to_string(place.scenes.path("run/checkpoints/latest")).unwrap();
+    let weights = at(&format!("run/checkpoints/{}/model.safetensors", latest.trim()));
+    let classes = at("classes");
+    let phrases = at("phrases.npy");
+    let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let embed = |of: [&str; 2], output: &str| owned(&["embed", of[0], of[1], "--output", output]);
+    for (command, input) in [
+        (embed(["--phrases", &phrases], &phrases), &phrases),
+        (embed(["--phrases", &phrases], &weights), &weights),
+        (owned(&["eval", "retrieval", "--data", &table, "--run-file", &table]), &table),
+        (owned(&["eval", "products", "--data", &products, "--write-lists", &products]), &products),
+        (owned(&["eval", "classes", "--data", &classes, "--picture", &photograph]), &photograph),
+    ] {
+        let (command, before) = (command.iter().map(String::as_str).collect::<Vec<_>>(), fs::read(input).unwrap());
+        place.refused(&[&command[..], &["--force"]].concat(), &["never overwritten"]);
+        assert_eq!(fs::read(input).unwrap(), before, "{command:?}");
+    }
+    for (command, other) in [
+        (embed(["--images", &pictures], &at("other.npy")), "other.npy"),
+        (embed(["--images", &pictures], &at("beside.npy")), "beside.names.json"),
+        (owned(&["eval", "retrieval", "--data", &table, "--run-file", &at("other.csv")]), "other.csv"),
+        (
+            owned(&["eval", "products", "--data", &products, "--wrong", "2", "--write-lists", &at("other.json")]),
+            "other.json",
+        ),
+        (owned(&["eval", "classes", "--data", &classes, "--picture", &at("other.png")]), "other.png"),
+    ] {
+        let command: Vec<&str> = command.iter().map(String::as_str).collect();
+        fs::write(at(other), "mine").unwrap();
+        place.refused(&command, &[other, "--force"]);
+        assert_eq!(fs::read(at(other)).unwrap(), b"mine", "{command:?}");
+        place.printed(&[&command[..], &["--force"]].concat());
+        assert_ne!(fs::read(at(other)).unwrap(), b"mine", "{command:?}");
+    }
+    let export = |more: &[&str]| output_of(&[&["export", "authors", &place.run, "--output", &weights], more].concat());
+    assert_refused(&export(&["--force"]), &["never overwritten"]);
+}
+
 /// A program of Python that has these modules, if there is one: `SIMLA_PYTHON`, or what is called python3.
 fn python(modules: &str) -> Option<PathBuf> {
     let program = std::env::var_os("SIMLA_PYTHON").map_or("python3".into(), PathBuf::from);

@@ -102,14 +102,27 @@ fn with_hint(error: io::Error, path: &Path) -> io::Error {
         return error;
     } else if text.contains("file:/") {
         "expected a path, not a file:// address".into()
+    } else if text.contains("http:/") || text.contains("https:/") {
+        "expected the path of a file, not an address: fetch it first".into()
     } else if text.contains('\\') {
         "its path has backslashes, expected / between folders".into()
     } else if let Some((form, _)) = forms.iter().find(|(_, form)| *form != text && Path::new(form).exists()) {
         format!("a file whose name only looks the same is there, its letters put together otherwise (Unicode's {form})")
+    } else if let Some(other) = other_case(path) {
+        format!("the file there is called {}", other.display())
     } else {
         return error;
     };
     io::Error::new(error.kind(), format!("{error}; {hint}"))
+}
+
+/// The name of a file beside `path` that is called the same but for the case of its letters, as cameras and some systems change it.
+fn other_case(path: &Path) -> Option<PathBuf> {
+    let (name, ending) = (path.file_name()?.to_str()?, path.extension()?.to_str()?);
+    let [lower, upper] = [ending.to_lowercase(), ending.to_uppercase()].map(|ending| path.with_extension(ending));
+    let all = [lower, upper, path.with_file_name(name.to_lowercase()), path.with_file_name(name.to_uppercase())];
+    let found = all.into_iter().find(|other| other != path && other.exists())?;
+    Some(found.file_name()?.into())
 }
 
 impl RecordError {

@@ -150,7 +150,7 @@ pub fn png_bytes(picture: &RgbImage) -> Vec<u8> {
 /// # Errors
 /// When the name does not end in .png, and when the file cannot be written.
 pub fn save_png(picture: &RgbImage, path: &Path) -> Result<(), PicturesError> {
-    named(path, "png")?;
+    named(path, &["png"])?;
     save_bytes(&png_bytes(picture), path)
 }
 

@@ -31,12 +31,12 @@ pub enum PicturesError {
         path: PathBuf,
     },
     /// A result's name ends as another format's does.
-    #[error("{} must end in .{ending}: that is the format of what is written", path.display())]
+    #[error("{} must end in {}: that is the format of what is written", path.display(), listed(endings))]
     Ending {
         /// The name.
         path: PathBuf,
-        /// What it must end in.
-        ending: &'static str,
+        /// One of these it must end in.
+        endings: &'static [&'static str],
     },
     /// A result's name is a folder's.
     #[error("{} is a folder: give the name of a file", path.display())]
@@ -66,6 +66,15 @@ pub enum PicturesError {
         /// Values given.
         got: usize,
     },
+}
+
+/// `.safetensors, .npy or .parquet`.
+fn listed(endings: &[&str]) -> String {
+    match endings {
+        [] => String::new(),
+        [one] => format!(".{one}"),
+        [before @ .., last] => format!(".{} or .{last}", before.join(", .")),
+    }
 }
 
 impl PicturesError {

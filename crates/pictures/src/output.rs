@@ -4,20 +4,25 @@ use crate::error::PicturesError;
 use std::fs::Metadata;
 use std::path::Path;
 
-/// Whether a result may be written to `path`: a file of the format that ends in `ending` ("png"), made from `inputs`.
+/// Whether a result may be written to `path`: a file of a format that ends in one of `endings` ("png"), made from `inputs`.
 ///
 /// # Errors
 /// When the name ends otherwise, when there is a folder, when it is one of the inputs (by whatever name or link), and when another
 /// file is there and `force` does not say to overwrite it.
-pub fn writable(path: &Path, ending: &'static str, inputs: &[&Path], force: bool) -> Result<(), PicturesError> {
-    named(path, ending)?;
+pub fn writable(
+    path: &Path,
+    endings: &'static [&'static str],
+    inputs: &[impl AsRef<Path>],
+    force: bool,
+) -> Result<(), PicturesError> {
+    named(path, endings)?;
     let Ok(found) = path.metadata() else {
         return Ok(());
     };
     let path = path.to_path_buf();
     if found.is_dir() {
         Err(PicturesError::IsAFolder { path })
-    } else if inputs.iter().any(|input| same_file(&path, &found, input)) {
+    } else if inputs.iter().any(|input| same_file(&path, &found, input.as_ref())) {
         Err(PicturesError::IsAnInput { path })
     } else if force {
         Ok(())
@@ -26,11 +31,12 @@ pub fn writable(path: &Path, ending: &'static str, inputs: &[&Path], force: bool
     }
 }
 
-/// Refuses a name that does not end as the format does, in whatever case.
-pub(crate) fn named(path: &Path, ending: &'static str) -> Result<(), PicturesError> {
-    match path.extension() {
-        Some(found) if found.eq_ignore_ascii_case(ending) => Ok(()),
-        _ => Err(PicturesError::Ending { path: path.to_path_buf(), ending }),
+/// Refuses a name that does not end as its format does, in whatever case.
+pub(crate) fn named(path: &Path, endings: &'static [&'static str]) -> Result<(), PicturesError> {
+    let found = path.extension();
+    match endings.iter().any(|ending| found.is_some_and(|found| found.eq_ignore_ascii_case(ending))) {
+        true => Ok(()),
+        false => Err(PicturesError::Ending { path: path.to_path_buf(), endings }),
     }
 }
 
@@ -63,7 +69,7 @@ mod tests {
         #[cfg(unix)]
         std::os::unix::fs::symlink(at("photo.png"), at("soft.png")).unwrap();
         let (photo, missing) = (at("photo.png"), at("missing.png"));
-        let asked = |name: &str, force| match writable(&at(name), "png", &[&photo, &missing], force) {
+        let asked = |name: &str, force| match writable(&at(name), &["png"], &[&photo, &missing], force) {
             Ok(()) => String::new(),
             Err(error) => error.to_string(),
         };
@@ -88,5 +94,7 @@ mod tests {
         }
         assert!(asked("other.png", false).contains("--force"));
         assert_eq!(asked("other.png", true), "");
+        let error = writable(&at("features.csv"), &["safetensors", "npy", "parquet"], &[&photo], true).unwrap_err();
+        assert!(error.to_string().contains("must end in .safetensors, .npy or .parquet"), "{error}");
     }
 }

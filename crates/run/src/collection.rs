@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
+use simla::tasks::kept::Kept;
 use simla::tasks::pretrain::Model;
-use simla::tasks::search::{caption_features, patch_bytes, see};
+use simla::tasks::search::{caption_features, see};
 use simla_data::record::Location;
 use simla_data::sources::{IMAGE_ENDINGS, walk};
 use simla_data::{Dataset, Entry, quoted};
@@ -117,23 +118,24 @@ impl Collection {
         &self.items[at]
     }
 
-    /// Opens the index in `folder` as it is.
+    /// Opens the index in `folder` as it is. Of pictures it keeps what is asked for, or what it keeps already.
     ///
     /// # Errors
-    /// If it is of other things or another model, damaged, or in use.
-    pub fn open(&self, folder: &Path, model: &Model) -> Result<Index> {
-        let contents = Contents {
-            what: self.what().into(),
-            model: model.checkpoint.fingerprint().into(),
-            features: model.simla.config.embed_dim as usize,
-            payload: self.payload(model),
+    /// If it is of other things or another model, keeps something else, is damaged, or in use.
+    pub fn open(&self, folder: &Path, model: &Model, kept: Option<Kept>) -> Result<Index> {
+        let (what, payload) = match self.source {
+            Source::Captions(..) => (self.what().into(), 0),
+            Source::Pictures(_) => {
+                let kept = match kept {
+                    Some(kept) => kept,
+                    None => Index::contents_of(folder)?.map(|contents| kept_by(&contents)).unwrap_or_default(),
+                };
+                (pictures_keeping(kept), kept.bytes(&model.simla.config))
+            }
         };
-        Ok(Index::open(folder, contents)?)
-    }
-
-    /// Bytes of an item beside its feature: what matching needs of a picture.
-    fn payload(&self, model: &Model) -> usize {
-        if self.is_pictures() { patch_bytes(&model.simla.config) } else { 0 }
+        let config = &model.simla.config;
+        let (model, features) = (model.checkpoint.fingerprint().into(), config.embed_dim as usize);
+        Ok(Index::open(folder, Contents { what, model, features, payload })?)
     }
 
     /// Forgets what is gone or has changed; positions of the items that have to be embedded.
@@ -146,18 +148,21 @@ impl Collection {
 
     /// Opens the index in `folder` and brings it up to date: what is new or has changed is embedded, what is gone is forgotten. Also
     /// how many were embedded.
-    pub fn index(&self, folder: &Path, model: &Model, max_tokens: usize) -> Result<(Index, usize)> {
-        let mut index = self.open(folder, model)?;
+    pub fn index(&self, folder: &Path, model: &Model, max_tokens: usize, kept: Option<Kept>) -> Result<(Index, usize)> {
+        let mut index = self.open(folder, model, kept)?;
+        let (kept, width) = (kept_by(index.contents()), model.simla.config.vision_width as usize);
         let missing = self.missing(&mut index)?;
         if !missing.is_empty() {
             // A feature of f32, and what matching needs.
-            let each = (4 * model.simla.config.embed_dim as usize + self.payload(model)) as f64;
+            let Contents { features, payload, .. } = index.contents();
+            let each = (4 * features + payload) as f64;
             say!(
-                "{} {} to embed: {:.1} MB of index, {:.1} KB each",
+                "{} {} to embed: {:.1} MB of index, {:.1} KB each{}",
                 missing.len(),
                 self.what(),
                 each * missing.len() as f64 / 1e6,
-                each / 1e3
+                each / 1e3,
+                if *payload > 0 && kept == Kept::Half { "; --patches makes it smaller" } else { "" }
             );
         }
         let mut unusable = Vec::new();
@@ -170,7 +175,7 @@ impl Collection {
                 let seen = see(&model.simla, &entries.collect::<Result<Vec<_>>>()?)?;
                 for (item, seen) in items.into_iter().zip(seen) {
                     match seen {
-                        Ok(seen) => rows.push((item, seen.feature, seen.patches)),
+                        Ok(seen) => rows.push((item, seen.feature, kept.pack(seen.patches, width))),
                         Err(error) => unusable.push(error),
                     }
                 }
@@ -202,6 +207,22 @@ impl Collection {
             Source::Captions(..) => "captions",
         }
     }
+}
+
+/// What an index of pictures is called that keeps so much of each.
+fn pictures_keeping(kept: Kept) -> String {
+    match kept {
+        Kept::Half => "pictures".into(), // as it was when nothing else could be chosen
+        kept => format!("pictures (patches: {kept})"),
+    }
+}
+
+/// How much an index keeps of each picture.
+pub fn kept_by(contents: &Contents) -> Kept {
+    [Kept::EightBits, Kept::Nothing]
+        .into_iter()
+        .find(|&kept| contents.what == pictures_keeping(kept))
+        .unwrap_or_default()
 }
 
 /// The stamp of a file of so many bytes that was changed so long after 1970.

@@ -11,6 +11,7 @@ use simla::import::{StartError, Tensors};
 use simla::tasks::classify::{self, Classified, Classifier, Outcome, Tuning};
 use simla::tasks::nlvr::{self, Reasoning, TEXT_ASSIGNMENT, TextAssignment};
 use simla::tasks::pretrain::{self, Saved, special_ids};
+use simla::tasks::score::Share;
 use simla::tasks::vqa::{self, Answerer, Answering, answer::K_TEST};
 use simla::tasks::vqa_score;
 use simla_data::{
@@ -150,8 +151,11 @@ impl Downstream for Vqa {
         if truth.len() < predictions.len() {
             bail!("the held-out questions have no answers to compare with; of VQA v2, --annotations has them");
         }
-        let scores = vqa_score::score(&predictions, &truth)?;
-        Ok(vec![("held_out/accuracy", scores.overall.accuracy)])
+        let accuracy = |said: &[_]| Ok::<_, vqa_score::ScoreError>(vqa_score::score(said, &truth)?.overall.accuracy);
+        Ok(vec![
+            ("held_out/accuracy", accuracy(&predictions)?),
+            ("held_out/accuracy/commonest", accuracy(&vqa_score::commonest(&truth))?),
+        ])
     }
 }
 
@@ -221,7 +225,10 @@ impl Classes for Entailment {
     ) -> Result<Numbers> {
         let found = team.values(classify::evaluate(model, batches, blind, |_, _| ())?)?;
         let found = found.iter().fold(Outcome::new(Entailment::CLASSES.len()), Outcome::and);
-        Ok(vec![("held_out/accuracy", 100.0 * found.accuracy().value())])
+        Ok(vec![
+            ("held_out/accuracy", 100.0 * found.accuracy().value()),
+            ("held_out/accuracy/commonest", 100.0 * found.commonest().value()),
+        ])
     }
 }
 
@@ -240,10 +247,21 @@ impl Classes for Statement {
         blind: bool,
         team: &Team,
     ) -> Result<Numbers> {
-        let judged = team.values(nlvr::judge(model, batches, blind, |_, _| ())?)?.concat();
+        let mut counts = vec![0u64; Statement::CLASSES.len()];
+        let judged = nlvr::judge(model, batches, blind, |statement, _| {
+            if let Some(label) = statement.label {
+                counts[label as usize] += 1;
+            }
+        })?;
+        let (judged, counts): (Vec<_>, Vec<_>) = team.values((judged, counts))?.into_iter().unzip();
+        let judged = judged.concat();
         let found = Reasoning::new(judged.iter().map(|(group, right)| (group.as_str(), *right)));
+        let of_class = |class| counts.iter().map(|of: &Vec<u64>| of[class]).sum::<u64>();
+        let commonest = (0..Statement::CLASSES.len()).map(of_class).max().unwrap_or_default();
+        let commonest = Share { right: commonest, of: judged.len() as u64 };
         Ok(vec![
             ("held_out/accuracy", 100.0 * found.accuracy.value()),
+            ("held_out/accuracy/commonest", 100.0 * commonest.value()),
             ("held_out/consistency", 100.0 * found.consistency.value()),
         ])
     }

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
@@ -275,12 +275,12 @@ impl Features {
     }
 }
 
-/// Refuses a name that [`Features::save`] would, before anything is computed.
-///
-/// # Errors
-/// Another ending.
-pub fn check(path: &Path) -> Result<()> {
-    Ending::of(path).map(drop)
+/// How the name of a file of features may end.
+pub const ENDINGS: &[&str] = &["safetensors", "npy", "parquet"];
+
+/// The file beside `path` that has the names, where the features' own format has no place for them.
+pub fn names_beside(path: &Path) -> Option<PathBuf> {
+    matches!(Ending::of(path), Ok(Ending::Npy)).then(|| path.with_extension("names.json"))
 }
 
 enum Ending {

@@ -1,14 +1,17 @@
-//! Held-out pairs: retrieval on them says how good a model is.
+//! Held-out pairs: retrieval on them says how good a model is; and where they are expressions with boxes, how many of those it finds.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use simla::model::Simla;
+use simla::tasks::gradcam::default_layer;
+use simla::tasks::grounding::Grounding;
 use simla::tasks::retrieval::{Gallery, Retrieval, evaluate};
-use simla_data::{Dataset, Options, Vocabulary};
+use simla_data::{BoxedPicture, Dataset, Options, ReferFiles, Vocabulary, read_refer};
 use simla_train::Team;
 
+use crate::grounding::Asked;
 use crate::progress::{Count, Progress};
 use crate::settings::Settings;
 use crate::sources::open_sources;
@@ -23,6 +26,8 @@ pub fn gallery(dataset: &Dataset, vocabulary: &Vocabulary, max_tokens: usize) ->
 pub struct HeldOut {
     pub(crate) dataset: Arc<Dataset>,
     gallery: Gallery,
+    /// Expressions with true boxes, where these are REFER's and the run learns to find them.
+    boxes: Vec<BoxedPicture>,
 }
 
 impl HeldOut {
@@ -33,8 +38,19 @@ impl HeldOut {
         if usable < 2 {
             bail!("{}: {usable} usable records for evaluation, expected at least 2", path.display());
         }
+        let refer = ReferFiles::beside(path).filter(|_| options.expressions);
+        let boxes = refer.map(|refer| read_refer(&refer, options.image_root.as_deref(), &options.splits));
         let dataset = Arc::new(dataset);
-        Ok(Self { dataset, gallery })
+        Ok(Self { dataset, gallery, boxes: boxes.transpose()?.unwrap_or_default() })
+    }
+
+    /// How many of the boxes a model finds; none where there are no boxes.
+    ///
+    /// # Errors
+    /// What libtorch could not do.
+    pub fn grounding(&self, model: &Simla, vocabulary: &Vocabulary) -> Result<Option<Grounding>> {
+        let layer = default_layer(model.config.text_depth);
+        Ok(Asked::new(model, vocabulary, &self.boxes, layer)?.grounding(None))
     }
 
     /// Ranks all pairs, which the processes of `team` share out among themselves.

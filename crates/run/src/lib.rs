@@ -17,6 +17,7 @@ pub mod console;
 pub mod downstream;
 pub mod embed;
 pub mod fit;
+pub mod grounding;
 pub mod held_out;
 pub mod init;
 pub mod inputs;

@@ -1,23 +1,35 @@
-//! Pictures that a user names a file for: never over what was read, and over another file only where that is asked for.
+//! Files that a user names for results: never over what was read, and over another file only where that is asked for.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use simla_data::{Dataset, Location};
+use simla_data::{Dataset, Format, Location};
 use simla_pictures::output::writable;
 
-/// Whether a PNG may be written to `path`, where one is asked for; `force` overwrites a file that is no input. The inputs are asked for
-/// where there is a file alone.
+/// Whether a result may be written to `path`, where one is asked for, under a name that ends in one of `endings`; `force` overwrites a
+/// file that is no input. The inputs are asked for where there is a file alone.
 ///
 /// # Errors
-/// A name that does not end in .png, a folder, an input, or a file without `force`.
-pub fn check_picture(path: Option<&Path>, force: bool, inputs: impl FnOnce() -> Vec<PathBuf>) -> Result<()> {
+/// A name that ends otherwise, a folder, an input, or a file without `force`.
+pub fn check_file(
+    path: Option<&Path>,
+    endings: &'static [&'static str],
+    force: bool,
+    inputs: impl FnOnce() -> Vec<PathBuf>,
+) -> Result<()> {
     let Some(path) = path else {
         return Ok(());
     };
     let inputs = if path.exists() { inputs() } else { vec![] };
-    let inputs: Vec<&Path> = inputs.iter().map(PathBuf::as_path).collect();
-    Ok(writable(path, "png", &inputs, force)?)
+    Ok(writable(path, endings, &inputs, force)?)
+}
+
+/// The same for a PNG.
+///
+/// # Errors
+/// As there.
+pub fn check_picture(path: Option<&Path>, force: bool, inputs: impl FnOnce() -> Vec<PathBuf>) -> Result<()> {
+    check_file(path, &["png"], force, inputs)
 }
 
 /// The files that a data set is read from: its own and those of its pictures.
@@ -26,5 +38,10 @@ pub fn files_of(dataset: &Dataset) -> Vec<PathBuf> {
         Location::File(path) => Some(path),
         Location::Range { .. } => None,
     });
-    dataset.sources().map(|(path, _)| path.to_owned()).chain(pictures).collect()
+    sources_of(dataset).into_iter().chain(pictures).collect()
+}
+
+/// The files that a data set's records are in.
+pub fn sources_of<F: Format>(dataset: &Dataset<F>) -> Vec<PathBuf> {
+    dataset.sources().map(|(path, _)| path.to_owned()).collect()
 }

@@ -53,13 +53,8 @@ fn format(path: &Path) -> Result<Format> {
     })
 }
 
-/// Refuses a file of another kind, before anything is computed for it.
-///
-/// # Errors
-/// If its name ends otherwise.
-pub fn check(path: &Path) -> Result<()> {
-    format(path).map(drop)
-}
+/// How the name of a run file may end.
+pub const ENDINGS: &[&str] = &["csv", "tsv", "trec"];
 
 /// Writes the best candidates of every image, then those of every caption; ranks are counted from 1.
 ///

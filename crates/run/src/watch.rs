@@ -9,6 +9,7 @@ use anyhow::Result;
 use image::{Rgb, RgbImage};
 use serde::{Deserialize, Serialize};
 use simla::tasks::pretrain::Pretraining;
+use simla::tasks::retrieval::Recalls;
 use simla::tasks::samples::{Sample, samples};
 use simla_data::{Batch, Pair, TallyReport, Vocabulary};
 use simla_pictures::run::{State, Status};
@@ -206,7 +207,7 @@ impl Log {
         Ok(Self(team.is_first().then(open).transpose()?))
     }
 
-    pub fn write(&mut self, step: u64, scores: &[(&str, f64)]) -> Result<()> {
+    pub fn write(&mut self, step: u64, scores: &[(impl ToString, f64)]) -> Result<()> {
         if let Some(file) = &mut self.0 {
             file.write(&Evaluation::new(step, scores))?;
         }
@@ -223,8 +224,8 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    fn new(step: u64, scores: &[(&str, f64)]) -> Self {
-        Self { step, scores: scores.iter().map(|(name, score)| ((*name).to_owned(), *score)).collect() }
+    fn new(step: u64, scores: &[(impl ToString, f64)]) -> Self {
+        Self { step, scores: scores.iter().map(|(name, score)| (name.to_string(), *score)).collect() }
     }
 }
 
@@ -249,14 +250,22 @@ impl Evaluating<'_> {
         if !self.watch.due(step, looking.eval_every) {
             return Ok(None);
         }
-        let found = looking.held_out.evaluate(&task.simla, 0, looking.team, "evaluation")?.itc;
-        let scores = found.named();
-        looking.log.write(step, &scores)?;
-        if let Some(page) = &mut self.watch.page {
-            page.events.scalars(step, scores)?;
+        let found = looking.held_out.evaluate(&task.simla, 0, looking.team, "evaluation")?;
+        let mut scores = found.named();
+        let Recalls { txt_r1, img_r1, .. } = found.itc;
+        say!("step {step}: held-out R@1 by contrast: text {txt_r1:.1} %, image {img_r1:.1} %");
+        // Of a score, that of the first counts.
+        let Some(page) = &mut self.watch.page else {
+            return Ok(Some(found.itc.mean()));
+        };
+        let boxes = looking.held_out.grounding(&task.simla, looking.vocabulary)?;
+        if let Some(boxes) = &boxes {
+            scores.extend(boxes.named());
+            say!("step {step}: held-out expressions found: {:.1} %", boxes.share());
         }
-        say!("step {step}: held-out R@1 by contrast: text {:.1} %, image {:.1} %", found.txt_r1, found.img_r1);
-        Ok(Some(found.mean()))
+        looking.log.write(step, &scores)?;
+        page.events.scalars(step, scores.iter().map(|(name, score)| (name.as_str(), *score)))?;
+        Ok(Some(boxes.map_or(found.itc.mean(), |boxes| boxes.share())))
     }
 }
 

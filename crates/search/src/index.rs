@@ -307,6 +307,20 @@ impl Index {
         Ok(graph)
     }
 
+    /// What the index in `folder` is of, where there is one.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn contents_of(folder: &Path) -> Result<Option<Contents>, SearchError> {
+        let path = folder.join(MANIFEST);
+        path.exists().then(|| Ok(manifest(&path)?.contents)).transpose()
+    }
+
+    /// What it is of.
+    pub fn contents(&self) -> &Contents {
+        &self.manifest.contents
+    }
+
     /// The items, by name.
     pub fn items(&self) -> impl Iterator<Item = (&str, &str)> {
         self.manifest.items.iter().map(|(name, place)| (name.as_str(), place.stamp.as_str()))
@@ -443,11 +457,18 @@ fn graph_error(folder: &Path, reason: String) -> SearchError {
     SearchError::Graph { path: folder.into(), reason }
 }
 
+fn damaged(path: &Path, reason: String) -> SearchError {
+    SearchError::Damaged { path: path.into(), reason }
+}
+
+fn manifest(path: &Path) -> Result<Manifest, SearchError> {
+    let text = fs::read(path).map_err(SearchError::io(path))?;
+    serde_json::from_slice(&text).map_err(|e| damaged(path, e.to_string()))
+}
+
 /// Reads a manifest and checks that it holds together.
 fn read(path: &Path, expected: &Contents) -> Result<Manifest, SearchError> {
-    let text = fs::read(path).map_err(SearchError::io(path))?;
-    let damaged = |reason: String| SearchError::Damaged { path: path.into(), reason };
-    let manifest: Manifest = serde_json::from_slice(&text).map_err(|e| damaged(e.to_string()))?;
+    let manifest = manifest(path)?;
     if manifest.contents != *expected {
         return Err(SearchError::Other {
             path: path.parent().unwrap_or(path).into(),
@@ -457,7 +478,7 @@ fn read(path: &Path, expected: &Contents) -> Result<Manifest, SearchError> {
     }
     for (name, place) in &manifest.items {
         if manifest.rows.get(&place.file).is_none_or(|count| place.row >= *count) {
-            return Err(damaged(format!("no row for `{name}`")));
+            return Err(damaged(path, format!("no row for `{name}`")));
         }
     }
     Ok(manifest)

@@ -21,7 +21,7 @@ use simla_run::queries::{self, Phrase};
 use crate::library::{Filter, Id, Near};
 use crate::pictures::{View, kind, unusable};
 use crate::refusal::Refusal;
-use crate::server::{App, Photos};
+use crate::server::App;
 
 /// Results where nothing else is asked for, and at most.
 const TOP: usize = 12;
@@ -142,17 +142,24 @@ fn date(seconds: u64) -> String {
 
 /// The nearest to a feature, matched with words where there are some.
 async fn find(
-    photos: &Photos,
+    app: &App,
     feature: Vec<f32>,
     words: Option<&Phrase>,
     near: Near,
     top: usize,
 ) -> Result<(usize, Vec<Shown>), Refusal> {
-    let (library, skip) = (Arc::clone(&photos.library), near.skip);
+    let photos = app.photos()?;
+    let (library, skip, matched) = (Arc::clone(&photos.library), near.skip, near.matched);
     let nearest = tokio::task::spawn_blocking(move || library.nearest(&feature, &near)).await;
-    let nearest = nearest.unwrap_or_else(|_| Err(Refusal::defect()))?;
+    let mut nearest = nearest.unwrap_or_else(|_| Err(Refusal::defect()))?;
     let matching = match words {
-        Some(phrase) => photos.engine.matching(phrase.ids.clone(), nearest.patches).await?,
+        Some(phrase) => {
+            let patches = match nearest.patches {
+                Some(patches) => patches,
+                None => looked_at_again(app, &mut nearest.hits, matched).await?,
+            };
+            photos.engine.matching(phrase.ids.clone(), patches).await?
+        }
         None => vec![],
     };
     let shown = |(nth, (hit, matching)): (usize, (simla_search::Hit, Option<f32>))| Shown {
@@ -164,6 +171,26 @@ async fn find(
     Ok((nearest.searched, results))
 }
 
+/// Patches of the first so many of the hits, of which the index keeps none; what cannot be looked at any more is no hit.
+async fn looked_at_again(
+    app: &App,
+    hits: &mut Vec<simla_search::Hit>,
+    matched: usize,
+) -> Result<Vec<Vec<u8>>, Refusal> {
+    let photos = app.photos()?;
+    let rest = hits.split_off(matched.min(hits.len()));
+    let mut views = Vec::with_capacity(hits.len());
+    for hit in std::mem::take(hits) {
+        if let Ok(view) = photos.view(&app.workshop, &Id::of(&hit.name).to_string()).await {
+            views.push(view.pixels.clone());
+            hits.push(hit);
+        }
+    }
+    hits.extend(rest);
+    let seen = photos.engine.many_views(views).await?;
+    Ok(seen.into_iter().map(|seen| seen.patches).collect())
+}
+
 /// `GET /api/search`.
 pub async fn search(State(app): State<App>, Asked(wanted): Asked<Wanted>) -> Result<Json<Answer>, Refusal> {
     let (start, photos) = (Instant::now(), app.photos()?);
@@ -171,7 +198,7 @@ pub async fn search(State(app): State<App>, Asked(wanted): Asked<Wanted>) -> Res
     let phrase = Phrase::new(q, &photos.vocabulary, MAX_TOKENS).map_err(Refusal::request)?;
     let near = wanted.near()?;
     let feature = photos.engine.words(phrase.ids.clone()).await?;
-    let (searched, results) = find(photos, feature, Some(&phrase), near, wanted.top.unwrap_or(TOP)).await?;
+    let (searched, results) = find(&app, feature, Some(&phrase), near, wanted.top.unwrap_or(TOP)).await?;
     let (unknown, seconds) = (phrase.unknown, start.elapsed().as_secs_f64());
     Ok(Json(Answer { query: phrase.text, searched, seconds, unknown, results }))
 }
@@ -183,7 +210,7 @@ pub async fn similar(State(app): State<App>, Asked(wanted): Asked<Wanted>) -> Re
     let feature = photos.library.index().feature(&name);
     let feature = feature.ok_or_else(|| Refusal::missing("the picture has just gone"))?;
     let near = Near { except: Some(name.clone()), matched: 0, ..wanted.near()? };
-    let (searched, results) = find(photos, feature, None, near, wanted.top.unwrap_or(TOP)).await?;
+    let (searched, results) = find(&app, feature, None, near, wanted.top.unwrap_or(TOP)).await?;
     Ok(Json(Answer { query: name, searched, seconds: start.elapsed().as_secs_f64(), unknown: 0, results }))
 }
 
@@ -198,7 +225,7 @@ pub async fn similar_to_sent(
     let near = Near { matched: 0, ..wanted.near()? };
     let view = sent(&app, &headers, body).await?;
     let seen = photos.engine.view(view.pixels.clone()).await?;
-    let (searched, results) = find(photos, seen.feature, None, near, wanted.top.unwrap_or(TOP)).await?;
+    let (searched, results) = find(&app, seen.feature, None, near, wanted.top.unwrap_or(TOP)).await?;
     let seconds = start.elapsed().as_secs_f64();
     Ok(Json(Answer { query: "a picture".into(), searched, seconds, unknown: 0, results }))
 }

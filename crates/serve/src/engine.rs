@@ -34,8 +34,8 @@ type Reply<T> = oneshot::Sender<Result<T, Refusal>>;
 enum Short {
     /// The contrastive features of texts.
     Words(Vec<Vec<i64>>, Reply<Vec<Vec<f32>>>),
-    /// What is kept of a picture.
-    View(Vec<u8>, Reply<Seen>),
+    /// What is kept of pictures.
+    Views(Vec<Vec<u8>>, Reply<Vec<Seen>>),
     /// Probabilities that words match pictures.
     Match(Vec<i64>, Vec<Vec<u8>>, Reply<Vec<f32>>),
 }
@@ -45,14 +45,14 @@ impl Short {
         match self {
             Self::Words(_, reply) => reply.is_closed(),
             Self::Match(_, _, reply) => reply.is_closed(),
-            Self::View(_, reply) => reply.is_closed(),
+            Self::Views(_, reply) => reply.is_closed(),
         }
     }
 
     fn weight(&self) -> usize {
         match self {
             Self::Words(texts, _) => texts.len(),
-            Self::View(..) => 1,
+            Self::Views(views, _) => views.len(),
             Self::Match(_, patches, _) => patches.len(),
         }
     }
@@ -132,7 +132,15 @@ impl Engine {
 
     /// What is kept of a picture, given as a view.
     pub async fn view(&self, view: Vec<u8>) -> Result<Seen, Refusal> {
-        self.short(|reply| Short::View(view, reply)).await
+        Ok(self.many_views(vec![view]).await?.swap_remove(0))
+    }
+
+    /// What is kept of pictures, each given as a view.
+    pub async fn many_views(&self, views: Vec<Vec<u8>>) -> Result<Vec<Seen>, Refusal> {
+        if views.is_empty() {
+            return Ok(vec![]);
+        }
+        self.short(|reply| Short::Views(views, reply)).await
     }
 
     /// Probabilities that words, given as token ids, belong to each of these pictures.
@@ -280,9 +288,9 @@ fn short(model: &Simla, all: Vec<Short>) {
                 word_replies.push((texts.len(), reply));
                 words.extend(texts);
             }
-            Short::View(view, reply) => {
-                views.push(view);
-                view_replies.push(reply);
+            Short::Views(own, reply) => {
+                view_replies.push((own.len(), reply));
+                views.extend(own);
             }
             Short::Match(ids, patches, reply) => {
                 match_replies.push((patches.len(), reply));
@@ -296,7 +304,7 @@ fn short(model: &Simla, all: Vec<Short>) {
     }
     if !views.is_empty() {
         let views: Vec<&[u8]> = views.iter().map(Vec::as_slice).collect();
-        answer(view_replies, see_views(model, &views));
+        answer_each(view_replies, see_views(model, &views));
     }
     if !captions.is_empty() {
         let captions: Vec<&[i64]> = captions.iter().map(Vec::as_slice).collect();

@@ -7,9 +7,10 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLoc
 
 use anyhow::{Context, Result};
 use serde::Serialize;
-use simla::tasks::search::views;
+use simla::tasks::kept::Kept;
+use simla::tasks::search::{Seen, views};
 use simla_data::Entry;
-use simla_run::collection::{Collection, changed, picture};
+use simla_run::collection::{Collection, changed, kept_by, picture};
 use simla_run::progress::{NAMED, Progress, say_broken};
 use simla_search::{Hit, Index, Item};
 
@@ -90,6 +91,9 @@ pub struct Indexing {
 pub struct Library {
     folder: PathBuf,
     index: RwLock<Index>,
+    kept: Kept,
+    /// Values of a patch.
+    width: usize,
     ids: RwLock<HashMap<Id, String>>,
     indexing: Mutex<Indexing>,
     /// Whether somebody wants the folder to be looked through again.
@@ -99,12 +103,14 @@ pub struct Library {
 }
 
 impl Library {
-    /// A folder with its open index, as it is now.
-    pub fn new(folder: &Path, index: Index) -> Self {
+    /// A folder with its open index, as it is now; a patch has `width` values.
+    pub fn new(folder: &Path, index: Index, width: usize) -> Self {
         let ids = index.items().map(|(name, _)| (Id::of(name), name.to_owned())).collect();
         Self {
             folder: folder.into(),
+            kept: kept_by(index.contents()),
             index: RwLock::new(index),
+            width,
             ids: RwLock::new(ids),
             indexing: Mutex::new(Indexing { running: true, ..Indexing::default() }),
             again: Mutex::new(true),
@@ -167,7 +173,8 @@ impl Library {
         hits.retain(|hit| want.except.as_ref() != Some(&hit.name));
         hits.truncate(want.skip + want.top);
         let hits = hits.split_off(want.skip.min(hits.len()));
-        let patches = hits.iter().take(want.matched).map(|hit| index.payload(hit).to_vec()).collect();
+        let unpacked = |hit: &Hit| self.kept.unpack(index.payload(hit), self.width);
+        let patches = hits.iter().take(want.matched).map(unpacked).collect();
         Ok(Nearest { hits, patches, searched: index.len() })
     }
 
@@ -264,9 +271,10 @@ impl Library {
                     }
                 }
                 let seen = engine.index(pixels).map_err(|refusal| anyhow::anyhow!(refusal.message))?;
-                rows.extend(
-                    usable.into_iter().zip(seen).map(|(item, seen)| (item.clone(), seen.feature, seen.patches)),
-                );
+                let row = |(item, seen): (&Item, Seen)| {
+                    (item.clone(), seen.feature, self.kept.pack(seen.patches, self.width))
+                };
+                rows.extend(usable.into_iter().zip(seen).map(row));
             }
             let names: Vec<String> = rows.iter().map(|(item, ..)| item.name.clone()).collect();
             self.change().add(rows)?;
@@ -316,7 +324,8 @@ pub struct Near {
 /// What is near.
 pub struct Nearest {
     pub hits: Vec<Hit>,
-    pub patches: Vec<Vec<u8>>,
+    /// None where the index keeps none.
+    pub patches: Option<Vec<Vec<u8>>>,
     /// Pictures in the index.
     pub searched: usize,
 }

@@ -16,6 +16,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use simla::config::ModelConfig;
+use simla::tasks::kept::Kept;
 use simla::tasks::pretrain::Model;
 use simla_data::Vocabulary;
 use simla_run::asking::Asker;
@@ -72,11 +73,11 @@ impl Photos {
     ///
     /// # Errors
     /// If there are no pictures, or the index cannot be used.
-    pub fn open(model: Model, asker: Option<Asker>, folder: &Path, place: &Path) -> Result<Self> {
-        let index = Collection::pictures(folder)?.open(place, &model)?;
-        let library = Arc::new(Library::new(folder, index));
+    pub fn open(model: Model, asker: Option<Asker>, folder: &Path, place: &Path, kept: Option<Kept>) -> Result<Self> {
+        let index = Collection::pictures(folder)?.open(place, &model, kept)?;
         let vocabulary = model.vocabulary.clone();
         let config = model.simla.config.clone();
+        let library = Arc::new(Library::new(folder, index, config.vision_width as usize));
         let name = model.checkpoint.fingerprint().to_owned();
         let asks = asker.is_some();
         let engine = Arc::new(Engine::start(Models::new(model, asker)));

@@ -399,8 +399,12 @@ fn raw(name: &str) -> Tensors {
 
 /// Reads a safetensors file of these tensors.
 fn of_file<T>(tensors: Tensors, read: impl FnOnce(&Path) -> T) -> T {
+    of_file_called("model.safetensors", tensors, read)
+}
+
+fn of_file_called<T>(name: &str, tensors: Tensors, read: impl FnOnce(&Path) -> T) -> T {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("model-00001-of-00002.safetensors");
+    let path = folder.path().join(name);
     Tensor::write_safetensors(&tensors.into_iter().collect::<Vec<_>>(), &path).unwrap();
     read(&path)
 }
@@ -417,8 +421,12 @@ fn half_a_model_is_refused_with_what_is_missing() {
         assert!(words.iter().all(|word| message.contains(word)), "{message}");
     };
     let (bert_mini, deit_mini) = (raw("bert-mini.bin"), raw("deit-mini.pth"));
-    let error = of_file(without(copies(&bert_mini), "layer.3."), bert).unwrap_err();
+    let shard = |tensors| of_file_called("model-00001-of-00002.safetensors", tensors, bert).unwrap_err();
+    let error = shard(without(copies(&bert_mini), "layer.3."));
     refused(error, &["16 of the 201 tensors", "layer.3.attention", "and 13 more", "shard 1 of 2", "index"]);
+    // Twelve layers cut in the middle are six whole ones: only the name tells.
+    let error = shard(without(copies(&bert_mini), "cls."));
+    refused(error, &["not all of", "shards", "shard 1 of 2", "index"]);
     let error = of_file(without(copies(&bert_mini), "transform.dense.bias"), bert).unwrap_err();
     refused(error, &["1 of the 201", "text_encoder.cls.predictions.transform.dense.bias"]);
     let error = of_file(without(copies(&bert_mini), "position_embeddings"), bert).unwrap_err();

@@ -239,6 +239,11 @@ impl Checkpoint {
         Ok(Self { path, state })
     }
 
+    /// The files that it is read from.
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.state.files.keys().map(String::as_str).chain([STATE]).map(|name| self.path.join(name)).collect()
+    }
+
     /// Compares every file with its checksum.
     ///
     /// # Errors

@@ -21,9 +21,10 @@ use simla_pictures::sheet::{Cell, Sheet};
 use simla_scenes::Files;
 
 use crate::commands::demo_questions::Learned;
-use crate::commands::eval::grounding::{Asked, Found, rows, table};
+use crate::commands::eval::grounding::{rows, table};
 use crate::commands::{attention, keywords};
 use simla_run::answer;
+use simla_run::grounding::{Asked, Found};
 use simla_run::photo::{Seen, heat, marked};
 use simla_run::queries::keywords::recommended;
 use simla_run::sources::open_data;
@@ -46,7 +47,7 @@ pub fn write(
 ) -> Result<PathBuf> {
     let model = Model::open(run, tch::Kind::Float, tch::Device::Cpu)?;
     let scenes = read_boxes(&files.test_boxes, None, None, &[])?;
-    let asked = Asked::new(&model, &scenes, default_layer(model.simla.config.text_depth))?;
+    let asked = Asked::new(&model.simla, &model.vocabulary, &scenes, default_layer(model.simla.config.text_depth))?;
     let grounding = asked.grounding(None).expect("every scene has a phrase");
     answer!(
         "Finding what {} phrases name in the held-out scenes (no box was ever trained on)\n{}{}\n\n",
@@ -178,16 +179,9 @@ fn grounding_sheet(model: &Model, found: &[Found]) -> Result<Sheet> {
 
 /// A row of evaluation.jsonl: each number as `group/name`, with its baselines as `group/name/baseline`.
 fn evaluation_row(when: &str, found: &Retrieval, grounding: Option<&Grounding>) -> Value {
-    let (recalls, chance) = (found.itm.unwrap_or(found.itc), found.chance());
     let mut row = json!({"when": when});
-    for ((name, value), (_, chance)) in recalls.named().into_iter().zip(chance.named()) {
+    for (name, value) in found.named().into_iter().chain(grounding.map(Grounding::named).unwrap_or_default()) {
         row[name] = json!(value);
-        row[format!("{name}/chance")] = json!(chance);
-    }
-    if let Some(grounding) = grounding {
-        row["grounding/pointing"] = json!(grounding.pointing.model);
-        row["grounding/pointing/centre"] = json!(grounding.pointing.centre);
-        row["grounding/pointing/random"] = json!(grounding.pointing.random);
     }
     row
 }

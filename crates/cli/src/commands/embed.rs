@@ -9,7 +9,8 @@ use clap::Args;
 
 use crate::model::ModelArguments;
 use simla_run::answer;
-use simla_run::embed::{Features, check};
+use simla_run::embed::{self, Features};
+use simla_run::output::{check_file, files_of};
 use simla_run::sources::open_data;
 
 /// Writes features of pictures, captions or phrases for other programs
@@ -43,19 +44,31 @@ pub struct Arguments {
     /// The file to write: .safetensors, .npy or .parquet
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
+    /// Overwrites the file that --output names
+    #[arg(long)]
+    force: bool,
     /// Word pieces of a text at most
     #[arg(long, default_value_t = simla_data::vocabulary::MAX_TOKENS)]
     max_tokens: usize,
 }
 
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
-    check(&arguments.output)?;
+    let (output, force) = (arguments.output.as_path(), arguments.force);
     let model = arguments.model.open()?;
+    let check = |mut inputs: Vec<PathBuf>| {
+        inputs.extend(model.checkpoint.files());
+        check_file(Some(output), embed::ENDINGS, force, || inputs.clone())?;
+        check_file(embed::names_beside(output).as_deref(), &["json"], force, || inputs)
+    };
     let features = match (&arguments.images, &arguments.data) {
-        (Some(folder), _) => Features::of_folder(&model, folder)?,
+        (Some(folder), _) => {
+            check(vec![])?; // pictures end otherwise
+            Features::of_folder(&model, folder)?
+        }
         (None, Some(data)) => {
             let image_root = arguments.image_root.as_deref();
             let dataset = open_data(std::slice::from_ref(data), image_root, 1.0)?;
+            check(files_of(&dataset))?;
             let root = image_root.or(Path::new(data).parent());
             match arguments.captions {
                 true => Features::of_captions(&model, &dataset, root, arguments.max_tokens, data)?,
@@ -64,11 +77,12 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         }
         (None, None) => {
             let path = arguments.phrases.as_ref().expect("clap asks for one of them");
+            check(vec![path.clone()])?;
             Features::of_phrases(&model, phrases(path)?, arguments.max_tokens)?
         }
     };
-    features.save(&arguments.output)?;
-    answer!("{}: {} features of {} numbers", arguments.output.display(), features.names.len(), features.width);
+    features.save(output)?;
+    answer!("{}: {} features of {} numbers", output.display(), features.names.len(), features.width);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::{Args, Subcommand};
 use simla::import;
 use simla::tasks::pretrain::Saved;
+use simla_run::output::check_file;
 use simla_run::say;
 
 /// A model for other programs
@@ -24,17 +25,15 @@ pub struct Arguments {
     /// The file to write: .safetensors, or .pth with the weights as `model`
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
-    /// Replace a file that is there
+    /// Overwrites the file that --output names
     #[arg(long)]
     force: bool,
 }
 
 pub fn run(command: Command) -> Result<ExitCode> {
     let Command::Authors(Arguments { checkpoint, output, force }) = command;
-    if output.exists() && !force {
-        bail!("{}: there is a file already; --force replaces it", output.display());
-    }
     let saved = Saved::open(&checkpoint)?;
+    check_file(Some(&output), import::EXPORT_ENDINGS, force, || saved.checkpoint.files())?;
     saved.checkpoint.verify()?;
     import::export(saved.checkpoint.model()?, &output)?;
     let c = &saved.config;

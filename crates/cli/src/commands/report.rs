@@ -5,10 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
-use simla_pictures::output::writable;
 use simla_pictures::page::{save_comparison, save_report};
 use simla_pictures::run::RunFolder;
 use simla_run::answer;
+use simla_run::output::check_file;
 
 /// Makes an HTML page of a run: its curves, evaluations, samples and settings
 ///
@@ -31,7 +31,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let runs = arguments.runs.iter().map(|path| RunFolder::open(path));
     let runs = runs.collect::<Result<Vec<_>, _>>()?;
     if let Some(output) = &arguments.output {
-        writable(output, "html", &[], arguments.force)?;
+        check_file(Some(output), &["html"], arguments.force, Vec::new)?;
     }
     let output = match &runs[..] {
         [run] => {

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use simla::tasks::kept::Kept;
 use simla::tasks::pretrain::Model;
 use simla::tasks::search::{phrase, see};
 use simla_data::Entry;
@@ -52,6 +53,10 @@ pub struct Arguments {
     /// Folder for the index; else .simla-index in the folder of pictures, or beside the data file
     #[arg(long, value_name = "DIR")]
     index: Option<PathBuf>,
+    /// What a new index keeps of a picture for the matching score: half (precision), 8bit (half of that, with nearly the same ranking)
+    /// or none (little room, but each search looks at its candidates again)
+    #[arg(long, value_name = "KEPT", conflicts_with = "data")]
+    patches: Option<Kept>,
     /// Results that are shown
     #[arg(long, default_value_t = 12)]
     top: usize,
@@ -101,7 +106,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         }
         (None, None) => None,
     };
-    let (index, embedded) = collection.index(&place, &model, MAX_TOKENS)?;
+    let (index, embedded) = collection.index(&place, &model, MAX_TOKENS, arguments.patches)?;
     if embedded > 0 {
         say!("{embedded} of {} embedded anew; the index is in {}", index.len(), place.display());
     }

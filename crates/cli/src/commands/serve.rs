@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use simla::tasks::kept::Kept;
 use simla::tasks::pretrain::Model;
 use simla_run::answer;
 use simla_run::asking::Asker;
@@ -40,6 +41,9 @@ pub struct Arguments {
     /// Folder for the index; else .simla-index in the folder of pictures
     #[arg(long, value_name = "DIR", requires = "images")]
     index: Option<PathBuf>,
+    /// What a new index keeps of a picture for the matching score: half, 8bit or none; see simla search --help
+    #[arg(long, value_name = "KEPT", requires = "images")]
+    patches: Option<Kept>,
     /// A folder of runs to watch
     #[arg(long, value_name = "DIR")]
     runs: Option<PathBuf>,
@@ -81,7 +85,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
             let asker =
                 arguments.vqa.as_deref().map(|run| Asker::open(run, None, Dtype::F32.kind(), device)).transpose()?;
             let place = arguments.index.unwrap_or_else(|| images.join(".simla-index"));
-            Some(Photos::open(model, asker, images, &place)?)
+            Some(Photos::open(model, asker, images, &place, arguments.patches)?)
         }
         _ => None,
     };

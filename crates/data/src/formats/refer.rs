@@ -78,10 +78,15 @@ fn is_pickle(ending: &str) -> bool {
 }
 
 impl ReferFiles {
-    /// Refs with the `instances.json` beside them; none where `path` is called otherwise than refs are (`refs(unc).p`, `refs.json`).
+    /// As [`ReferFiles::with`]; none where `path` is called otherwise than refs are (`refs(unc).p`, `refs.json`).
     pub fn beside(path: &Path) -> Option<Self> {
-        let instances = path.with_file_name("instances.json");
-        is_refs(path).then(|| Self { refs: path.into(), instances, detections: None })
+        is_refs(path).then(|| Self::with(path))
+    }
+
+    /// Refs with the `instances.json` beside them, and `dets.json` where it is there.
+    pub fn with(refs: &Path) -> Self {
+        let detections = Some(refs.with_file_name("dets.json")).filter(|path| path.exists());
+        Self { refs: refs.into(), instances: refs.with_file_name("instances.json"), detections }
     }
 }
 

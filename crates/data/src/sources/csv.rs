@@ -159,9 +159,7 @@ impl Layout {
         let closed = quoted_record(text, self.delimiter);
         let field = |column: usize, field: &str| match record.get(column).map(std::str::from_utf8) {
             Some(Ok(text)) => Ok(text),
-            Some(Err(_)) => Err(malformed(format!(
-                "field `{field}` is not UTF-8 text; if it is Latin-1: `iconv -f LATIN1 -t UTF-8 FILE > CONVERTED`"
-            ))),
+            Some(Err(_)) => Err(malformed(format!("field `{field}` is {}", fields::NOT_UTF8))),
             None => {
                 let expected = match closed {
                     Err(Quote::Open) => "a column more (a quote that nothing closes takes the rest of the line, too)",

@@ -58,6 +58,9 @@ pub(crate) fn optional_integer(field: &str, value: Option<&Value>, place: &Place
     }
 }
 
+/// What bytes are that are no UTF-8.
+pub(crate) const NOT_UTF8: &str = "not UTF-8 text; if it is Latin-1: `iconv -f LATIN1 -t UTF-8 FILE > CONVERTED`";
+
 /// Parses JSON. Python writes `NaN` and `Infinity`, which are no JSON and say nothing: they are read as null.
 pub(crate) fn from_json<T: DeserializeOwned>(text: &[u8]) -> serde_json::Result<T> {
     serde_json::from_slice(text).or_else(|error| serde_json::from_slice(&finite(text).ok_or(error)?))

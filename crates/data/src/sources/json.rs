@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use flate2::read::MultiGzDecoder;
 
 use super::elements::{self, Layout};
+use super::fields::NOT_UTF8;
 use super::{MAX_RECORD_BYTES, Malformed, OpenError, Options, Pictures, REPORT_EVERY, Records, Watch, sniff, too_long};
 use crate::formats::{Format, Place};
 use crate::record::RecordError;
@@ -108,7 +109,8 @@ fn name(path: &Path, record: u64) -> String {
 
 /// What an element says, or why there is no text of it.
 fn read<F: Format>(text: Result<&[u8], String>, place: &Place) -> Result<Vec<F::Entry>, RecordError> {
-    F::read(text.map_err(|problem| place.no_record::<F>(problem))?, place)
+    let text = text.and_then(|text| std::str::from_utf8(text).map_err(|_| NOT_UTF8.into()));
+    F::read(text.map_err(|problem| place.no_record::<F>(problem))?.as_bytes(), place)
 }
 
 /// Whether a file is an object that has a list called `list`, in which a record has the `field`, as far as its first bytes tell.

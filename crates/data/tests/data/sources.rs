@@ -427,8 +427,11 @@ fn other_separators_and_encodings_are_read_or_named() {
             assert!(error.contains("UTF-16 text; expected UTF-8: `iconv -f UTF-16"), "{error}");
         }
     }
-    let latin = refused(&written(folder, "a.csv", b"image,caption\nimages/0.png,caf\xe9\n"));
-    assert!(latin.contains("if it is Latin-1: `iconv -f LATIN1"), "{latin}");
+    let json = b"[{\"image\": \"images/0.png\", \"caption\": \"caf\xe9\"}]";
+    for (name, text) in [("a.csv", &b"image,caption\nimages/0.png,caf\xe9\n"[..]), ("a.json", json)] {
+        let latin = refused(&written(folder, name, text));
+        assert!(latin.contains("if it is Latin-1: `iconv -f LATIN1"), "{latin}");
+    }
     let json = r#"[{"image": "images/0.png", "caption": "one"}]"#;
     for (name, text) in [("A.JSON", json), ("A.CSV", "image,caption\nimages/0.png,one"), ("a.ndjson", &json[1..44])] {
         assert_eq!(contents(&open(&written(folder, name, text)).unwrap())[0].1, ["one"], "{name}");
@@ -484,13 +487,16 @@ fn links_are_followed_once_and_what_is_not_read_is_named() {
 #[test]
 fn a_path_that_finds_nothing_says_what_may_be_wrong_with_it() {
     let folder = tempfile::tempdir().unwrap();
-    for name in ["cafe\u{301}.jpg", "e\u{301}te\u{301}.jpg"] {
+    for name in ["cafe\u{301}.jpg", "e\u{301}te\u{301}.jpg", "CAMERA.JPG"] {
         written(folder.path(), name, "picture");
     }
     for (image, words) in [
         ("img\\\\1.jpg", "backslashes, expected / between folders"),
         ("file:///img/1.jpg", "expected a path, not a file:// address"),
+        ("https://example.org/1.jpg", "not an address: fetch it first"),
         ("caf\u{e9}.jpg", "a file whose name only looks the same is there"),
+        ("CAMERA.jpg", "called CAMERA.JPG"),
+        ("Camera.JPG", "called CAMERA.JPG"),
         ("1.jpg", "No such file or directory (os error 2)"),
     ] {
         let text = format!(r#"[{{"image": "{image}", "caption": "one"}}]"#);

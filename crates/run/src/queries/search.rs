@@ -6,10 +6,12 @@ use std::time::Instant;
 use anyhow::Result;
 use serde::Serialize;
 use simla::tasks::pretrain::Model;
-use simla::tasks::search::{Seen, caption_features, match_probabilities};
+use simla::tasks::search::{Seen, caption_features, match_probabilities, see};
+use simla_data::Entry;
 use simla_search::{Hit, Index};
 
-use crate::collection::Collection;
+use crate::collection::{Collection, kept_by};
+use crate::progress::say_broken;
 
 /// Pieces of a phrase or caption at most.
 pub const MAX_TOKENS: usize = simla_data::vocabulary::MAX_TOKENS;
@@ -89,7 +91,7 @@ impl Search {
         let mut hits = self.index.nearest(&feature, count, wanted.exact)?;
         hits.retain(|hit| !is_query(hit));
         hits.truncate(count - 1);
-        let matching = self.matching(query, &hits[..wanted.candidates.min(hits.len())])?;
+        let matching = self.matching(query, &mut hits, wanted.candidates)?;
         let found = |(nth, (hit, matching)): (usize, (Hit, Option<f32>))| {
             let image = self.collection.picture(&hit.name)?.image.to_string();
             Ok(Found {
@@ -103,23 +105,50 @@ impl Search {
         ranked(hits, matching).into_iter().take(wanted.top).enumerate().map(found).collect()
     }
 
-    /// Matching is between a phrase and a picture; nothing for two of a kind.
-    fn matching(&self, query: &Query, hits: &[Hit]) -> Result<Vec<f32>> {
+    /// Matching is between a phrase and a picture, the first so many of the hits; nothing for two of a kind.
+    fn matching(&self, query: &Query, hits: &mut Vec<Hit>, candidates: usize) -> Result<Vec<f32>> {
         let model = &self.model.simla;
         let scores = match (query, self.collection.is_pictures()) {
             (Query::Phrase(ids), true) => {
-                let patches: Vec<&[u8]> = hits.iter().map(|hit| self.index.payload(hit)).collect();
-                match_probabilities(model, &patches, &vec![ids.as_slice(); hits.len()])?
+                let patches = self.patches(hits, candidates)?;
+                let patches: Vec<&[u8]> = patches.iter().map(Vec::as_slice).collect();
+                match_probabilities(model, &patches, &vec![ids.as_slice(); patches.len()])?
             }
             (Query::Picture(seen), false) => {
                 let encode = |hit: &Hit| self.model.vocabulary.encode(&hit.name, MAX_TOKENS);
-                let ids: Vec<Vec<i64>> = hits.iter().map(encode).collect();
+                let ids: Vec<Vec<i64>> = hits.iter().take(candidates).map(encode).collect();
                 let ids: Vec<&[i64]> = ids.iter().map(Vec::as_slice).collect();
                 match_probabilities(model, &[&seen.patches], &ids)?
             }
             _ => vec![],
         };
         Ok(scores)
+    }
+
+    /// Patches of the first so many of the hits: as the index keeps them, or looked at again; what cannot be any more is no hit.
+    fn patches(&self, hits: &mut Vec<Hit>, candidates: usize) -> Result<Vec<Vec<u8>>> {
+        let (kept, width) = (kept_by(self.index.contents()), self.model.simla.config.vision_width as usize);
+        let first = &hits[..candidates.min(hits.len())];
+        let unpacked = first.iter().map(|hit| kept.unpack(self.index.payload(hit), width)).collect();
+        if let Some(patches) = unpacked {
+            return Ok(patches);
+        }
+        let entries: Vec<Entry> = first.iter().map(|hit| self.collection.picture(&hit.name)).collect::<Result<_>>()?;
+        let mut seen = see(&self.model.simla, &entries)?.into_iter();
+        let (mut patches, mut broken) = (Vec::with_capacity(entries.len()), Vec::new());
+        hits.retain(|_| match seen.next() {
+            Some(Ok(seen)) => {
+                patches.push(seen.patches);
+                true
+            }
+            Some(Err(error)) => {
+                broken.push(error);
+                false
+            }
+            None => true, // beyond the candidates
+        });
+        say_broken(&broken, "pictures");
+        Ok(patches)
     }
 }
 

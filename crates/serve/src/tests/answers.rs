@@ -1,6 +1,6 @@
 //! What is answered: the same as by the command line, page by page, by id or for a picture that is sent.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
@@ -38,6 +38,28 @@ async fn pictures_are_found_by_a_phrase_page_by_page() {
     assert!(plain["results"][0].get("matching").is_none());
     let unknown = tried.get("/api/search?q=red+%D0%B6%D1%83%D0%BA").await.good();
     assert_eq!(unknown["unknown"], 1);
+}
+
+#[tokio::test]
+async fn an_index_in_8_bits_or_of_features_alone_answers_as_well() {
+    let search = "/api/search?q=a+red+circle&top=50&exact=true";
+    let by_image = |answer: &Value| -> BTreeMap<String, f64> {
+        let results = answer["results"].as_array().unwrap().iter();
+        results.map(|f| (f["image"].as_str().unwrap().to_owned(), f["matching"].as_f64().unwrap())).collect()
+    };
+    let half = by_image(&Tried::new().await.get(search).await.good());
+    for (kept, within) in [(Kept::EightBits, 5e-3), (Kept::Nothing, 1e-4)] {
+        let tried = Tried::keeping(kept, Guard::default(), false).await;
+        let found = by_image(&tried.get(search).await.good());
+        assert!(found.keys().eq(half.keys()), "{kept}: {found:?}");
+        for (image, matching) in &found {
+            assert!((matching - half[image]).abs() < within, "{kept}, {image}: {matching} and {}", half[image]);
+        }
+        // What is looked at again, and is no picture any more, is no hit.
+        std::fs::write(tried.path("far/3.png"), "").unwrap();
+        let found = tried.get(search).await.good();
+        assert_eq!(images(&found).contains(&"far/3.png"), kept != Kept::Nothing, "{found}");
+    }
 }
 
 #[tokio::test]

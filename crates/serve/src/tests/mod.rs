@@ -15,6 +15,7 @@ use image::{Rgb, RgbImage};
 use serde_json::Value;
 use simla::config::{ModelConfig, Preset};
 use simla::model::Simla;
+use simla::tasks::kept::Kept;
 use simla::tasks::pretrain::{self, Model, VOCABULARY, special_ids};
 use simla::tasks::vqa::{self, ANSWERS, Answerer};
 use simla_data::Vocabulary;
@@ -121,6 +122,10 @@ impl Tried {
     }
 
     async fn with(guard: Guard, asks: bool) -> Self {
+        Self::keeping(Kept::Half, guard, asks).await
+    }
+
+    async fn keeping(kept: Kept, guard: Guard, asks: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let pictures = folder.path().join("pictures");
         std::fs::create_dir_all(pictures.join("far/away")).unwrap();
@@ -138,7 +143,7 @@ impl Tried {
         let (run, vqa) = models(folder.path());
         let model = Model::open(&run, Kind::Float, Device::Cpu).unwrap();
         let asker = asks.then(|| Asker::open(&vqa, None, Kind::Float, Device::Cpu).unwrap());
-        let photos = Photos::open(model, asker, &pictures, &folder.path().join("index")).unwrap();
+        let photos = Photos::open(model, asker, &pictures, &folder.path().join("index"), Some(kept)).unwrap();
         let app = App::new(Served { photos: Some(photos), runs: None, guard });
         let tried = Self { folder, router: router(app.clone()), app };
         tried.settled().await;

@@ -23,6 +23,9 @@ pub enum ExportError {
     Tensors(#[from] TensorsError),
 }
 
+/// How the name of an exported file may end.
+pub const EXPORT_ENDINGS: &[&str] = &["safetensors", "pth", "pt", "bin"];
+
 /// What the authors' code keeps beside ours, in each of the two text encoders.
 const TEXT_ENCODERS: [&str; 2] = ["text_encoder", "text_encoder_m"];
 

@@ -32,7 +32,7 @@ use thiserror::Error;
 pub use authors::{Authors, authors};
 pub use bert::bert;
 pub use dalle::{Dalle, dalle};
-pub use export::{ExportError, export};
+pub use export::{EXPORT_ENDINGS, ExportError, export};
 pub use files::published_heads;
 use files::{listed, shard_hint};
 pub use patches::{fit_patches, resample_kernels};
@@ -108,7 +108,7 @@ fn require(
     Err(ImportError::Kind { path: path.into(), expected, missing: name.into(), found })
 }
 
-/// Refuses weights that are not all that an architecture `wanted`, by name and shape.
+/// Refuses weights that are not all that an architecture `wanted`, by name and shape, or one shard of several.
 fn require_whole(
     path: &Path,
     expected: &'static str,
@@ -132,6 +132,13 @@ fn require_whole(
             name: name.clone(),
             found: weights[name].size(),
             expected: format!("{shape:?}, as the other tensors have it"),
+        }),
+        // Its layers may be whole, and not all of them.
+        None if !shard_hint(path).is_empty() => Err(ImportError::Half {
+            path: path.into(),
+            expected,
+            reason: "one of several shards, what the others hold is missing".into(),
+            hint: shard_hint(path),
         }),
         None => Ok(()),
     }

@@ -318,6 +318,12 @@ impl Outcome {
         Share { right: self.confusion.iter().enumerate().map(|(class, predicted)| predicted[class]).sum(), of }
     }
 
+    /// Share of the commonest class: what is right without a look at a row.
+    pub fn commonest(&self) -> Share {
+        let rows: Vec<u64> = self.confusion.iter().map(|predicted| predicted.iter().sum()).collect();
+        Share { right: rows.iter().copied().max().unwrap_or_default(), of: rows.iter().sum() }
+    }
+
     /// The same of the rows whose class is `class`.
     pub fn accuracy_of(&self, class: usize) -> Share {
         Share { right: self.confusion[class][class], of: self.confusion[class].iter().sum() }

@@ -91,6 +91,7 @@ pub fn score(predictions: &[Prediction], truth: &[(Option<String>, Option<i64>)]
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tasks::score::Share;
 
     #[test]
     fn every_record_is_found_by_its_name_or_its_number() {
@@ -99,6 +100,7 @@ mod tests {
         let all = [said("3", "entailment"), said("a", "entailment"), said("2", "contradiction"), said("9", "neutral")];
         let found = score(&all, &truth).unwrap();
         assert_eq!(found.confusion, [[1, 0, 0], [0, 0, 1], [0, 0, 1]]);
+        assert_eq!(found.commonest(), Share { right: 1, of: 3 });
         let refused = |predictions: &[Prediction]| score(predictions, &truth).unwrap_err().to_string();
         assert!(refused(&all[1..]).contains("no prediction for 3"));
         assert!(refused(&[said("a", "maybe")]).contains("a: label \"maybe\""));

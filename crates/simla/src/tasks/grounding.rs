@@ -165,6 +165,29 @@ impl Grounding {
     }
 }
 
+impl Grounding {
+    /// The share that says which of several models is the best: by the paper's measure, or else by the nearest to it that the data allow.
+    pub fn share(&self) -> f64 {
+        self.proposals.or(self.choice).unwrap_or(self.window).model
+    }
+
+    /// All shares by the names under which they are kept and shown, each with its guesses beside it.
+    pub fn named(&self) -> Vec<(String, f64)> {
+        let all = [
+            ("pointing", Some(self.pointing)),
+            ("window", Some(self.window)),
+            ("choice", self.choice),
+            ("proposals", self.proposals),
+        ];
+        let named = |(name, shares): (&str, Option<Shares>)| {
+            let Shares { model, centre, random, .. } = shares?;
+            let guess = |what: &str, share| (format!("grounding/{name}/{what}"), share);
+            Some([(format!("grounding/{name}"), model), guess("centre", centre), guess("random", random)])
+        };
+        all.into_iter().filter_map(named).flatten().collect()
+    }
+}
+
 /// The windows' answers. The guesses are told the mean true size, as shares of the picture's sides; the model is not.
 fn windows(answers: &[Answers]) -> Vec<Answer> {
     let known: Vec<_> = answers.iter().filter_map(|a| a.truth).collect();
@@ -266,5 +289,10 @@ mod tests {
         assert_eq!((half.pointing.model, half.pointing.random), (50.0, found.pointing.random / 2.0));
         assert_eq!((half.proposals.unwrap().phrases, half.proposals.unwrap().model), (1, 0.0));
         assert!(Grounding::of(&[]).is_none());
+        // Checkpoints are chosen by the paper's measure, where there are proposals.
+        assert_eq!((half.share(), found.share()), (0.0, found.window.model));
+        let names: Vec<String> = found.named().into_iter().map(|(name, _)| name).collect();
+        let of = |share: &str| ["", "/centre", "/random"].map(|guess| format!("grounding/{share}{guess}"));
+        assert_eq!(names, [of("pointing"), of("window")].concat());
     }
 }

@@ -5,6 +5,7 @@ pub mod classify;
 pub mod entailment;
 pub mod gradcam;
 pub mod grounding;
+pub mod kept;
 pub mod keywords;
 pub mod nlvr;
 pub mod pretrain;

@@ -254,6 +254,13 @@ impl Retrieval {
         })
     }
 
+    /// The final ranking's shares by the names under which they are kept and shown, each with chance beside it.
+    pub fn named(&self) -> Vec<(String, f64)> {
+        let (found, chance) = (self.itm.unwrap_or(self.itc).named(), self.chance().named());
+        let beside = chance.map(|(name, share)| (format!("{name}/chance"), share));
+        found.map(|(name, share)| (name.to_owned(), share)).into_iter().chain(beside).collect()
+    }
+
     /// What guessing would give.
     pub fn chance(&self) -> Recalls {
         let items = if self.items == 0 { self.images } else { self.items };

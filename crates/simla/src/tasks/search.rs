@@ -1,16 +1,16 @@
 //! Finding pictures by a phrase, and captions by a picture: the contrast finds the best, the matching score ranks them (3.6).
 //!
-//! What a search needs of a picture is computed once and kept: the contrastive feature, and E_v's patch embeddings in half precision
-//! for the matching score. A search then costs one pass of E_l and one of E_mm for each of the best.
+//! What a search needs of a picture is computed once and kept: the contrastive feature, and E_v's patch embeddings for the matching
+//! score ([`kept`](super::kept)). A search then costs one pass of E_l and one of E_mm for each of the best.
 
 use rayon::prelude::*;
 use simla_data::{Entry, RecordError, Vocabulary};
 use tch::{Kind, Tensor, no_grad};
 use thiserror::Error;
 
-use crate::config::ModelConfig;
 use crate::inputs::whole_view;
 use crate::model::Simla;
+use crate::tasks::kept::Kept;
 use crate::tasks::retrieval::{embed_pixels, match_scores, text_features};
 use simla_train::torch::guard::{TorchError, guarded};
 
@@ -53,11 +53,6 @@ pub struct Seen {
     pub patches: Vec<u8>,
 }
 
-/// Bytes of [`Seen::patches`].
-pub fn patch_bytes(config: &ModelConfig) -> usize {
-    ((1 + config.patches()) * config.vision_width) as usize * Kind::Half.elt_size_in_bytes()
-}
-
 /// Looks at pictures, in order; one that cannot be read gives its error.
 ///
 /// # Errors
@@ -95,7 +90,7 @@ fn see_pixels(model: &Simla, views: &[&[u8]]) -> Vec<Seen> {
     let embeds = embed_pixels(model, &views.concat(), views.len());
     let features = model.towers.image_feat(&model.online, &embeds);
     let half = embeds.to_kind(Kind::Half).to_device(tch::Device::Cpu);
-    let size = patch_bytes(&model.config);
+    let size = Kept::Half.bytes(&model.config);
     (0..views.len() as i64)
         .map(|i| {
             let own = half.get(i).contiguous();
@@ -158,7 +153,7 @@ mod tests {
         let views: Vec<Vec<u8>> = (0..3).map(|i| vec![40 * i; 32 * 32 * 3]).collect();
         let views: Vec<&[u8]> = views.iter().map(Vec::as_slice).collect();
         let seen = no_grad(|| see_pixels(&model, &views));
-        assert_eq!(seen[0].patches.len(), patch_bytes(&model.config));
+        assert_eq!(seen[0].patches.len(), Kept::Half.bytes(&model.config));
         let patches: Vec<&[u8]> = seen.iter().map(|seen| seen.patches.as_slice()).collect();
         let captions: [&[i64]; 3] = [&[1, 9, 2], &[1, 7, 8, 30, 2], &[1, 12, 13, 2]];
         let together = match_probabilities(&model, &patches, &captions).unwrap();

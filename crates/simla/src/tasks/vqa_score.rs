@@ -81,6 +81,17 @@ pub struct Scores {
     pub question_types: BTreeMap<String, Score>,
 }
 
+/// To every question the answer that is given most often to all of them: what is right without a look at picture or question.
+pub fn commonest(truth: &[Annotation]) -> Vec<Prediction> {
+    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+    for answer in truth.iter().flat_map(|asked| &asked.answers) {
+        *counts.entry(answer).or_default() += 1;
+    }
+    let commonest = counts.into_iter().max_by_key(|(_, count)| *count).map_or("", |(answer, _)| answer);
+    let said = |asked: &Annotation| Prediction { question_id: asked.question_id, answer: commonest.to_owned() };
+    truth.iter().map(said).collect()
+}
+
 /// Judges predictions, which have to be of exactly the questions in `truth`.
 ///
 /// # Errors
@@ -300,6 +311,13 @@ mod tests {
         assert_eq!(scores.answer_types["yes/no"], Score { accuracy: 100.0, standard_error: 0.0, questions: 1 });
         assert_eq!(scores.answer_types["other"], Score { accuracy: 30.0, standard_error: 30.0, questions: 2 });
         assert_eq!(scores.question_types.keys().collect::<Vec<_>>(), ["how", "is", "what"]);
+    }
+
+    #[test]
+    fn the_commonest_answer_is_what_a_guess_gets() {
+        let truth = [asked(1, &["yes"; 3], "", ""), asked(2, &["no", "no"], "", ""), asked(3, &["yes", "no"], "", "")];
+        assert_eq!(commonest(&truth), predictions(&[(1, "yes"), (2, "yes"), (3, "yes")]));
+        assert_eq!(commonest(&[]), []);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use simla_pictures::confusion::Confusion;
 
 use crate::model::ModelArguments;
 use simla_run::classes::{Classified, Top, classes, classify};
+use simla_run::output::check_picture;
 use simla_run::{answer, console, say};
 
 /// Says which class pictures show, of classes that it was never trained on
@@ -35,6 +36,9 @@ pub struct Arguments {
     /// A picture (PNG) of what was taken for what
     #[arg(long, value_name = "FILE")]
     picture: Option<PathBuf>,
+    /// Overwrites the file that --picture names
+    #[arg(long)]
+    force: bool,
     /// One JSON object in place of the table
     #[arg(long)]
     json: bool,
@@ -42,6 +46,9 @@ pub struct Arguments {
 
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let classes = classes(&arguments.data)?;
+    check_picture(arguments.picture.as_deref(), arguments.force, || {
+        classes.iter().flat_map(|class| class.pictures.clone()).collect()
+    })?;
     let model = arguments.model.open()?;
     let found = classify(&model, &classes, &arguments.template, arguments.top_k)?;
     if let Some(path) = &arguments.picture {

@@ -27,7 +27,7 @@ pub struct Arguments {
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let judged = &arguments.judged;
     let judge = Judge::<Entailment>::open(&judged.checkpoint, judged.dtype.kind(), judged.device()?)?;
-    let dataset = judged.open::<Entailments>(&[], "json")?;
+    let dataset = judged.open::<Entailments>(&[], &[], &["json"])?;
     let config = &judge.model.config;
     let format = Entailments { sentences: sentences(&judge.vocabulary, config.max_positions), labelled: false };
     let mut predictions = Vec::new();

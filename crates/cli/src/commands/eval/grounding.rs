@@ -1,21 +1,19 @@
 //! `simla eval grounding`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::Args;
 use serde_json::json;
-use simla::tasks::boxes::Bounds;
-use simla::tasks::gradcam::{PhraseMaps, of_matching};
-use simla::tasks::grounding::{Answers, Grounding, Question, Shares, answer};
-use simla::tasks::pretrain::Model;
-use simla_data::{BoxedPhrase, BoxedPicture, ReferFiles, read_boxes, read_refer};
+use simla::tasks::grounding::{Grounding, Shares};
+use simla_data::{BoxedPicture, ReferFiles, read_boxes, read_refer};
 
 use crate::model::ModelArguments;
-use simla_run::photo::{Seen, layer};
-use simla_run::progress::{Progress, say_broken};
+use simla_run::grounding::Asked;
+use simla_run::photo::layer;
+use simla_run::progress::say_broken;
 use simla_run::{answer, console};
 
 /// Finds what phrases name and compares with true boxes
@@ -48,7 +46,7 @@ pub struct Arguments {
     /// COCO's instances that the refs point to [default: instances.json beside the refs]
     #[arg(long, value_name = "FILE")]
     instances: Option<PathBuf>,
-    /// A detector's boxes: {image id: [[left, top, width, height, score], ...]}
+    /// A detector's boxes: {image id: [[left, top, width, height, score], ...]} [default: dets.json beside the refs, where it is]
     #[arg(long, value_name = "FILE")]
     detections: Option<PathBuf>,
     /// Layer of the cross-attention, from 0 [default: two thirds of the way up, 8 of 12 in the paper]
@@ -63,7 +61,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let model = arguments.model.open()?;
     let layer = layer(arguments.layer, &model.simla)?;
     let pictures = arguments.pictures()?;
-    let asked = Asked::new(&model, &pictures, layer)?;
+    let asked = Asked::new(&model.simla, &model.vocabulary, &pictures, layer)?;
     say_broken(&asked.broken, format_args!("of {} pictures, whose phrases count as wrong", pictures.len()));
     if asked.broken.len() == pictures.len() {
         bail!("{}: no usable picture", arguments.data.display());
@@ -96,14 +94,9 @@ impl Arguments {
         let root = self.image_root.as_deref();
         // REFER's own refs, or those that the data point to.
         let own = ReferFiles::beside(&self.data).filter(|_| self.refs.is_none());
-        let beside = |refs: &PathBuf| ReferFiles {
-            instances: refs.with_file_name("instances.json"),
-            refs: refs.clone(),
-            detections: None,
-        };
-        let refer = own.clone().or(self.refs.as_ref().map(beside)).map(|files| ReferFiles {
+        let refer = own.clone().or(self.refs.as_deref().map(ReferFiles::with)).map(|files| ReferFiles {
             instances: self.instances.clone().unwrap_or(files.instances),
-            detections: self.detections.clone(),
+            detections: self.detections.clone().or(files.detections),
             ..files
         });
         let Some(refer) = refer else {
@@ -127,93 +120,6 @@ impl Arguments {
             bail!("{}: nothing but training data (--split train measures on them)", self.data.display());
         }
         Ok(pictures)
-    }
-}
-
-/// A phrase of a picture that was asked for, with what the model found.
-pub struct Found<'a> {
-    pub picture: &'a BoxedPicture,
-    /// Which of the picture's objects.
-    pub object: usize,
-    pub maps: PhraseMaps,
-    pub answers: Answers,
-}
-
-impl<'a> Found<'a> {
-    fn split(&self) -> Option<&'a str> {
-        self.picture.objects[self.object].split.as_deref()
-    }
-}
-
-/// Every phrase of a file, asked and answered.
-pub struct Asked<'a> {
-    pub found: Vec<Found<'a>>,
-    /// Pictures that cannot be used, and why.
-    pub broken: Vec<String>,
-    /// What is counted for the phrases of those.
-    missed: Vec<(&'a BoxedPhrase, Answers)>,
-}
-
-impl<'a> Asked<'a> {
-    /// Asks `model` for every phrase of `pictures`.
-    pub fn new(model: &Model, pictures: &'a [BoxedPicture], layer: usize) -> Result<Self> {
-        let simla = &model.simla;
-        let grid = simla.config.grid() as usize;
-        let mut progress = Progress::new("grounding", 0, pictures.len() as u64);
-        let mut asked = Self { found: vec![], broken: vec![], missed: vec![] };
-        for (done, picture) in (1..).zip(pictures) {
-            let seen = match Seen::of(picture, simla) {
-                Ok(seen) => seen,
-                Err(error) => {
-                    asked.broken.push(format!("{error:#}"));
-                    let missed = |object| (object, Answers::missing(picture.proposals.is_some()));
-                    asked.missed.extend(picture.objects.iter().map(missed));
-                    continue;
-                }
-            };
-            let limit = simla.config.max_positions as usize;
-            let encode = |phrase: &str| model.vocabulary.encode(phrase, limit);
-            let phrases: Vec<Vec<i64>> = picture.objects.iter().map(|o| encode(&o.phrase)).collect();
-            let maps = of_matching(simla, &seen.embeds(simla)?, &phrases, layer)?;
-            let (width, height) = seen.picture.dimensions();
-            let bounds = |boxes: &[[f64; 4]]| boxes.iter().map(|&b| b.into()).collect::<Vec<Bounds>>();
-            let mut others: Vec<Bounds> = Vec::new();
-            for object in &picture.objects {
-                let truth = object.bounds.into();
-                if !others.contains(&truth) {
-                    others.push(truth);
-                }
-            }
-            let proposals = picture.proposals.as_deref().map(bounds);
-            for (object, maps) in maps.into_iter().enumerate() {
-                let question = Question {
-                    truth: picture.objects[object].bounds.into(),
-                    width: width as usize,
-                    height: height as usize,
-                    others: &others,
-                    proposals: proposals.as_deref(),
-                };
-                asked.found.push(Found { picture, object, answers: answer(&maps.phrase, grid, question), maps });
-            }
-            progress.set(done, String::new);
-        }
-        Ok(asked)
-    }
-
-    /// What was found in all, or in one split; none without a phrase.
-    pub fn grounding(&self, split: Option<&str>) -> Option<Grounding> {
-        let found = self.answers().filter(|(of, _)| split.is_none() || split == *of);
-        Grounding::of(&found.map(|(_, answers)| answers).collect::<Vec<_>>())
-    }
-
-    /// Every phrase's split and answers.
-    fn answers(&self) -> impl Iterator<Item = (Option<&'a str>, Answers)> {
-        let found = self.found.iter().map(|found| (found.split(), found.answers));
-        found.chain(self.missed.iter().map(|(phrase, answers)| (phrase.split.as_deref(), *answers)))
-    }
-
-    fn splits(&self) -> BTreeSet<&'a str> {
-        self.answers().filter_map(|(split, _)| split).collect()
     }
 }
 

@@ -1,14 +1,14 @@
 //! What the evaluations of tasks with a model of their own have in common.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use clap::Args;
 use simla::tasks::score::Share;
 use simla_data::{Batch, Dataset, Format, LoadError, Options};
-use simla_pictures::output::writable;
 use simla_run::downstream::each_once;
+use simla_run::output::{check_file, sources_of};
 use simla_run::progress::Progress;
 use simla_run::settings::Dtype;
 use simla_run::sources::open_sources;
@@ -55,19 +55,25 @@ impl Judged {
         Ok(simla_train::torch::device::open(&self.device)?)
     }
 
-    /// Opens the records, after a look at where predictions would be written, as a file that ends in `ending`.
-    pub fn open<F: Format>(&self, annotations: &[PathBuf], ending: &'static str) -> Result<Arc<Dataset<F>>> {
-        if let Some(path) = &self.predictions {
-            let inputs: Vec<&Path> = self.data.iter().map(Path::new).collect();
-            writable(path, ending, &inputs, self.force)?;
-        }
+    /// Opens the records, and looks at where predictions would be written: a file that ends in one of `endings`, and is none of these
+    /// and the `others` that are read.
+    pub fn open<F: Format>(
+        &self,
+        annotations: &[PathBuf],
+        others: &[PathBuf],
+        endings: &'static [&'static str],
+    ) -> Result<Arc<Dataset<F>>> {
         let options = Options {
             image_root: self.image_root.clone(),
             annotations: annotations.to_vec(),
             max_bad_share: 1.0,
             ..Options::default()
         };
-        Ok(Arc::new(open_sources(&self.data, &options)?))
+        let dataset = open_sources(&self.data, &options)?;
+        check_file(self.predictions.as_deref(), endings, self.force, || {
+            sources_of(&dataset).into_iter().chain([annotations, others].concat()).collect()
+        })?;
+        Ok(Arc::new(dataset))
     }
 
     /// Gives `judge` all records, views of `side` pixels, and says what could not be used.

@@ -27,7 +27,7 @@ pub struct Arguments {
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let judged = &arguments.judged;
     let judge = Judge::<Statement>::open(&judged.checkpoint, judged.dtype.kind(), judged.device()?)?;
-    let dataset = judged.open::<Statements>(&[], "csv")?;
+    let dataset = judged.open::<Statements>(&[], &[], &["csv"])?;
     let config = &judge.model.config;
     let format = Statements { sentences: sentences(&judge.vocabulary, config.max_positions), labelled: false };
     let (mut predictions, mut nameless) = (BTreeMap::new(), None);

@@ -12,6 +12,7 @@ use simla::tasks::retrieval::Recalls;
 use simla_run::settings::Dtype;
 
 use crate::commands::bench::dtype;
+use simla_run::output::{check_file, sources_of};
 use simla_run::products::Products;
 use simla_run::progress::Progress;
 use simla_run::sources::open_data;
@@ -49,6 +50,9 @@ pub struct Arguments {
     /// Writes the lists that were drawn
     #[arg(long, value_name = "FILE", conflicts_with = "lists")]
     write_lists: Option<PathBuf>,
+    /// Overwrites the file that --write-lists names
+    #[arg(long)]
+    force: bool,
     /// Word pieces of a name at most
     #[arg(long, default_value_t = 25)]
     max_tokens: usize,
@@ -72,6 +76,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     super::retrieval::check_max_tokens(arguments.max_tokens, &model)?;
     let image_root = arguments.image_root.as_deref();
     let dataset = open_data(std::slice::from_ref(&arguments.data), image_root, 1.0)?;
+    check_file(arguments.write_lists.as_deref(), &["json"], arguments.force, || sources_of(&dataset))?;
     let root = image_root.or(Path::new(&arguments.data).parent());
     let products = Products::open(&dataset, &model.vocabulary, arguments.max_tokens, root)?;
     let shelf = &products.shelf;

@@ -13,6 +13,7 @@ use simla_run::settings::Dtype;
 
 use crate::commands::bench::dtype;
 use simla_run::held_out::gallery;
+use simla_run::output::{check_file, files_of};
 use simla_run::progress::{Progress, say_broken};
 use simla_run::sources::{open_options, open_sources};
 use simla_run::{answer, console, run_file, say};
@@ -45,6 +46,9 @@ pub struct Arguments {
     /// Writes the best of every query: query,item,rank,score as .csv or .tsv, or TREC's columns as .trec
     #[arg(long, value_name = "FILE")]
     run_file: Option<PathBuf>,
+    /// Overwrites the file that --run-file names
+    #[arg(long)]
+    force: bool,
     /// Folder that image paths are relative to, in place of the file's own
     #[arg(long, value_name = "DIR")]
     image_root: Option<PathBuf>,
@@ -68,12 +72,10 @@ pub struct Arguments {
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let device = simla_train::torch::device::open(&arguments.device)?;
     let model = Model::open(&arguments.checkpoint, arguments.dtype.kind(), device)?;
-    if let Some(path) = &arguments.run_file {
-        run_file::check(path)?;
-    }
     let image_root = arguments.image_root.as_deref();
     let options = Options { splits: arguments.split.clone(), ..open_options(image_root, 1.0) };
     let dataset = open_sources(std::slice::from_ref(&arguments.data), &options)?;
+    check_file(arguments.run_file.as_deref(), run_file::ENDINGS, arguments.force, || files_of(&dataset))?;
     check_max_tokens(arguments.max_tokens, &model)?;
     let gallery = gallery(&dataset, &model.vocabulary, arguments.max_tokens);
     say_broken(&gallery.broken, format_args!("of {} records", dataset.len()));

@@ -51,7 +51,7 @@ pub fn at_least_one(text: &str) -> Result<usize, String> {
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let judged = &arguments.judged;
     let asker = Asker::open(&judged.checkpoint, arguments.answers.as_deref(), judged.dtype.kind(), judged.device()?)?;
-    let dataset = judged.open::<Questions>(&arguments.annotations, "json")?;
+    let dataset = judged.open::<Questions>(&arguments.annotations, arguments.answers.as_slice(), &["json"])?;
     let format = Questions::evaluation(sentences(&asker.vocabulary, asker.model.config.max_positions));
     let answers = asker.answers.as_ref().filter(|_| !arguments.make_up);
     if answers.is_none() {
