@@ -23,6 +23,7 @@ use simla_files::write_atomically;
 use simla_image::Recipe;
 use simla_train::checkpoint::Checkpoint;
 use simla_train::optim::AdamWConfig;
+use simla_train::torch::device::use_tf32;
 use simla_train::torch::guard::guarded;
 use simla_train::{Ending, Plan, Team, Trainer};
 use tch::Device;
@@ -289,6 +290,13 @@ impl<F: Format, H> Run<F, H> {
         held_out: impl FnOnce(&Path, &Options, &Vocabulary, &Settings) -> Result<H>,
     ) -> Result<Self> {
         simla_image::set_max_pixels(settings.data.max_pixels);
+        use_tf32(device, settings.train.tf32);
+        if settings.train.tf32 {
+            match device {
+                Device::Cpu => say!("tf32 = true: of no effect on a CPU"),
+                _ => say!("products in f32 are in TF32 (--set tf32=false for whole ones)"),
+            }
+        }
         let mut inputs = inputs.absolute()?;
         let options = Options {
             image_root: inputs.image_root.clone(),

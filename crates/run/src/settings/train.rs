@@ -42,6 +42,8 @@ pub struct Train {
     pub seed: u64,
     /// type of the matrix products: f32 or bf16
     pub dtype: Dtype,
+    /// products in f32 are in TF32 on a GPU: several times faster, with three digits of each factor; the contrast's stay whole
+    pub tf32: bool,
     /// computes activations again in the backward pass: much less memory, a fifth more time, the same numbers
     pub recompute: bool,
     /// threads that calculate; 0 is one a core, adapted to what the machine does besides: a number repeats a run bit for bit beside other
@@ -78,6 +80,7 @@ impl Train {
             accumulate: 1,
             seed: 0,
             dtype: Dtype::F32,
+            tf32: false,
             recompute: false,
             threads: 0,
             lr: 1e-4,
