@@ -4,7 +4,7 @@ include!("link.rs");
 
 fn main() {
     println!("cargo::rerun-if-changed=link.rs");
-    for part in ["linear.cpp", "group.cpp", "stand_ins"] {
+    for part in ["caught.hpp", "linear.cpp", "operations.cpp", "group.cpp", "stand_ins"] {
         println!("cargo::rerun-if-changed=src/torch/{part}");
     }
     let Some(libtorch) = link() else {
@@ -19,6 +19,6 @@ fn main() {
         .include("src/torch/stand_ins")
         .include(headers.join("torch/csrc/api/include"))
         .include(headers)
-        .files(["src/torch/linear.cpp", "src/torch/group.cpp"])
+        .files(["linear", "operations", "group"].map(|part| format!("src/torch/{part}.cpp")))
         .compile("simla_torch");
 }

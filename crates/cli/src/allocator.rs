@@ -35,7 +35,7 @@ mod tests {
         // mimalloc gives back late, and looks whether it is time when something is freed.
         sleep(Duration::from_millis(300));
         touched(BYTES / 4);
-        let held = simla_train::torch::memory::resident_gib() * f64::from(1 << 30);
+        let held = simla_train::torch::memory::held_gib(tch::Device::Cpu) * f64::from(1 << 30);
         assert!(held >= BYTES as f64, "{held} of {BYTES} bytes");
     }
 }

@@ -23,9 +23,11 @@ use simla_files::write_atomically;
 use simla_image::Recipe;
 use simla_train::checkpoint::Checkpoint;
 use simla_train::optim::AdamWConfig;
+use simla_train::torch::device::use_tf32;
 use simla_train::torch::guard::guarded;
 use simla_train::torch::threads::share_of_cores;
 use simla_train::{Ending, Plan, Team, TrainError, Trainer};
+use tch::Device;
 
 use crate::compute::Compute;
 use crate::held_out::HeldOut;
@@ -306,6 +308,13 @@ impl<F: Format, H> Run<F, H> {
         team.share("accumulate", settings.train.accumulate)?;
         team.agree(&format!("version = {}\n{}", env!("CARGO_PKG_VERSION"), settings.to_toml()))?;
         simla_image::set_max_pixels(settings.data.max_pixels);
+        use_tf32(compute.device, settings.train.tf32);
+        if settings.train.tf32 {
+            match compute.device {
+                Device::Cpu => say!("tf32 = true: of no effect on a CPU"),
+                _ => say!("products in f32 are in TF32 (--set tf32=false for whole ones)"),
+            }
+        }
         let mut inputs = inputs.absolute()?;
         let options = Options {
             image_root: inputs.image_root.clone(),

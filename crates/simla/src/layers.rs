@@ -108,7 +108,8 @@ pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, bias: Option<&Tensor>, p: f64)
     // libtorch's fused kernel for CPUs knows no dropout, and in bf16 its products take twice as long as plain ones.
     let fused = q.device() != Device::Cpu || p == 0.0 && q.kind() == Kind::Float;
     if fused {
-        return Tensor::scaled_dot_product_attention(q, k, v, bias, p, false, None, false);
+        let bias = bias.map(|bias| of_keys(bias, k));
+        return Tensor::scaled_dot_product_attention(q, k, v, bias.as_ref(), p, false, None, false);
     }
     // A few images at a time, whose scores (in the paper's base size, of two images) stay in the processor's caches.
     const SCORES: i64 = 1 << 21;
@@ -149,20 +150,41 @@ pub fn attention(q: &Tensor, k: &Tensor, bias: Option<&Tensor>) -> Tensor {
 fn scores(q: &Tensor, k: &Tensor, bias: Option<&Tensor>) -> Tensor {
     let width = q.size()[3] as f64;
     let scores = (q / width.sqrt()).matmul(&k.transpose(-1, -2));
-    bias.map_or_else(|| scores.shallow_clone(), |bias| &scores + bias)
+    match bias {
+        Some(bias) => scores + of_keys(bias, k),
+        None => scores,
+    }
+}
+
+/// Columns of a bias for so many keys: on a GPU a multiple of 8, into which libtorch else copies it in every call.
+fn columns(keys: i64, device: Device) -> i64 {
+    const ALIGNMENT: i64 = 8;
+    match device {
+        Device::Cpu => keys,
+        _ => (keys + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT,
+    }
+}
+
+/// The columns of a bias that keys `k` have.
+fn of_keys(bias: &Tensor, k: &Tensor) -> Tensor {
+    let keys = k.size()[2];
+    if bias.size()[3] == keys { bias.shallow_clone() } else { bias.narrow(3, 0, keys) }
 }
 
 /// What [`attend`] adds to scores so that padding is not looked at: `[batch, 1, 1, keys]` from a mask `[batch, keys]` that is 1
-/// where a key counts.
+/// where a key counts. On a GPU it has a few columns more, which nobody reads.
 pub fn key_bias(mask: &Tensor, kind: Kind) -> Tensor {
-    let bias = Tensor::zeros(mask.size(), (kind, mask.device()));
-    bias.masked_fill(&mask.eq(0), f64::NEG_INFINITY).unsqueeze(1).unsqueeze(1)
+    let (batch, keys) = mask.size2().expect("[batch, keys]");
+    let bias = Tensor::zeros([batch, columns(keys, mask.device())], (kind, mask.device()));
+    let _ = bias.narrow(1, 0, keys).masked_fill_(&mask.eq(0), f64::NEG_INFINITY);
+    bias.unsqueeze(1).unsqueeze(1)
 }
 
 /// The same for a sequence of which a position sees itself and what came before: `[batch, 1, tokens, tokens]`. The first is never padding.
 pub fn causal_bias(mask: &Tensor, kind: Kind) -> Tensor {
     let tokens = mask.size()[1];
-    let later = Tensor::full([tokens, tokens], f64::NEG_INFINITY, (kind, mask.device())).triu(1);
+    let size = [tokens, columns(tokens, mask.device())];
+    let later = Tensor::full(size, f64::NEG_INFINITY, (kind, mask.device())).triu(1);
     key_bias(mask, kind) + later
 }
 

@@ -5,7 +5,7 @@
 //! - One E_mm pass carries MLM and all of ITM over keys and values that are projected once.
 //! - The momentum model computes what a loss will read: at alpha = 0 no teacher's logits.
 
-use tch::{Kind, Tensor, no_grad};
+use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::layers::key_bias;
 use crate::model::Simla;
@@ -13,6 +13,7 @@ use crate::objectives::negatives::{Negatives, sample};
 use crate::objectives::{Objectives, itc, itm, psl, xmm};
 use crate::text::{Reading, Rows};
 use simla_train::torch::device::upload;
+use simla_train::torch::operations::select;
 use simla_train::weights::Gradients;
 
 /// A batch on the device, every random choice made.
@@ -44,13 +45,13 @@ pub struct Masked {
     pub hidden: Tensor,
     /// `[B, R]`: positions in each sequence; short rows are filled up with position 0.
     rows: Tensor,
-    /// `[n]`: which of the `B x R` rows are meant.
-    valid: Tensor,
+    /// `[n]`: which of the `B x R` rows are meant. On a GPU none where all are.
+    valid: Option<Tensor>,
 }
 
 impl Masked {
     /// From a host mask `[B x tokens]`.
-    pub fn new(hidden: &[bool], tokens: usize, device: tch::Device) -> Self {
+    pub fn new(hidden: &[bool], tokens: usize, device: Device) -> Self {
         let sequences: Vec<Vec<i64>> = hidden
             .chunks_exact(tokens)
             .map(|row| (0i64..).zip(row).filter(|(_, hidden)| **hidden).map(|(at, _)| at).collect())
@@ -66,18 +67,23 @@ impl Masked {
         Self {
             hidden: upload(&Tensor::from_slice(hidden).view([batch, tokens as i64]), device),
             rows: upload(&Tensor::from_slice(&rows).view([batch, width as i64]), device),
-            valid: upload(&Tensor::from_slice(&valid), device),
+            valid: (device == Device::Cpu || valid.len() < rows.len())
+                .then(|| upload(&Tensor::from_slice(&valid), device)),
         }
     }
 
     /// The values `[B, tokens]` at the masked positions, in order: `[n]`.
     pub fn pick(&self, values: &Tensor) -> Tensor {
-        values.gather(1, &self.rows, false).flatten(0, 1).index_select(0, &self.valid)
+        self.select(&values.gather(1, &self.rows, false))
     }
 
-    /// The meant ones of `[B, R, D]`: `[n, D]`.
+    /// The meant ones of `[B, R, ...]`: `[n, ...]`.
     fn select(&self, x: &Tensor) -> Tensor {
-        x.flatten(0, 1).index_select(0, &self.valid)
+        let all = x.flatten(0, 1);
+        match &self.valid {
+            Some(valid) => select(&all, valid),
+            None => all,
+        }
     }
 }
 
@@ -194,7 +200,8 @@ impl Simla {
 
         let image_embeds = towers.vision.forward(w, &image, None);
         let words = towers.text.embed_words(w, &b.ids, p);
-        let text_embeds = towers.text_embeds(w, &words, &bias, Rows::Cls, p);
+        // E_mm uses the same layers below.
+        let text_embeds = towers.text_embeds(w.twin(), &words, &bias, Rows::Cls, p);
         let image_feat = towers.image_feat(w, &image_embeds);
         let text_feat = towers.text_feat(w, &text_embeds);
 
@@ -227,13 +234,16 @@ impl Simla {
             groups.push((towers.text.embed_words(w, &b.mlm_ids, p), bias.shallow_clone()));
         }
         if objectives.itm {
-            groups.push((words.index_select(0, &neg_text), bias.index_select(0, &neg_text)));
+            groups.push((select(&words, &neg_text), bias.index_select(0, &neg_text)));
             groups.extend([(words.shallow_clone(), bias.shallow_clone()), (words, bias.shallow_clone())]);
         }
         let (mut itm_logits, mut mlm_logits) = (None, None);
         if !groups.is_empty() {
-            let context = towers.image_context(w, &image_embeds);
-            let all = Reading { context: &context, swapped: objectives.itm.then_some(&neg_image) };
+            let context = match objectives.itm {
+                true => towers.text.swapped_keys_values(w, &image_embeds, &neg_image),
+                false => towers.image_context(w, &image_embeds),
+            };
+            let all = Reading { context: &context, swapped: objectives.itm };
             let (embedded, biases): (Vec<Tensor>, Vec<Tensor>) = groups.into_iter().unzip();
             let (x, biases) = (Tensor::cat(&embedded, 0), Tensor::cat(&biases, 0));
             let x = towers.text.lower(w, &x, Some(&biases), Some(all), p);

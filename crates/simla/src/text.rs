@@ -7,12 +7,13 @@
 
 use std::ops::Range;
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::config::ModelConfig;
 use crate::layers::{
     INITIAL_STD, LayerNorm, Linear, attend, attention, dropout, key_bias, merge_heads, split_heads, take_rows,
 };
+use simla_train::torch::operations::select;
 use simla_train::weights::{Init, Layout, Leaf, Weights};
 
 const EPS: f64 = 1e-12;
@@ -22,6 +23,16 @@ const EPS: f64 = 1e-12;
 pub struct KeysValues {
     layers: Vec<(Tensor, Tensor)>,
     bias: Option<Tensor>,
+    swapped: Option<Swapped>,
+}
+
+/// The same of a context that another item reads.
+#[derive(Debug)]
+enum Swapped {
+    /// `[B]`: item i reads context `rows[i]`, which is picked in every layer: less memory, of which a CPU's products have most.
+    Rows(Tensor),
+    /// Picked for all layers in one operation.
+    Layers(Vec<(Tensor, Tensor)>),
 }
 
 impl KeysValues {
@@ -36,6 +47,7 @@ impl KeysValues {
         Self {
             layers: self.layers.iter().map(|(k, v)| (pick(k), pick(v))).collect(),
             bias: self.bias.as_ref().map(pick),
+            swapped: None,
         }
     }
 
@@ -45,6 +57,7 @@ impl KeysValues {
         Self {
             layers: self.layers.iter().map(|(k, v)| (expand(k), expand(v))).collect(),
             bias: self.bias.as_ref().map(expand),
+            swapped: None,
         }
     }
 }
@@ -54,23 +67,29 @@ impl KeysValues {
 #[derive(Debug, Clone, Copy)]
 pub struct Reading<'a> {
     pub context: &'a KeysValues,
-    /// `[B]`: item i of the *last* group reads context `swapped[i]` instead (the hard negative images of ITM).
-    pub swapped: Option<&'a Tensor>,
+    /// The *last* group reads what is swapped in the context instead (the hard negative images of ITM).
+    pub swapped: bool,
 }
 
 impl<'a> Reading<'a> {
     pub fn own(context: &'a KeysValues) -> Self {
-        Self { context, swapped: None }
+        Self { context, swapped: false }
     }
 
     /// What `layer` reads.
     fn of(self, layer: usize) -> LayerReading {
-        let (k, v) = &self.context.layers[layer];
+        let both = |layers: &[(Tensor, Tensor)]| {
+            let (k, v) = &layers[layer];
+            (k.shallow_clone(), v.shallow_clone())
+        };
+        let context = self.context;
         LayerReading {
-            k: k.shallow_clone(),
-            v: v.shallow_clone(),
-            bias: self.context.bias.as_ref().map(Tensor::shallow_clone),
-            swapped: self.swapped.map(Tensor::shallow_clone),
+            keys_values: both(&context.layers),
+            bias: context.bias.as_ref().map(Tensor::shallow_clone),
+            swapped: context.swapped.as_ref().filter(|_| self.swapped).map(|swapped| match swapped {
+                Swapped::Rows(rows) => LayerSwapped::Rows(rows.shallow_clone()),
+                Swapped::Layers(layers) => LayerSwapped::Picked(both(layers)),
+            }),
         }
     }
 }
@@ -78,27 +97,35 @@ impl<'a> Reading<'a> {
 /// A [`Reading`] in one layer.
 #[derive(Debug)]
 struct LayerReading {
-    k: Tensor,
-    v: Tensor,
+    keys_values: (Tensor, Tensor),
     bias: Option<Tensor>,
-    swapped: Option<Tensor>,
+    swapped: Option<LayerSwapped>,
+}
+
+/// A [`Swapped`] in one layer.
+#[derive(Debug)]
+enum LayerSwapped {
+    Rows(Tensor),
+    Picked((Tensor, Tensor)),
 }
 
 impl LayerReading {
     /// Cross-attention of `q` `[G x B, H, L, D / H]`.
     fn attend(&self, q: &Tensor, p: f64) -> Tensor {
-        let (k, v, bias) = (&self.k, &self.v, self.bias.as_ref());
-        let Some(swapped) = &self.swapped else {
-            return attend_groups(q, k, v, bias, p);
+        let ((k, v), bias) = (&self.keys_values, self.bias.as_ref());
+        let (k_last, v_last) = match &self.swapped {
+            None => return attend_groups(q, k, v, bias, p),
+            Some(LayerSwapped::Rows(rows)) => (select(k, rows), select(v, rows)),
+            Some(LayerSwapped::Picked((k, v))) => (k.shallow_clone(), v.shallow_clone()),
         };
+        debug_assert!(bias.is_none(), "of images, all of which counts, some are swapped");
         let batch = k.size()[0];
         let own = q.size()[0] - batch;
-        let pick = |x: &Tensor| x.index_select(0, swapped);
-        let last = attend(&q.narrow(0, own, batch), &pick(k), &pick(v), bias.map(pick).as_ref(), p);
         if own == 0 {
-            return last;
+            return attend(q, &k_last, &v_last, None, p);
         }
-        Tensor::cat(&[attend_groups(&q.narrow(0, 0, own), k, v, bias, p), last], 0)
+        let groups = q.split_with_sizes([own, batch], 0);
+        Tensor::cat(&[attend_groups(&groups[0], k, v, None, p), attend(&groups[1], &k_last, &v_last, None, p)], 0)
     }
 }
 
@@ -312,8 +339,9 @@ impl CrossAttention {
         Linear::fused(layout, &parts.collect::<Vec<_>>(), width, width)
     }
 
-    /// Keys and values `[B, H, M, D / H]` of each context `[B, M, D]`, for the layers that read it.
-    fn project(&self, w: &Weights, contexts: &[&Tensor], heads: i64) -> Vec<(Tensor, Tensor)> {
+    /// Keys and values `[B, H, M, D / H]` of each context `[B, M, D]`, for the layers that read it; and those of the items `swapped` `[B]`
+    /// in their places, of one context that all layers read.
+    fn project(&self, w: &Weights, contexts: &[&Tensor], heads: i64, swapped: Option<&Tensor>) -> KeysValues {
         debug_assert_eq!(contexts.len(), self.contexts.len(), "a context for each");
         let mut starts = Vec::with_capacity(contexts.len());
         let mut parts = Vec::new();
@@ -321,16 +349,28 @@ impl CrossAttention {
             let (batch, tokens, width) = context.size3().expect("[B, M, D]");
             let rows = 2 * width * layers.start..2 * width * layers.end;
             let projected = self.stacked.part(w, context, rows);
-            let heads = projected.view([batch, tokens, 2 * (layers.end - layers.start), heads, width / heads]);
+            let size = [batch, tokens, 2 * (layers.end - layers.start), heads, width / heads];
+            let in_heads = |projected: &Tensor| projected.view(size).permute([2, 0, 3, 1, 4]).unbind(0);
             starts.push(parts.len());
-            parts.extend(heads.permute([2, 0, 3, 1, 4]).unbind(0));
+            parts.extend(in_heads(&projected));
+            if let Some(rows) = swapped.filter(|_| context.device() != Device::Cpu) {
+                starts.push(parts.len());
+                parts.extend(in_heads(&select(&projected, rows)));
+            }
         }
         let parts = w.cut(parts);
-        let of = |&(context, at): &(usize, usize)| {
-            let key = starts[context] + 2 * at;
+        let layer = |start: usize, at: usize| {
+            let key = start + 2 * at;
             (parts[key].shallow_clone(), parts[key + 1].shallow_clone())
         };
-        self.layers.iter().map(of).collect()
+        KeysValues {
+            layers: self.layers.iter().map(|&(context, at)| layer(starts[context], at)).collect(),
+            bias: None,
+            swapped: swapped.map(|rows| match starts[contexts.len()..] {
+                [] => Swapped::Rows(rows.shallow_clone()),
+                [start, ..] => Swapped::Layers(self.layers.iter().map(|&(_, at)| layer(start, at)).collect()),
+            }),
+        }
     }
 }
 
@@ -431,13 +471,18 @@ impl TextEncoder {
     /// Keys and values of a context `[B, M, D]` for the cross-attention of every layer, in one product; `mask` `[B, M]` is 1
     /// where the context counts.
     pub fn keys_values(&self, w: &Weights, context: &Tensor, mask: Option<&Tensor>) -> KeysValues {
-        let layers = self.cross_attention.project(w, &[context], self.heads);
-        KeysValues { layers, bias: mask.map(|mask| key_bias(mask, context.kind())) }
+        let projected = self.cross_attention.project(w, &[context], self.heads, None);
+        KeysValues { bias: mask.map(|mask| key_bias(mask, context.kind())), ..projected }
+    }
+
+    /// The same of a context of which everything counts; and those of its items `swapped` `[B]` in their places.
+    pub fn swapped_keys_values(&self, w: &Weights, context: &Tensor, swapped: &Tensor) -> KeysValues {
+        self.cross_attention.project(w, &[context], self.heads, Some(swapped))
     }
 
     /// The same of the images of a [`Depth`], `[B, M, D]` each, of which everything counts.
     pub fn images_keys_values(&self, w: &Weights, images: &[&Tensor]) -> KeysValues {
-        KeysValues { layers: self.cross_attention.project(w, images, self.heads), bias: None }
+        self.cross_attention.project(w, images, self.heads, None)
     }
 
     /// All layers but the last, over embedded queries `[batch, L, D]`.

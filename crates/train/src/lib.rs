@@ -16,6 +16,7 @@ pub mod tensors;
 pub mod torch;
 pub mod trainer;
 pub mod weights;
+mod writer;
 
 pub use task::{At, Observer, Scores, Task};
 pub use team::{Team, TeamError};

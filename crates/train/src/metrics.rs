@@ -35,7 +35,7 @@ pub struct StepRecord {
     /// Seconds in which the step waited for data.
     #[serde(rename = "machine/waited_s", alias = "waited_s")]
     pub waited_s: f64,
-    /// Memory of the process at this moment.
+    /// Memory at this moment: of the process, or held of the GPU that it computes on.
     #[serde(rename = "machine/memory_gib", alias = "memory_gib")]
     pub memory_gib: f64,
     /// Seconds in which the step exchanged with other processes, where there are some.

@@ -7,7 +7,7 @@
 //! due. Whether to stop, to save or to skip is decided by what all know.
 
 use std::error::Error;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -23,8 +23,10 @@ use crate::task::{At, Observer, Task};
 use crate::team::{Team, TeamError};
 use crate::torch::device::upload;
 use crate::torch::guard::{TorchError, guarded};
+use crate::torch::memory::{GIB, held_gib};
 use crate::torch::threads::Threads;
 use crate::weights::Gradients;
+use crate::writer::{Writer, Written};
 
 /// How a run goes, whatever the task.
 #[derive(Debug, Clone)]
@@ -66,7 +68,7 @@ pub enum TrainError {
     Checkpoint(#[from] CheckpointError),
     #[error(transparent)]
     Metrics(#[from] MetricsError),
-    #[error(transparent)]
+    #[error("{0}{advice}", advice = relief(.0))]
     Torch(#[from] TorchError),
     #[error(transparent)]
     Team(#[from] TeamError),
@@ -79,6 +81,16 @@ pub enum TrainError {
     DataEnded(u64),
     #[error("{0}")]
     Observer(String),
+}
+
+/// What to do in training where memory is short.
+fn relief(error: &TorchError) -> &'static str {
+    match error {
+        TorchError::OutOfMemory(_) => {
+            ". Use a smaller batch_size (with accumulate to keep the pairs of a step), recompute=true, or dtype=bf16"
+        }
+        _ => "",
+    }
 }
 
 /// A run of a task in a folder.
@@ -119,7 +131,7 @@ pub struct Trainer {
 /// What a run leaves on disk.
 #[derive(Debug)]
 struct Files {
-    checkpoints: Checkpoints,
+    writer: Writer,
     metrics: Metrics,
 }
 
@@ -148,18 +160,20 @@ impl Trainer {
         team: &Arc<Team>,
     ) -> Result<Self, TrainError> {
         let share = team.share("accumulate", plan.accumulate)?;
-        let mut optimizer = AdamW::new(optimizer, task.weights());
+        let (mut optimizer, gradients) =
+            guarded(|| (AdamW::new(optimizer, task.weights()), Gradients::new(task.weights())))?;
         let mut files = None;
         let (step, best) = team.first(|| {
             let (mut step, mut best) = (0, None);
             if let Some(checkpoint) = resume {
                 checkpoint.verify()?;
-                task.load(&checkpoint.model()?).map_err(|e| checkpoint.blame(e))?;
-                optimizer.load(task.weights(), &checkpoint.optimizer()?).map_err(|e| checkpoint.blame(e))?;
+                let (model, moments) = (checkpoint.model()?, checkpoint.optimizer()?);
+                guarded(|| task.load(&model).and_then(|()| optimizer.load(task.weights(), &moments)))?
+                    .map_err(|e| checkpoint.blame(e))?;
                 (step, best) = (checkpoint.state.step, checkpoint.state.best);
             }
             files = Some(Files {
-                checkpoints: Checkpoints::open(run, plan.keep)?,
+                writer: Writer::new(Checkpoints::open(run, plan.keep)?),
                 metrics: Metrics::open(&run.join("metrics.jsonl"), step)?,
             });
             Ok::<_, TrainError>((step, best))
@@ -171,7 +185,7 @@ impl Trainer {
             optimizer.load(task.weights(), &moments).expect(fits);
         }
         Ok(Self {
-            gradients: Gradients::new(task.weights()),
+            gradients,
             threads: match plan.threads {
                 0 => Threads::shared(team.sharers()),
                 asked => Threads::new(asked),
@@ -194,8 +208,24 @@ impl Trainer {
     /// Trains to the end of the plan, or until `stop` is set: then the step is finished and saved.
     ///
     /// # Errors
-    /// [`TrainError`]; checkpoints written before are whole.
+    /// [`TrainError`]; checkpoints written before are whole, and one that was being written becomes so.
     pub fn run<T: Task, E: Error + Send + Sync + 'static>(
+        &mut self,
+        task: &mut T,
+        batches: &mut dyn Iterator<Item = Result<T::Batch, E>>,
+        observer: &mut dyn Observer<T>,
+        stop: &AtomicBool,
+    ) -> Result<Ending, TrainError> {
+        let ending = self.steps(task, batches, observer, stop);
+        let written = match &ending {
+            Ok(_) => Arc::clone(&self.team).first(|| self.report(observer, true)),
+            Err(_) => self.report(observer, true),
+        };
+        let ending = ending?;
+        written.map(|()| ending)
+    }
+
+    fn steps<T: Task, E: Error + Send + Sync + 'static>(
         &mut self,
         task: &mut T,
         batches: &mut dyn Iterator<Item = Result<T::Batch, E>>,
@@ -236,6 +266,7 @@ impl Trainer {
             if let Some(files) = &mut self.files {
                 files.metrics.write(&record)?;
             }
+            self.report(observer, false)?;
             if bad_in_a_row >= self.plan.max_bad_steps {
                 return Err(self.team.fails(TrainError::BadSteps { count: bad_in_a_row, step: self.step }));
             }
@@ -246,9 +277,8 @@ impl Trainer {
             // While steps go wrong nothing is saved: what is on disk is from before. A step that went well may still have left
             // weights that no checkpoint should hold.
             if (due && bad_in_a_row == 0 || ending) && self.step > saved_step && task.weights().is_finite() {
-                if let Some(path) = self.save(task, is_best)? {
-                    observer.saved(self.step, &path);
-                }
+                self.report(observer, true)?;
+                self.save(task, is_best)?;
                 (saved_at, saved_step, is_best) = (Instant::now(), self.step, false);
             }
             if flags.stop && self.step < self.plan.steps {
@@ -261,20 +291,30 @@ impl Trainer {
         Ok(Ending::Finished)
     }
 
-    /// The first process saves, once it is sure that all have the same weights. Gives the checkpoint's folder where it is.
-    fn save<T: Task>(&mut self, task: &mut T, is_best: bool) -> Result<Option<PathBuf>, TrainError> {
+    /// The first process begins to save, once it is sure that all have the same weights.
+    fn save<T: Task>(&mut self, task: &mut T, is_best: bool) -> Result<(), TrainError> {
         if self.team.world() > 1 {
             self.team.agree(&format!("weights {:016x} at step {}", task.weights().sum_of_bits(), self.step))?;
         }
-        let _undisturbed = self.team.undisturbed();
-        let mut path = None;
-        self.team.first(|| {
-            let files = self.files.as_ref().expect("the first process has the files");
+        let team = Arc::clone(&self.team);
+        team.first(|| {
+            let contents = self.contents(task);
+            let files = self.files.as_mut().expect("the first process has the files");
             files.metrics.sync()?;
-            path = Some(files.checkpoints.save(self.contents(task), is_best)?);
-            Ok::<_, TrainError>(())
-        })?;
-        Ok(path)
+            Ok(guarded(|| files.writer.begin(contents, is_best, &team))?)
+        })
+    }
+
+    /// Tells the observer of a checkpoint that was written meanwhile; where `wait`, of one that is being written.
+    fn report<T: Task>(&mut self, observer: &mut dyn Observer<T>, wait: bool) -> Result<(), TrainError> {
+        let Some(files) = &mut self.files else {
+            return Ok(());
+        };
+        let written = if wait { files.writer.wait() } else { files.writer.written() };
+        if let Some(Written { step, path }) = written? {
+            observer.saved(step, &path);
+        }
+        Ok(())
     }
 
     /// One optimiser step; also the names of its records, of this process or, where it was skipped, of all; and what all processes know
@@ -385,9 +425,9 @@ impl Trainer {
             grad_norm,
             pairs_per_s: count / seconds,
             waited_s: waited,
-            memory_gib: crate::torch::memory::resident_gib(),
+            memory_gib: held_gib(task.weights().device()),
             exchange_s: (world > 1).then(|| (spent.time - before.time).as_secs_f64()),
-            sent_gib: (world > 1).then(|| (spent.sent - before.sent) / crate::torch::memory::GIB),
+            sent_gib: (world > 1).then(|| (spent.sent - before.sent) / GIB),
             skipped,
             records: Vec::new(),
         };

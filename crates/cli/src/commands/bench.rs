@@ -19,6 +19,7 @@ use simla_image::{Recipe, bench};
 use simla_run::settings::Dtype;
 use simla_run::{answer, console};
 use simla_train::optim::{AdamW, AdamWConfig};
+use simla_train::torch::device::use_tf32;
 use simla_train::torch::guard::guarded;
 use simla_train::torch::memory::Peak;
 use simla_train::weights::Gradients;
@@ -71,6 +72,9 @@ pub struct StepArguments {
     /// Type of the matrix products: f32 or bf16
     #[arg(long, default_value = "f32", value_parser = dtype)]
     dtype: Dtype,
+    /// Products in f32 in TF32, on a GPU
+    #[arg(long)]
+    tf32: bool,
     /// Steps that count; the median is reported
     #[arg(long, default_value_t = 3)]
     steps: usize,
@@ -146,6 +150,7 @@ fn step(arguments: &StepArguments) -> Result<ExitCode> {
         bail!("--batch {}, --steps {}: expected at least 2 pairs and 1 step", arguments.batch, arguments.steps);
     }
     let device = simla_train::torch::device::open(&arguments.device)?;
+    use_tf32(device, arguments.tf32);
     let config = model_config(arguments.preset);
     console::answer_json(&guarded(|| measure(arguments, config, device))?)?;
     Ok(ExitCode::SUCCESS)
@@ -160,7 +165,6 @@ pub fn model_config(preset: Preset) -> ModelConfig {
 fn measure(arguments: &StepArguments, config: ModelConfig, device: Device) -> serde_json::Value {
     let kind = arguments.dtype.kind();
     let memory = Peak::of(device);
-    let peak = matrix_peak(kind, device);
     let mut model = Simla::new(config.clone(), kind, device, 0);
     if arguments.recompute {
         model.online.recompute_layers();
@@ -185,7 +189,10 @@ fn measure(arguments: &StepArguments, config: ModelConfig, device: Device) -> se
             times.push(start.elapsed().as_secs_f64());
         }
     }
+    let peak_gib = memory.gib();
+    let peak = matrix_peak(kind, device); // last: its memory is none of a step's
     times.sort_by(f64::total_cmp);
+    let slowest_s = times[times.len() - 1];
     let step_s = times[times.len() / 2];
     let pairs = arguments.batch as f64;
     let words_a_pair = words as f64 / ((arguments.warmup + arguments.steps) as f64 * pairs);
@@ -195,11 +202,13 @@ fn measure(arguments: &StepArguments, config: ModelConfig, device: Device) -> se
         "what": format!("pretrain step, simla {}", env!("CARGO_PKG_VERSION")),
         "device": arguments.device,
         "dtype": arguments.dtype,
+        "tf32": arguments.tf32,
         "batch": arguments.batch,
         "recompute": arguments.recompute,
         "step_s": step_s,
+        "slowest_s": slowest_s,
         "pairs_per_s": pairs / step_s,
-        "peak_gib": memory.gib(),
+        "peak_gib": peak_gib,
         "model_gflop_per_s": flop_per_s / 1e9,
         "matrix_peak_gflop_per_s": peak / 1e9,
         "share_of_peak": flop_per_s / peak,

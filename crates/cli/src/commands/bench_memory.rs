@@ -6,6 +6,8 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::{Value, json};
 use simla_run::console;
+use simla_train::torch::memory::free_gib;
+use tch::Device;
 
 /// Says how much memory a pair takes, and the largest batch that fits a budget
 ///
@@ -28,27 +30,37 @@ pub struct Arguments {
     /// Memory to fill, in GiB; without, what is free now
     #[arg(long)]
     budget: Option<f64>,
-    /// The two batch sizes that are run
-    #[arg(long, num_args = 2, default_values_t = [2, 6], value_names = ["SMALL", "LARGE"])]
-    batches: Vec<u32>,
+    /// Products in f32 in TF32, on a GPU
+    #[arg(long)]
+    tf32: bool,
+    /// The two batch sizes that are run; without, 2 and 6 on a CPU, 16 and 48 on a GPU
+    #[arg(long, num_args = 2, value_names = ["SMALL", "LARGE"])]
+    batches: Option<Vec<u32>>,
 }
 
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
-    let &[small, large] = arguments.batches.as_slice() else {
-        unreachable!("two values, says the parser");
+    let device = simla_train::torch::device::open(&arguments.device)?;
+    let [small, large] = match arguments.batches.as_deref() {
+        Some(&[small, large]) => [small, large],
+        _ if device == Device::Cpu => [2, 6],
+        // A GPU takes memory in large pieces: fewer pairs would not show.
+        _ => [16, 48],
     };
     if small < 2 || large <= small {
         bail!("--batches {small} {large}: expected at least 2 pairs, and more in the second");
     }
     let budget = match arguments.budget {
         Some(budget) => budget,
-        None => simla_train::torch::memory::free_gib(simla_train::torch::device::open(&arguments.device)?)
-            .context("this system does not say how much memory is free: give --budget")?,
+        None => free_gib(device).context("this system does not say how much memory is free: give --budget")?,
     };
     let (low, high) = (peak(&arguments, small)?, peak(&arguments, large)?);
-    let a_pair = (high - low) / f64::from(large - small);
+    let Some(a_pair) = of_a_pair((small, low), (large, high)) else {
+        bail!(
+            "--batches {small} {large}: took {low:.2} and {high:.2} GiB, of which what a pair takes cannot be told; \
+             choose more pairs, or two sizes further apart"
+        );
+    };
     let fixed = low - a_pair * f64::from(small);
-    let fits = largest(budget, fixed, a_pair);
     console::answer_json(&json!({
         "what": "memory of a pretrain step",
         "preset": arguments.preset,
@@ -59,9 +71,16 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         "fixed_gib": fixed,
         "gib_a_pair": a_pair,
         "budget_gib": budget,
-        "largest_batch": fits,
+        "largest_batch": largest(budget, fixed, a_pair),
     }))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What each of the pairs between two batches takes; none where the two differ by less than is sure.
+fn of_a_pair((small, low): (u32, f64), (large, high): (u32, f64)) -> Option<f64> {
+    /// Share of what is measured that differs from run to run.
+    const UNSURE: f64 = 0.01;
+    (high - low > UNSURE * high).then(|| (high - low) / f64::from(large - small))
 }
 
 /// Pairs that fit beside the fixed part; none if fewer than the two that a step needs.
@@ -77,6 +96,7 @@ fn peak(arguments: &Arguments, batch: u32) -> Result<f64> {
         .args(["--preset", &arguments.preset, "--dtype", &arguments.dtype])
         .args(["--device", &arguments.device])
         .args(arguments.recompute.then_some("--recompute"))
+        .args(arguments.tf32.then_some("--tf32"))
         .stderr(Stdio::inherit())
         .output()?;
     if !output.status.success() {
@@ -97,5 +117,13 @@ mod tests {
         assert_eq!(largest(6.0, 5.0, 0.5), Some(2));
         assert_eq!(largest(5.9, 5.0, 0.5), None);
         assert_eq!(largest(4.0, 5.0, 0.5), None);
+    }
+
+    #[test]
+    fn what_does_not_grow_has_no_slope() {
+        assert_eq!(of_a_pair((2, 1.0), (6, 3.0)), Some(0.5));
+        for high in [6.0, 6.34, 6.35] {
+            assert_eq!(of_a_pair((2, 6.34), (6, high)), None);
+        }
     }
 }

@@ -12,6 +12,7 @@ use simla::config::Preset;
 use simla::model::Simla;
 use simla::tasks::retrieval::{BATCH, embed_pixels, match_scores, text_features};
 use simla_run::settings::Dtype;
+use simla_train::torch::device::use_tf32;
 use simla_train::torch::guard::guarded;
 use simla_train::torch::memory::Peak;
 use tch::{Device, no_grad};
@@ -34,6 +35,9 @@ pub struct Arguments {
     /// Type of the matrix products: f32 or bf16
     #[arg(long, default_value = "f32", value_parser = dtype)]
     dtype: Dtype,
+    /// Products in f32 in TF32, on a GPU
+    #[arg(long)]
+    tf32: bool,
     /// Images that are encoded, and re-ranked captions for
     #[arg(long, default_value_t = 32)]
     images: usize,
@@ -54,6 +58,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         );
     }
     let device = simla_train::torch::device::open(&arguments.device)?;
+    use_tf32(device, arguments.tf32);
     console::answer_json(&guarded(|| no_grad(|| measure(&arguments, device)))?)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -111,6 +116,7 @@ fn measure(arguments: &Arguments, device: Device) -> Value {
         "what": format!("retrieval, simla {}", env!("CARGO_PKG_VERSION")),
         "device": arguments.device,
         "dtype": arguments.dtype,
+        "tf32": arguments.tf32,
         "images": arguments.images,
         "captions": arguments.captions,
         "top_k": arguments.top_k,

@@ -42,6 +42,8 @@ pub struct Train {
     pub seed: u64,
     /// type of the matrix products: f32 or bf16
     pub dtype: Dtype,
+    /// products in f32 are in TF32 on a GPU: several times faster, with three digits of each factor; the contrast's stay whole
+    pub tf32: bool,
     /// type in which gradients go from process to process: f32, or bf16 for half the bytes
     pub wire: Dtype,
     /// computes activations again in the backward pass: much less memory, a fifth more time, the same numbers
@@ -80,6 +82,7 @@ impl Train {
             accumulate: 1,
             seed: 0,
             dtype: Dtype::F32,
+            tf32: false,
             wire: Dtype::F32,
             recompute: false,
             threads: 0,

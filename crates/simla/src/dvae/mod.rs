@@ -16,6 +16,7 @@ use thiserror::Error;
 use crate::dvae::decoder::Decoder;
 use crate::dvae::encoder::{Encoder, EncoderConfig};
 use simla_train::checkpoint::{Checkpoint, CheckpointError};
+use simla_train::torch::guard::{TorchError, guarded};
 use simla_train::weights::{Layout, Weights};
 
 /// What a checkpoint of a tokenizer calls its task.
@@ -64,6 +65,8 @@ pub enum DvaeError {
     Task { path: String, task: String },
     #[error("{path}: configuration: {reason}")]
     Config { path: String, reason: String },
+    #[error(transparent)]
+    Torch(#[from] TorchError),
 }
 
 /// A discrete VAE: encoder, and decoder where there is one.
@@ -89,7 +92,7 @@ impl Dvae {
     /// The tokenizer in a folder, to be used, not trained.
     ///
     /// # Errors
-    /// If there is none, or it is damaged, or of another kind.
+    /// If there is none, or it is damaged, or of another kind; or what libtorch could not do.
     pub fn open(folder: &Path, kind: Kind, device: Device) -> Result<Self, DvaeError> {
         let checkpoint = Checkpoint::open(folder)?;
         let path = checkpoint.path.display().to_string();
@@ -100,8 +103,9 @@ impl Dvae {
             .map_err(|e| e.to_string())
             .and_then(|config: DvaeConfig| config.check().map(|()| config))
             .map_err(|reason| DvaeError::Config { path, reason })?;
-        let mut dvae = Self::new(config, kind, device, false, 0);
-        dvae.weights.load(&checkpoint.model()?, str::to_owned).map_err(|e| checkpoint.blame(e))?;
+        let tensors = checkpoint.model()?;
+        let mut dvae = guarded(|| Self::new(config, kind, device, false, 0))?;
+        guarded(|| dvae.weights.load(&tensors, str::to_owned))?.map_err(|e| checkpoint.blame(e))?;
         Ok(dvae)
     }
 

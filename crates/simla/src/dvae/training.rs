@@ -129,7 +129,9 @@ impl Task for Training {
         gradients.backward(&loss, &self.dvae.weights);
         self.step = at.step;
         no_grad(|| {
-            self.counts += logits.argmax(1, false).flatten(0, -1).bincount::<Tensor>(None, self.dvae.vocab());
+            // Not `bincount`, for which the host waits to learn how many there are.
+            let codes = logits.argmax(1, false).flatten(0, -1);
+            let _ = self.counts.scatter_add_(0, &codes, &codes.ones_like());
             Scores {
                 losses: vec![("loss/reconstruction", error.detach()), ("loss/kl", kl.detach() * KL_WEIGHT)],
                 others: vec![],

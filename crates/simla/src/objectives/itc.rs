@@ -3,6 +3,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::soft_cross_entropy;
+use simla_train::torch::operations::product;
 
 /// Similarities over the temperature, of each image to all texts and of each text to all images: `[B, B + queue]`. The batch
 /// comes first, then the queue.
@@ -15,7 +16,8 @@ pub struct Similarities {
 impl Similarities {
     /// Features `[B, E]` against momentum features `[E, B + queue]`.
     pub fn new(image_feat: &Tensor, text_feat: &Tensor, image_all: &Tensor, text_all: &Tensor, temp: &Tensor) -> Self {
-        Self { i2t: image_feat.matmul(text_all) / temp, t2i: text_feat.matmul(image_all) / temp }
+        // A temperature of 0.01 makes a hundred of every error.
+        Self { i2t: product(image_feat, text_all) / temp, t2i: product(text_feat, image_all) / temp }
     }
 }
 

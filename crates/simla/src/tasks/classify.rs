@@ -150,8 +150,8 @@ impl<R: Classified> Classifier<R> {
     /// If there is none, or it is damaged, or of another task.
     pub fn open(path: &Path, kind: Kind, device: Device) -> Result<(Self, Vocabulary), OpenError> {
         let Saved { config, vocabulary, checkpoint } = Saved::of(path, &[R::TASK], R::MODEL)?;
-        let mut model = Self::for_use(config, kind, device);
-        model.weights.load_saved(&checkpoint)?;
+        let mut model = guarded(|| Self::for_use(config, kind, device))?;
+        guarded(|| model.weights.load_saved(&checkpoint))??;
         Ok((model, vocabulary))
     }
 

@@ -4,13 +4,14 @@
 //! own, and goes on from there: the gradient of the score reaches that map and nothing else is computed.
 
 use simla_data::Vocabulary;
-use tch::{Kind, Tensor, no_grad};
+use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::layers::key_bias;
 use crate::model::Simla;
 use crate::objectives::itm;
 use crate::tasks::retrieval::pad;
 use crate::text::{KeysValues, OpenedText};
+use simla_train::torch::device::upload;
 use simla_train::torch::guard::{TorchError, guarded};
 
 /// Where in the image a score comes from: a value a patch, row by row, not below 0.
@@ -83,16 +84,19 @@ pub fn of_matching(
     }
     guarded(|| {
         let Attended { logits, attention, gradient } = attended(model, image_embeds, phrases, layer);
-        let logit = logits.select(1, itm::MATCH);
-        let tokens = relevance(&attention, &gradient);
-        let probability = logits.softmax(-1, Kind::Float).select(1, itm::MATCH);
-        (0i64..)
-            .zip(phrases)
+        // To the host in two copies: what follows is little, for each phrase and token.
+        let tokens = relevance(&attention, &gradient).to(Device::Cpu);
+        let logits = logits.to_kind(Kind::Float).to(Device::Cpu);
+        let logit = floats(&logits.select(1, itm::MATCH));
+        let probability = floats(&logits.softmax(-1, Kind::Float).select(1, itm::MATCH));
+        phrases
+            .iter()
+            .enumerate()
             .map(|(i, phrase)| {
-                let tokens = tokens.get(i).narrow(0, 0, phrase.as_ref().len() as i64);
+                let tokens = tokens.get(i as i64).narrow(0, 0, phrase.as_ref().len() as i64);
                 PhraseMaps {
-                    logit: logit.double_value(&[i]) as f32,
-                    probability: probability.double_value(&[i]) as f32,
+                    logit: logit[i],
+                    probability: probability[i],
                     phrase: floats(&tokens.mean_dim([0].as_slice(), false, Kind::Float)),
                     tokens: tokens.unbind(0).iter().map(floats).collect(),
                 }
@@ -140,10 +144,10 @@ pub fn of_concepts(model: &Simla, image: &Tensor, words: &[i64]) -> Result<Vec<M
         let map = opened.map.detach().repeat([count, 1, 1, 1]).set_requires_grad(true);
         let cls = towers.vision.close(w, &opened, &map);
         let logits = towers.concept_logits(w, &towers.image_feat(w, &cls));
-        let ids = Tensor::from_slice(words).to(w.device());
+        let ids = upload(&Tensor::from_slice(words), w.device());
         let gradient = gradient_of(&logits.gather(1, &ids.unsqueeze(1), false), &map);
         let relevance = relevance(&map.detach(), &gradient).squeeze_dim(1);
-        relevance.unbind(0).iter().map(floats).collect()
+        relevance.to(Device::Cpu).unbind(0).iter().map(floats).collect()
     })
 }
 

@@ -20,6 +20,7 @@ use simla_train::checkpoint::{Checkpoint, CheckpointError};
 use simla_train::optim::alpha_at;
 use simla_train::seed::step_seed;
 use simla_train::torch::device::upload;
+use simla_train::torch::guard::{TorchError, guarded};
 use simla_train::weights::{Gradients, Weights, WeightsError};
 use simla_train::{At, Scores, Task, Team, TeamError};
 
@@ -45,6 +46,8 @@ pub enum OpenError {
     Vocabulary { path: String, reason: String },
     #[error("{path}: tensor visual_encoder.pos_embed: {source}")]
     Positions { path: String, source: PositionsError },
+    #[error(transparent)]
+    Torch(#[from] TorchError),
 }
 
 /// The special tokens of a vocabulary, as the model knows them.
@@ -97,7 +100,7 @@ impl Saved {
     /// the image, positions are resampled; the other sizes have to be the same.
     ///
     /// # Errors
-    /// The first tensor that is missing, of another shape or not finite.
+    /// The first tensor that is missing, of another shape or not finite; or what libtorch could not do.
     pub fn load(&self, simla: &mut Simla) -> Result<(), OpenError> {
         let wanted = simla.named();
         let mut tensors = self.checkpoint.model_where(|name| wanted.contains_key(name))?;
@@ -108,7 +111,7 @@ impl Saved {
         if simla.config.queue_size != self.config.queue_size {
             tensors.extend(simla.queues.named());
         }
-        let loaded = simla.load(&tensors);
+        let loaded = guarded(|| simla.load(&tensors))?;
         Ok(loaded.map_err(|e| self.checkpoint.blame(e))?)
     }
 }
@@ -128,7 +131,7 @@ impl Model {
     /// As [`Saved::open`] and [`Saved::load`].
     pub fn open(path: &Path, kind: Kind, device: Device) -> Result<Self, OpenError> {
         let saved = Saved::open(path)?;
-        let mut simla = Simla::for_use(saved.config.clone(), kind, device);
+        let mut simla = guarded(|| Simla::for_use(saved.config.clone(), kind, device))?;
         saved.load(&mut simla)?;
         Ok(Self { simla, vocabulary: saved.vocabulary, checkpoint: saved.checkpoint })
     }

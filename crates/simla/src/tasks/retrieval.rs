@@ -20,12 +20,15 @@ use crate::objectives::itm;
 use crate::text::{Reading, Rows};
 use simla_train::torch::device::upload;
 use simla_train::torch::guard::{TorchError, guarded};
+use simla_train::torch::operations::product;
 use simla_train::{Team, TeamError};
 
 /// Images or captions that are embedded at a time.
 pub const BATCH: usize = 32;
-/// Captions that are matched with one image at a time.
-const MATCHED: usize = 64;
+/// Captions that are matched with one image at a time: on a GPU as many as keep it busy for longer than starting them takes.
+fn matched_at_once(device: Device) -> usize {
+    if device == Device::Cpu { 64 } else { 256 }
+}
 
 /// Images with all their captions, as a model reads them. What is looked for is an item: an image, or several of one product.
 #[derive(Debug, Default)]
@@ -499,11 +502,11 @@ fn ranked<'a>(queries: &Tensor, candidates: &Tensor, listed: usize, right: impl 
     let k = (listed as i64).min(candidates.size()[1]);
     let mut lists = Vec::with_capacity(queries.size()[0] as usize);
     for block in queries.split(BATCH as i64, 0) {
-        let similarities = block.matmul(&candidates);
+        let similarities = product(&block, &candidates);
         let top = similarities.topk(k, 1, true, true).1;
-        for row in 0..block.size()[0] {
-            let similarities: Vec<f32> = Vec::try_from(similarities.get(row)).expect("floats");
-            let top: Vec<i64> = Vec::try_from(top.get(row)).expect("integers");
+        let similarities = Vec::<Vec<f32>>::try_from(similarities.to(Device::Cpu)).expect("floats");
+        let top = Vec::<Vec<i64>>::try_from(top.to(Device::Cpu)).expect("integers");
+        for (similarities, top) in similarities.into_iter().zip(top) {
             let rank = rank_of(&similarities, right(lists.len()));
             lists.push(List { rank, top: top.into_iter().map(|i| (i as u32, similarities[i as usize])).collect() });
         }
@@ -569,17 +572,20 @@ pub fn text_features(model: &Simla, captions: &[impl AsRef<[i64]>]) -> Tensor {
 /// Log-odds that captions belong to images `[1, 1 + P, D]` or `[n, 1 + P, D]`: all n to the one, whose keys and values are projected
 /// once, or each to its own.
 pub fn match_scores(model: &Simla, image_embeds: &Tensor, captions: &[&[i64]]) -> Vec<f32> {
+    if captions.is_empty() {
+        return vec![];
+    }
     let (towers, w) = (&model.towers, &model.online);
     let images = image_embeds.size()[0];
     let shared = (images == 1).then(|| towers.image_context(w, image_embeds));
     // Captions of one length together: padding is computed too.
     let mut order: Vec<usize> = (0..captions.len()).collect();
     order.sort_by_key(|&i| captions[i].len());
-    let mut scores = vec![0.0; captions.len()];
-    for chunk in order.chunks(MATCHED) {
+    let mut all_odds = Vec::new();
+    for chunk in order.chunks(matched_at_once(w.device())) {
         let own = || {
             let rows: Vec<i64> = chunk.iter().map(|&i| i as i64).collect();
-            let rows = Tensor::from_slice(&rows).to(w.device());
+            let rows = upload(&Tensor::from_slice(&rows), w.device());
             towers.image_context(w, &image_embeds.index_select(0, &rows))
         };
         let own = shared.is_none().then(own);
@@ -592,10 +598,12 @@ pub fn match_scores(model: &Simla, image_embeds: &Tensor, captions: &[&[i64]]) -
         let hidden = towers.text.encode(w, &words, Rows::Cls, Some(&bias), reading, 0.0);
         let logits = model.itm_head.forward(w, &hidden.select(1, 0));
         let logits = logits.to_kind(Kind::Float);
-        let odds = logits.select(1, itm::MATCH) - logits.select(1, 1 - itm::MATCH);
-        for (&i, odds) in chunk.iter().zip(Vec::<f32>::try_from(odds).expect("floats")) {
-            scores[i] = odds;
-        }
+        all_odds.push(logits.select(1, itm::MATCH) - logits.select(1, 1 - itm::MATCH));
+    }
+    let all_odds = Vec::<f32>::try_from(Tensor::cat(&all_odds, 0)).expect("floats");
+    let mut scores = vec![0.0; captions.len()];
+    for (&i, odds) in order.iter().zip(all_odds) {
+        scores[i] = odds;
     }
     scores
 }

@@ -5,13 +5,14 @@
 
 use rayon::prelude::*;
 use simla_data::{Entry, RecordError, Vocabulary};
-use tch::{Kind, Tensor, no_grad};
+use tch::{Device, Kind, Tensor, no_grad};
 use thiserror::Error;
 
 use crate::inputs::whole_view;
 use crate::model::Simla;
 use crate::tasks::kept::Kept;
 use crate::tasks::retrieval::{embed_pixels, match_scores, text_features};
+use simla_train::torch::device::upload;
 use simla_train::torch::guard::{TorchError, guarded};
 
 /// Pictures or captions that are embedded at a time.
@@ -89,14 +90,16 @@ fn see_pixels(model: &Simla, views: &[&[u8]]) -> Vec<Seen> {
     }
     let embeds = embed_pixels(model, &views.concat(), views.len());
     let features = model.towers.image_feat(&model.online, &embeds);
-    let half = embeds.to_kind(Kind::Half).to_device(tch::Device::Cpu);
+    let features = Vec::<Vec<f32>>::try_from(features.to(Device::Cpu)).expect("floats");
+    let half = embeds.to_kind(Kind::Half).to_device(Device::Cpu);
     let size = Kept::Half.bytes(&model.config);
-    (0..views.len() as i64)
-        .map(|i| {
+    (0i64..)
+        .zip(features)
+        .map(|(i, feature)| {
             let own = half.get(i).contiguous();
             let mut patches = vec![0; size];
             own.copy_data_u8(&mut patches, own.numel());
-            Seen { feature: Vec::try_from(features.get(i)).expect("floats"), patches }
+            Seen { feature, patches }
         })
         .collect()
 }
@@ -109,8 +112,7 @@ pub fn caption_features(model: &Simla, captions: &[impl AsRef<[i64]>]) -> Result
     let mut all = Vec::with_capacity(captions.len());
     for chunk in captions.chunks(BATCH) {
         let features = guarded(|| no_grad(|| text_features(model, chunk)))?;
-        let rows = (0..chunk.len() as i64).map(|i| Vec::try_from(features.get(i)));
-        all.extend(rows.map(|row| row.expect("floats")));
+        all.extend(Vec::<Vec<f32>>::try_from(features.to(Device::Cpu)).expect("floats"));
     }
     Ok(all)
 }
@@ -127,7 +129,7 @@ pub fn match_probabilities(model: &Simla, patches: &[&[u8]], captions: &[&[i64]]
     let shape = [patches.len() as i64, 1 + config.patches(), config.vision_width];
     let odds = guarded(|| {
         let embeds = Tensor::from_data_size(&patches.concat(), &shape, Kind::Half);
-        let embeds = embeds.to_device(w.device()).to_kind(w.kind());
+        let embeds = upload(&embeds, w.device()).to_kind(w.kind());
         no_grad(|| match_scores(model, &embeds, captions))
     })?;
     Ok(odds.into_iter().map(|odds| 1.0 / (1.0 + (-odds).exp())).collect())

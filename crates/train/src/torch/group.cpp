@@ -7,9 +7,9 @@
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
 #include <algorithm>
-#include <cstdio>
 #include <cstdlib>
-#include <exception>
+
+#include "caught.hpp"
 
 using at::Tensor;
 using std::chrono::milliseconds;
@@ -21,22 +21,6 @@ namespace {
 
 using Store = c10::intrusive_ptr<c10d::TCPStore>;
 using Group = c10::intrusive_ptr<c10d::ProcessGroupGloo>;
-
-// Whether `f` returned; where it threw, why is in `message`.
-template <typename F> bool caught(char *message, size_t length, F &&f) {
-    try {
-        f();
-        return true;
-    } catch (const c10::Error &error) {
-        // Without the addresses in libtorch.
-        std::snprintf(message, length, "%s", error.what_without_backtrace());
-    } catch (const std::exception &error) {
-        std::snprintf(message, length, "%s", error.what());
-    } catch (...) {
-        std::snprintf(message, length, "an exception of an unknown kind");
-    }
-    return false;
-}
 
 } // namespace
 

@@ -6,8 +6,7 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include <cstdio>
-#include <exception>
+#include "caught.hpp"
 
 using at::Tensor;
 using torch::autograd::AutogradContext;
@@ -63,12 +62,7 @@ struct Linear : torch::autograd::Function<Linear> {
 // A new tensor that the caller owns; null where that could not be, and why in `message`.
 extern "C" Tensor *simla_linear(const Tensor *x, const Tensor *weight, const Tensor *bias,
                                 char *message, size_t length) {
-    try {
-        return new Tensor(Linear::apply(*x, *weight, *bias));
-    } catch (const std::exception &error) {
-        std::snprintf(message, length, "%s", error.what());
-    } catch (...) {
-        std::snprintf(message, length, "an exception of an unknown kind");
-    }
-    return nullptr;
+    Tensor *y = nullptr;
+    caught(message, length, [&] { y = new Tensor(Linear::apply(*x, *weight, *bias)); });
+    return y;
 }

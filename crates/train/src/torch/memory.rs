@@ -36,13 +36,22 @@ impl Peak {
 pub fn free_gib(device: Device) -> Option<f64> {
     match device {
         Device::Cpu => kibibytes("/proc/meminfo", "MemAvailable:"),
-        Device::Cuda(index) => gpu_free_gib(c_int::try_from(index).ok()?),
+        Device::Cuda(index) => Some(gpu_gib(index)?.0),
         _ => None,
     }
 }
 
-/// Asks the CUDA runtime that libtorch brought into the process.
-fn gpu_free_gib(index: c_int) -> Option<f64> {
+/// Memory of the host that the process holds now, or all that is held of a GPU, in GiB; 0 where the system does not say.
+pub fn held_gib(device: Device) -> f64 {
+    match device {
+        Device::Cuda(index) => gpu_gib(index).map_or(0.0, |(free, total)| total - free),
+        _ => memory_stats::memory_stats().map_or(0.0, |stats| stats.physical_mem as f64 / GIB),
+    }
+}
+
+/// Free and in all, of a GPU. Asks the CUDA runtime that libtorch brought into the process.
+fn gpu_gib(index: usize) -> Option<(f64, f64)> {
+    let index = c_int::try_from(index).ok()?;
     let runtime = Library::this();
     let (mut free, mut total) = (0usize, 0usize);
     // SAFETY: the two functions have these types in `cuda_runtime_api.h`. The runtime belongs to this thread's libtorch, which sets
@@ -50,13 +59,9 @@ fn gpu_free_gib(index: c_int) -> Option<f64> {
     unsafe {
         let set_device = runtime.get::<unsafe extern "C" fn(c_int) -> c_int>(b"cudaSetDevice\0").ok()?;
         let memory = runtime.get::<unsafe extern "C" fn(*mut usize, *mut usize) -> c_int>(b"cudaMemGetInfo\0").ok()?;
-        (set_device(index) == 0 && memory(&raw mut free, &raw mut total) == 0).then(|| free as f64 / GIB)
+        (set_device(index) == 0 && memory(&raw mut free, &raw mut total) == 0)
+            .then(|| (free as f64 / GIB, total as f64 / GIB))
     }
-}
-
-/// Memory of the host that the process holds now, in GiB; 0 where the system does not say.
-pub fn resident_gib() -> f64 {
-    memory_stats::memory_stats().map_or(0.0, |stats| stats.physical_mem as f64 / GIB)
 }
 
 /// The value of a line `name  1234 kB`, in GiB.
@@ -74,7 +79,7 @@ mod tests {
     #[test]
     fn a_process_holds_some_of_what_was_free() {
         let peak = Peak::of(Device::Cpu);
-        let now = resident_gib(); // first: the tests beside this one take more
+        let now = held_gib(Device::Cpu); // first: the tests beside this one take more
         let held = peak.gib().expect("this system says");
         assert!(held >= now * 0.9 && held < 1024.0, "{held}");
         assert!(free_gib(Device::Cpu).expect("this system says") > 0.0);
@@ -82,7 +87,7 @@ mod tests {
 
     #[test]
     fn memory_of_a_gpu_that_is_not_there_is_unknown() {
-        assert_eq!(free_gib(Device::Cuda(127)), None);
+        assert_eq!((free_gib(Device::Cuda(127)), held_gib(Device::Cuda(127))), (None, 0.0));
         assert_eq!(Peak::of(Device::Cuda(127)).gib(), None);
     }
 }

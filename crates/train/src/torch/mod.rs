@@ -10,5 +10,6 @@ pub mod guard;
 pub mod linear;
 pub mod memory;
 pub mod nccl;
+pub mod operations;
 pub mod threads;
 pub mod values;

@@ -8,6 +8,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 use super::recompute::Segment;
 use super::{Flat, Layout, Weights};
 use crate::seed::draw_seed;
+use crate::torch::operations::{add_all, copy_all};
 
 /// Adds a gradient to a sum of gradients. On the CPU by rows: torch makes a copy of a gradient of another type in the sum's first, and
 /// that of some rows stays in the cache.
@@ -29,15 +30,20 @@ fn accumulate(sum: &Tensor, gradient: &Tensor) {
 pub struct Gradients {
     flat: Flat,
     layout: Layout,
+    /// Of each leaf, in `flat`.
+    sums: Vec<Tensor>,
     /// Which leaves hold a gradient of the present step.
     touched: Vec<bool>,
 }
 
 impl Gradients {
     pub fn new(weights: &Weights) -> Self {
+        let flat = Flat::zeros(&weights.layout, Kind::Float, weights.device());
+        let leaves = &weights.layout.leaves;
         Self {
-            flat: Flat::zeros(&weights.layout, Kind::Float, weights.device()),
-            touched: vec![false; weights.layout.leaves.len()],
+            sums: leaves.iter().map(|leaf| flat.view(leaf)).collect(),
+            flat,
+            touched: vec![false; leaves.len()],
             layout: weights.layout.clone(),
         }
     }
@@ -64,19 +70,15 @@ impl Gradients {
     /// Adds what of the gradient of `loss` lies between it and the leaves of the segments `before` it.
     fn add(&mut self, loss: &Tensor, weights: &Weights, before: &mut [Segment]) {
         let leaves = before.iter().flat_map(|segment| &segment.leaves);
-        let inputs: Vec<&Tensor> = weights.leaves().iter().chain(leaves).collect();
+        let inputs: Vec<&Tensor> = weights.leaves().chain(leaves).collect();
+        let of_weights = weights.leaves().count();
         let mut gradients = Tensor::run_backward(&[loss], &inputs, false, false).into_iter();
         no_grad(|| {
-            for ((leaf, touched), gradient) in self.layout.leaves.iter().zip(&mut self.touched).zip(gradients.by_ref())
-            {
-                if !gradient.defined() {
-                    continue;
-                }
-                let mut sum = self.flat.view(leaf);
-                if std::mem::replace(touched, true) {
-                    accumulate(&sum, &gradient);
-                } else {
-                    sum.copy_(&gradient);
+            let of_leaves: Vec<Tensor> = gradients.by_ref().take(of_weights).collect();
+            for of_leaves in of_leaves.chunks(self.sums.len()) {
+                match weights.device() {
+                    Device::Cpu => self.gather_one_by_one(of_leaves),
+                    _ => self.gather_at_once(of_leaves),
                 }
             }
             let sums = before.iter_mut().flat_map(|segment| &mut segment.gradients);
@@ -89,6 +91,41 @@ impl Gradients {
         });
     }
 
+    /// Adds the gradients of leaves, where they are defined; the first of a step takes the place of the sum.
+    fn gather_one_by_one(&mut self, gradients: &[Tensor]) {
+        for ((sum, touched), gradient) in self.sums.iter_mut().zip(&mut self.touched).zip(gradients) {
+            if !gradient.defined() {
+                continue;
+            }
+            if std::mem::replace(touched, true) {
+                accumulate(sum, gradient);
+            } else {
+                sum.copy_(gradient);
+            }
+        }
+    }
+
+    /// The same in a few operations: on a GPU, starting one for each leaf takes longer than what it does.
+    fn gather_at_once(&mut self, gradients: &[Tensor]) {
+        let (mut first, mut of_its_type, mut of_another) = (Vec::new(), Vec::new(), Vec::new());
+        for ((sum, touched), gradient) in self.sums.iter().zip(&mut self.touched).zip(gradients) {
+            if !gradient.defined() {
+                continue;
+            }
+            let list = match (std::mem::replace(touched, true), gradient.kind() == sum.kind()) {
+                (false, _) => &mut first,
+                (true, true) => &mut of_its_type,
+                (true, false) => &mut of_another,
+            };
+            list.push((sum, gradient));
+        }
+        type Operation = fn(&[&Tensor], &[&Tensor]);
+        for (list, operation) in [(first, copy_all as Operation), (of_its_type, add_all), (of_another, add_all)] {
+            let (sums, gradients): (Vec<_>, Vec<_>) = list.into_iter().unzip();
+            operation(&sums, &gradients);
+        }
+    }
+
     /// Forgets the gradients: the next [`Gradients::backward`] starts a sum anew.
     pub fn clear(&mut self) {
         self.touched.fill(false);
@@ -97,9 +134,9 @@ impl Gradients {
     /// The sums, with zeros where no loss reached a parameter.
     pub fn flat(&mut self) -> &mut Flat {
         no_grad(|| {
-            for (leaf, touched) in self.layout.leaves.iter().zip(&mut self.touched) {
+            for (sum, touched) in self.sums.iter_mut().zip(&mut self.touched) {
                 if !std::mem::replace(touched, true) {
-                    let _ = self.flat.view(leaf).zero_();
+                    let _ = sum.zero_();
                 }
             }
         });

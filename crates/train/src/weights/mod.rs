@@ -157,6 +157,10 @@ impl Flat {
         [&mut self.matrices, &mut self.vectors]
     }
 
+    fn shallow_clone(&self) -> Self {
+        Self { matrices: self.matrices.shallow_clone(), vectors: self.vectors.shallow_clone() }
+    }
+
     fn view(&self, leaf: &LeafSpec) -> Tensor {
         let buffer = if leaf.is_matrix() { &self.matrices } else { &self.vectors };
         buffer.narrow(0, leaf.start, leaf.numel()).view(leaf.shape.as_slice())
@@ -204,6 +208,8 @@ pub struct Weights {
     /// Copies in the compute type; none at f32.
     copies: Option<Flat>,
     leaves: Vec<Tensor>,
+    /// The same values with other leaves (see [`Weights::twin`]).
+    twin: Option<Box<Weights>>,
     trainable: bool,
     /// The graphs that stand, in the order in which they were computed; none where no layer is recomputed.
     segments: Option<RefCell<Vec<Segment>>>,
@@ -245,7 +251,35 @@ impl Weights {
                 source.view(leaf).detach().set_requires_grad(trainable)
             })
             .collect();
-        Self { layout: layout.clone(), master, copies, leaves, trainable, segments: None }
+        let mut weights =
+            Self { layout: layout.clone(), master, copies, leaves, twin: None, trainable, segments: None };
+        if trainable && device != Device::Cpu {
+            weights.twin = Some(Box::new(weights.with_other_leaves()));
+        }
+        weights
+    }
+
+    fn with_other_leaves(&self) -> Self {
+        let again = |leaf: &Tensor| leaf.detach().set_requires_grad(true);
+        Self {
+            layout: self.layout.clone(),
+            master: self.master.shallow_clone(),
+            copies: self.copies.as_ref().map(Flat::shallow_clone),
+            leaves: self.leaves.iter().map(again).collect(),
+            twin: None,
+            trainable: true,
+            segments: None,
+        }
+    }
+
+    /// The same weights, for the second use of a layer in one graph. On a GPU they are other leaves: the gradients of both uses are gathered
+    /// with all others at once, where libtorch would add them leaf by leaf.
+    pub fn twin(&self) -> &Self {
+        match &self.twin {
+            // Layers that are computed again belong to the graph's own weights.
+            Some(twin) if self.segments.is_none() => twin,
+            _ => self,
+        }
     }
 
     pub fn layout(&self) -> &Layout {
@@ -282,7 +316,8 @@ impl Weights {
 
     /// Whether every parameter is a number. (A norm that overflows is that of no usable model either.)
     pub fn is_finite(&self) -> bool {
-        [&self.master.matrices, &self.master.vectors].iter().all(|buffer| buffer.norm().double_value(&[]).is_finite())
+        let [matrices, vectors] = [&self.master.matrices, &self.master.vectors].map(Tensor::norm);
+        (matrices + vectors).double_value(&[]).is_finite()
     }
 
     /// A number that two processes with the same bits have in common, and others hardly ever.
@@ -348,9 +383,10 @@ impl Weights {
         Ok(())
     }
 
-    pub(crate) fn leaves(&self) -> &[Tensor] {
+    /// In their order, those of the twin after them.
+    pub(crate) fn leaves(&self) -> impl Iterator<Item = &Tensor> {
         debug_assert!(self.trainable, "gradients of weights that do not train");
-        &self.leaves
+        self.leaves.iter().chain(self.twin.iter().flat_map(|twin| &twin.leaves))
     }
 }
 

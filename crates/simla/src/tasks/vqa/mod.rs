@@ -29,6 +29,7 @@ use crate::text::{Depth, KeysValues, Reading, Rows, TextEncoder, WordHead};
 use simla_train::checkpoint::Checkpoint;
 use simla_train::optim::alpha_at;
 use simla_train::torch::device::upload;
+use simla_train::torch::guard::guarded;
 use simla_train::weights::{Gradients, Layout, Weights, WeightsError};
 use simla_train::{At, Scores, Task};
 
@@ -188,8 +189,8 @@ impl Answerer {
         device: Device,
     ) -> Result<(Self, Vocabulary, Checkpoint), pretrain::OpenError> {
         let Saved { config, vocabulary, checkpoint } = Saved::of(path, &[TASK], MODEL)?;
-        let mut model = Self::for_use(config, kind, device);
-        model.weights.load_saved(&checkpoint)?;
+        let mut model = guarded(|| Self::for_use(config, kind, device))?;
+        guarded(|| model.weights.load_saved(&checkpoint))??;
         Ok((model, vocabulary, checkpoint))
     }
 

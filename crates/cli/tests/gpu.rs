@@ -1,0 +1,179 @@
+//! The path on a GPU, on a simulated one: that it is right, how often the host waits, and how many operations a step is.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use simla_simulated::{Counts, on_device};
+
+use crate::common::{Scenes, assert_done, copy, metrics, pretraining, refusal, simla};
+
+/// Of a step of the base model's depth, with all objectives.
+const OPERATIONS: f64 = 3500.0;
+const WAITS: f64 = 1.0;
+
+/// Runs the command, and says what happened on the device.
+#[track_caller]
+fn on_gpu(scenes: &Scenes, command: &mut Command) -> (Output, Counts) {
+    let log = scenes.path("log");
+    let _ = fs::remove_file(&log);
+    let output = on_device(command, &log).output().unwrap();
+    assert_done(&output);
+    (output, Counts::read(&log))
+}
+
+/// A command line of `simla` in words.
+fn words(line: &str) -> Command {
+    let mut command = simla();
+    command.args(line.split(' '));
+    command
+}
+
+/// What steps gave, bit for bit, but for what the clock says.
+fn computed(run: &Path) -> Vec<Value> {
+    let mut rows = metrics(run);
+    for row in &mut rows {
+        for measured in ["pairs_per_s", "waited_s", "memory_gib"] {
+            row.as_object_mut().unwrap().remove(measured).unwrap();
+        }
+    }
+    rows
+}
+
+fn checkpoint(run: &Path, step: u64) -> PathBuf {
+    run.join(format!("checkpoints/step-{step:08}"))
+}
+
+fn waits(counts: &Counts) -> u64 {
+    counts.waits.values().sum()
+}
+
+#[test]
+fn a_run_goes_on_from_its_checkpoint_bit_for_bit_and_touches_one_gpu_alone() {
+    let scenes = Scenes::new();
+    let (whole, part) = (scenes.path("whole"), scenes.path("part"));
+    let settings = ["steps=4", "save_every_steps=2", "dtype=bf16", "dropout=0.1", "accumulate=2", "alpha=0.4"];
+    let settings = settings.iter().flat_map(|setting| ["--set", setting]);
+    let gpu = ["--device", "cuda:1"].into_iter().chain(settings).collect::<Vec<_>>();
+    let (_, counts) = on_gpu(&scenes, &mut pretraining(&scenes.train, &whole, &gpu));
+    assert_eq!(counts.peak_bytes[0], 0, "{counts:?}");
+    let sums = |counts: &Counts| counts.operations.keys().any(|name| name.starts_with("index_add"));
+    assert!(!sums(&counts), "sums of rows are repeatable");
+    assert!(!counts.operations.keys().any(|name| name.starts_with("(attention")), "{counts:?}");
+
+    copy(&whole, &part);
+    fs::remove_dir_all(checkpoint(&part, 4)).unwrap();
+    fs::write(part.join("checkpoints/latest"), "step-00000002").unwrap();
+    let mut resume = words("pretrain --device cuda:1 --resume");
+    on_gpu(&scenes, resume.arg(&part));
+    assert_eq!(computed(&whole), computed(&part));
+    for file in ["model.safetensors", "optimizer.safetensors"] {
+        let read = |run: &Path| fs::read(checkpoint(run, 4).join(file)).unwrap();
+        assert!(read(&whole) == read(&part), "{file}");
+    }
+}
+
+#[test]
+fn a_step_waits_once_and_is_no_more_operations_than_it_was() {
+    let scenes = Scenes::new();
+    let tokenizer = scenes.path("tokenizer");
+    let run = |name: &str, more: &[&str]| {
+        let settings = ["vision_depth=12", "text_depth=12", "dtype=bf16", "dropout=0.1", "batch_size=4"];
+        let settings = settings.iter().chain(more).flat_map(|setting| ["--set", setting]);
+        let mut command = pretraining(&scenes.train, &scenes.path(name), &settings.collect::<Vec<_>>());
+        if tokenizer.exists() {
+            command.arg("--dvae").arg(&tokenizer);
+        }
+        command.args(["--device", "cuda"]);
+        on_gpu(&scenes, &mut command).1
+    };
+    run("first", &["steps=1"]);
+    fs::rename(scenes.path("first/dvae"), &tokenizer).unwrap();
+    let (few, more) = (run("few", &["steps=2"]), run("more", &["steps=4"]));
+    let (operations, waits_of_a_step) = more.of_a_step(&few, 2);
+    let mut each: Vec<_> =
+        more.operations.iter().map(|(name, n)| ((n - few.operations.get(name).unwrap_or(&0)) / 2, name)).collect();
+    each.sort();
+    each.iter().rev().for_each(|(n, name)| println!("{n:6}  {name}"));
+    println!("{operations} operations and {waits_of_a_step} waits a step");
+    assert!(operations <= OPERATIONS && waits_of_a_step <= WAITS, "{operations} and {waits_of_a_step}");
+
+    // A checkpoint is one question, whether the weights are numbers; the copies come while training goes on.
+    let saving = run("saving", &["steps=4", "save_every_steps=1"]);
+    assert_eq!(waits(&saving), waits(&more) + 3, "{saving:?}");
+}
+
+#[test]
+fn a_trained_model_is_measured_searched_and_looked_at_with_few_waits() {
+    let scenes = Scenes::new();
+    let run = scenes.path("run");
+    let held_out = scenes.test.display().to_string();
+    on_gpu(&scenes, &mut pretraining(&scenes.train, &run, &["--device", "cuda", "--set", "steps=2"]));
+    let of = |line: &str| {
+        let line = line.replace("RUN", &run.display().to_string()).replace("TEST", &held_out);
+        let (output, counts) = on_gpu(&scenes, &mut words(&line));
+        let counted = waits(&counts);
+        println!("{counted} waits: {line}");
+        (String::from_utf8(output.stdout).unwrap(), counted)
+    };
+    // Twelve pictures with a caption each: opening the device and reading the model wait, then every block, and every picture once.
+    let (found, ranked) = of("eval retrieval --checkpoint RUN --data TEST --device cuda --top-k 4 --json");
+    let on_cpu = simla()
+        .args(["eval", "retrieval", "--top-k", "4", "--json", "--checkpoint"])
+        .arg(&run)
+        .args(["--data", &held_out])
+        .output();
+    let [gpu, cpu] =
+        [found.as_bytes(), &on_cpu.unwrap().stdout].map(|text| serde_json::from_slice::<Value>(text).unwrap());
+    assert_eq!(gpu["itc"], cpu["itc"], "{found}");
+    let (_, by_contrast) = of("eval retrieval --checkpoint RUN --data TEST --device cuda --top-k 0 --json");
+    assert_eq!(ranked - by_contrast, 12, "one a picture");
+    let picture = scenes.test.parent().unwrap().join("test/00000.png").display().to_string();
+    let (_, short) = of(&format!("ground {picture} circle --checkpoint RUN --device cuda --json"));
+    let mut long = words("ground PICTURE");
+    long.args(["a red circle above a blue square", "--json", "--device", "cuda", "--checkpoint"]).arg(&run);
+    let long = on_gpu(
+        &scenes,
+        simla().args(long.get_args().map(|word| if word == "PICTURE" { picture.as_ref() } else { word })),
+    )
+    .1;
+    assert_eq!(waits(&long), short, "no more for more words");
+    let images = scenes.test.parent().unwrap().join("test").display().to_string();
+    of(&format!("search circle --images {images} --checkpoint RUN --device cuda --json"));
+}
+
+#[test]
+fn a_full_gpu_is_an_error_with_advice_wherever_it_comes() {
+    let scenes = Scenes::new();
+    let run = scenes.path("run");
+    let trained = on_gpu(&scenes, &mut pretraining(&scenes.train, &run, &["--device", "cuda", "--set", "steps=1"])).1;
+    let tokenizer = run.join("dvae").display().to_string();
+    let eval = || {
+        let mut command = words("eval retrieval --device cuda --checkpoint");
+        command.arg(&run).arg("--data").arg(&scenes.test);
+        command
+    };
+    let evaluated = on_gpu(&scenes, &mut eval()).1;
+    for share in [0.01, 0.2, 0.4, 0.6, 0.8, 0.95] {
+        let output = scenes.path(&format!("full-{share}"));
+        let train =
+            pretraining(&scenes.train, &output, &["--device", "cuda", "--dvae", &tokenizer, "--set", "steps=1"]);
+        for (mut command, counts, is_training) in [(train, &trained, true), (eval(), &evaluated, false)] {
+            let kib = (counts.peak_bytes[0] as f64 * share) as u64 / 1024;
+            let output =
+                on_device(&mut command, &scenes.path("log")).env("SIMULATED_KIB", kib.to_string()).output().unwrap();
+            let error = refusal(&output);
+            assert!(error.starts_with("error: ") && error.contains("CUDA out of memory"), "{share}: {error}");
+            assert!(is_training || !error.contains("batch_size"), "{share}: {error}");
+            if is_training && share > 0.9 {
+                assert!(
+                    error.contains("batch_size") && error.contains("accumulate") && error.contains("recompute"),
+                    "{error}"
+                );
+            }
+        }
+    }
+}
