@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Result, bail};
+use simla::tasks::kept::Kept;
 use simla::tasks::pretrain::Model;
 use simla::tasks::search::caption_features;
 use simla_run::collection::Collection;
@@ -15,7 +16,8 @@ fn main() -> Result<()> {
     };
     let model = Model::open(Path::new(run), Kind::Float, Device::Cpu)?;
     // Features are kept in an index on disk: the second time, only what is new is embedded.
-    let (index, embedded) = Collection::pictures(Path::new(folder))?.index(Path::new("features"), &model, 25)?;
+    let (index, embedded) =
+        Collection::pictures(Path::new(folder))?.index(Path::new("features"), &model, 25, Some(Kept::Half))?;
     println!("{} pictures, {embedded} of them new, in features/", index.len());
 
     let ids = model.vocabulary.encode(phrase, 25);
