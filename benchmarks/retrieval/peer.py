@@ -21,6 +21,7 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("reference")
 parser.add_argument("--dtype", default="f32", choices=["f32", "bf16"])
 parser.add_argument("--device", default="cpu")
+parser.add_argument("--tf32", action="store_true", help="products in f32 in TF32, on a GPU, as of simla's --tf32")
 parser.add_argument("--images", type=int, default=32)
 parser.add_argument("--captions", type=int, default=128)
 parser.add_argument("--top-k", type=int, default=16)
@@ -41,7 +42,12 @@ def per_s(count, f):
 @torch.inference_mode()
 def main():
     torch.manual_seed(0)
-    torch.set_float32_matmul_precision("high")  # TF32 on a GPU; no difference on a CPU
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = a.tf32
+    held = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    if a.device != "cpu":  # as simla counts: what is no longer free, once there is a context
+        torch.zeros(1, device=a.device).add_(1).item()
+        free = torch.cuda.mem_get_info(a.device)[0]
+        held = lambda: (free - torch.cuda.mem_get_info(a.device)[0]) / 2**30
     kind = torch.bfloat16 if a.dtype == "bf16" else torch.float32
     c = reference.Config()
     model = reference.Simla(c).eval().to(a.device, kind)
@@ -71,12 +77,12 @@ def main():
     for warm_up in (encode_captions(ids[:1]), encode_images(images[:1]), match(embeds[0])):
         pass
     embeds.clear()
-    report = {"what": "retrieval, PyTorch " + torch.__version__, "device": a.device, "dtype": a.dtype, "images": a.images,
+    report = {"what": "retrieval, PyTorch " + torch.__version__, "device": a.device, "dtype": a.dtype, "tf32": a.tf32, "images": a.images,
               "captions": a.captions, "top_k": a.top_k,
               "images_per_s": per_s(a.images, lambda: encode_images(images)),
               "captions_per_s": per_s(a.captions, lambda: encode_captions(ids)),
               "pairs_per_s": per_s(a.images * a.top_k, lambda: match(torch.cat(embeds)[:, None])),
-              "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
+              "peak_gib": held()}
     print(json.dumps(report))
 
 

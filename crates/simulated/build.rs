@@ -1,4 +1,4 @@
-// Builds the device as what libtorch and a driver would be: `lib/libtorch_cuda.so` and `driver/libcuda.so.1`.
+// Builds the device as what libtorch and a driver would be: `lib/libtorch_cuda.so` and `libcuda.so.1`.
 
 include!("../train/link.rs");
 
@@ -17,17 +17,18 @@ fn main() {
     let note = fs::read_to_string(libtorch.join("lib-folder"));
     let libraries = note.map_or_else(|_| libtorch.join("lib"), PathBuf::from);
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
-    let (lib, driver) = (out.join("lib"), out.join("driver"));
-    for folder in [&lib, &driver] {
-        fs::create_dir_all(folder).expect("cargo's folder can be written");
-    }
+    let lib = out.join("lib");
+    fs::create_dir_all(&lib).expect("cargo's folder can be written");
     let headers = libtorch.join("include");
     let of_libtorch = |compiler: &mut Command| {
         compiler.arg("-I").arg(&headers).arg("-I").arg(headers.join("torch/csrc/api/include"));
         compiler.arg("-L").arg(&libraries).args(["-ltorch_cpu", "-lc10"]);
     };
     library("src/device.cpp", &lib.join("libtorch_cuda.so"), of_libtorch);
-    library("src/driver.cpp", &driver.join("libcuda.so.1"), |_| ());
+    let by_its_name = |compiler: &mut Command| {
+        compiler.args(["-Wl,-soname,libcuda.so.1", "-ldl"]);
+    };
+    library("src/driver.cpp", &out.join("libcuda.so.1"), by_its_name);
     // The program looks for a whole libtorch, of its own version.
     let cpu = lib.join("libtorch_cpu.so");
     let _ = fs::remove_file(&cpu);
@@ -40,7 +41,6 @@ fn main() {
 fn library(source: &str, library: &Path, more: impl FnOnce(&mut Command)) {
     let compiler = cc::Build::new().cpp(true).std("c++17").opt_level(1).debug(false).warnings(false).get_compiler();
     let mut command = compiler.to_command();
-    // Torch's headers are found through `CPLUS_INCLUDE_PATH` where none are set up.
     command.arg(source).args(["-w", "-fPIC", "-shared", "-o"]).arg(library);
     more(&mut command);
     let status = command.status().unwrap_or_else(|error| panic!("{}: {error}", compiler.path().display()));

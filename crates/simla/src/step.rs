@@ -14,7 +14,7 @@ use crate::objectives::{Objectives, itc, itm, psl, xmm};
 use crate::text::{Reading, Rows};
 use simla_train::torch::device::upload;
 use simla_train::torch::operations::select;
-use simla_train::weights::Gradients;
+use simla_train::weights::{Gradients, Weights};
 
 /// A batch on the device, every random choice made.
 #[derive(Debug)]
@@ -144,6 +144,8 @@ pub struct Alignment {
     pub itm_logits: Option<Tensor>,
     pub mlm_logits: Option<Tensor>,
     pub keywords: Option<Keywords>,
+    /// Of the masked image, by the momentum model, where it was computed along.
+    masked_embeds_m: Option<Tensor>,
 }
 
 /// What PSL computed.
@@ -163,6 +165,7 @@ struct Teacher {
     text_feat: Tensor,
     keyword_attention: Option<Tensor>,
     mlm_logits: Option<Tensor>,
+    masked_embeds: Option<Tensor>,
 }
 
 impl Simla {
@@ -182,7 +185,7 @@ impl Simla {
         }
         losses = losses.detach();
         if objectives.mim {
-            let (mim, _) = self.reconstruct(b, alpha);
+            let (mim, _) = self.reconstruct_with(b, alpha, seen.masked_embeds_m.as_ref());
             gradients.backward(&mim, &self.online);
             losses.mim = Some(mim.detach());
         }
@@ -290,6 +293,7 @@ impl Simla {
             itm_logits,
             mlm_logits,
             keywords,
+            masked_embeds_m: teacher.masked_embeds,
         };
         (losses, seen)
     }
@@ -299,7 +303,7 @@ impl Simla {
     fn teach(&self, b: &Inputs, image: &Tensor, bias: &Tensor, alpha: f64, objectives: Objectives) -> Teacher {
         let (towers, w) = (&self.towers, &self.momentum);
         let batch = b.ids.size()[0];
-        let image_embeds = towers.vision.forward(w, image, None);
+        let (image_embeds, masked_embeds) = self.seen_by_teacher(b, image, alpha > 0.0 && objectives.mim);
         let words = towers.text.embed_words(w, &b.ids, 0.0);
         let text_embeds = towers.text_embeds(w, &words, bias, Rows::Cls, 0.0);
         let mut teacher = Teacher {
@@ -307,6 +311,7 @@ impl Simla {
             text_feat: towers.text_feat(w, &text_embeds),
             keyword_attention: None,
             mlm_logits: None,
+            masked_embeds,
         };
         let mut groups = Vec::with_capacity(2);
         if objectives.psl {
@@ -335,6 +340,19 @@ impl Simla {
         teacher
     }
 
+    /// The momentum model's E_v of the whole images; on a GPU in one pass with that of the masked ones, if they `are_reconstructed`.
+    fn seen_by_teacher(&self, b: &Inputs, image: &Tensor, are_reconstructed: bool) -> (Tensor, Option<Tensor>) {
+        let (vision, w) = (&self.towers.vision, &self.momentum);
+        if !are_reconstructed || w.device() == Device::Cpu {
+            return (vision.forward(w, image, None), None);
+        }
+        let hidden = &b.patches.hidden;
+        let hidden = Tensor::cat(&[&hidden.zeros_like(), hidden], 0);
+        let mut both = vision.forward(w, &Tensor::cat(&[image, image], 0), Some(&hidden)).chunk(2, 0);
+        let masked = both.pop();
+        (both.remove(0), masked)
+    }
+
     fn keyword_targets(&self, b: &Inputs, attention: &Tensor) -> Tensor {
         let c = &self.config;
         let special = b.ids.eq(c.special.cls).logical_or(&b.ids.eq(c.special.sep)).logical_or(&b.mask.eq(0));
@@ -343,21 +361,30 @@ impl Simla {
 
     /// MIM, with its graph; and its logits `[n, visual vocabulary]`.
     pub fn reconstruct(&self, b: &Inputs, alpha: f64) -> (Tensor, Tensor) {
+        self.reconstruct_with(b, alpha, None)
+    }
+
+    /// The same, where the momentum model may have seen the masked images.
+    fn reconstruct_with(&self, b: &Inputs, alpha: f64, seen_by_teacher: Option<&Tensor>) -> (Tensor, Tensor) {
         let labels = b.patch_labels.as_ref().expect("the labels of MIM");
         let image = b.image.to_kind(self.online.kind());
-        let teacher = (alpha > 0.0).then(|| no_grad(|| self.patch_logits(b, &image, true)));
-        let logits = self.patch_logits(b, &image, false);
+        let see = |w: &Weights| self.towers.vision.forward(w, &image, Some(&b.patches.hidden));
+        let teacher = (alpha > 0.0).then(|| {
+            no_grad(|| {
+                let image_embeds = seen_by_teacher.map_or_else(|| see(&self.momentum), Tensor::shallow_clone);
+                self.patch_logits(b, &self.momentum, &image_embeds, 0.0)
+            })
+        });
+        let logits = self.patch_logits(b, &self.online, &see(&self.online), self.config.dropout);
         (xmm::loss(&logits, labels, teacher.as_ref(), alpha), logits)
     }
 
-    /// Masked patches as queries of the whole caption's raw word embeddings (appendix 1.2).
-    fn patch_logits(&self, b: &Inputs, image: &Tensor, momentum: bool) -> Tensor {
+    /// Masked patches, as E_v gives them, as queries of the whole caption's raw word embeddings (appendix 1.2).
+    fn patch_logits(&self, b: &Inputs, w: &Weights, image_embeds: &Tensor, p: f64) -> Tensor {
         let towers = &self.towers;
-        let (w, p) = if momentum { (&self.momentum, 0.0) } else { (&self.online, self.config.dropout) };
-        let image_embeds = towers.vision.forward(w, image, Some(&b.patches.hidden));
         let words = towers.text.embed_words(w, &b.ids, p);
         let context = towers.text.keys_values(w, &words, Some(&b.mask));
-        let queries = towers.text.embed_patches(w, &image_embeds, p);
+        let queries = towers.text.embed_patches(w, image_embeds, p);
         // [CLS] stands before the patches.
         let rows = &b.patches.rows + 1;
         let hidden = towers.text.encode(w, &queries, Rows::At(&rows), None, Some(Reading::own(&context)), p);

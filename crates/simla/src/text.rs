@@ -110,37 +110,44 @@ enum LayerSwapped {
 }
 
 impl LayerReading {
-    /// Cross-attention of `q` `[G x B, H, L, D / H]`.
-    fn attend(&self, q: &Tensor, p: f64) -> Tensor {
+    /// Cross-attention of queries `[G x B, L, D]` of so many heads: what they see, `[G x B, L, D]`.
+    fn attend(&self, q: &Tensor, heads: i64, p: f64) -> Tensor {
         let ((k, v), bias) = (&self.keys_values, self.bias.as_ref());
-        let (k_last, v_last) = match &self.swapped {
-            None => return attend_groups(q, k, v, bias, p),
-            Some(LayerSwapped::Rows(rows)) => (select(k, rows), select(v, rows)),
-            Some(LayerSwapped::Picked((k, v))) => (k.shallow_clone(), v.shallow_clone()),
+        let swapped = match &self.swapped {
+            None => None,
+            Some(LayerSwapped::Rows(rows)) => Some((select(k, rows), select(v, rows))),
+            Some(LayerSwapped::Picked((k, v))) => Some((k.shallow_clone(), v.shallow_clone())),
         };
-        debug_assert!(bias.is_none(), "of images, all of which counts, some are swapped");
-        let batch = k.size()[0];
-        let own = q.size()[0] - batch;
-        if own == 0 {
-            return attend(q, &k_last, &v_last, None, p);
-        }
-        let groups = q.split_with_sizes([own, batch], 0);
-        Tensor::cat(&[attend_groups(&groups[0], k, v, None, p), attend(&groups[1], &k_last, &v_last, None, p)], 0)
+        let mut seen = match swapped {
+            None => attend_groups(q, k, v, heads, bias, p),
+            Some((k_last, v_last)) => {
+                debug_assert!(bias.is_none(), "of images, all of which counts, some are swapped");
+                let batch = k.size()[0];
+                let groups = q.split_with_sizes([q.size()[0] - batch, batch], 0);
+                let mut seen = attend_groups(&groups[0], k, v, heads, None, p);
+                seen.extend(attend_groups(&groups[1], &k_last, &v_last, heads, None, p));
+                seen
+            }
+        };
+        if seen.len() == 1 { seen.remove(0) } else { Tensor::cat(&seen, 0) }
     }
 }
 
-/// Groups that read the same context become more queries of it, instead of copies of its keys and values.
-fn attend_groups(q: &Tensor, k: &Tensor, v: &Tensor, bias: Option<&Tensor>, p: f64) -> Tensor {
-    let (rows, heads, tokens, width) = q.size4().expect("[G x B, H, L, D / H]");
+/// What each of G groups of queries `[G x B, L, D]` sees: `[B, L, D]`. Groups that read the same context become more queries of it, instead of
+/// copies of its keys and values.
+fn attend_groups(q: &Tensor, k: &Tensor, v: &Tensor, heads: i64, bias: Option<&Tensor>, p: f64) -> Vec<Tensor> {
+    let (rows, tokens, width) = q.size3().expect("[G x B, L, D]");
     let batch = k.size()[0];
     let groups = rows / batch;
-    if groups == 1 {
-        return attend(q, k, v, bias, p);
+    let seen = |q: &Tensor| merge_heads(&attend(&split_heads(q, heads), k, v, bias, p));
+    match groups {
+        0 => vec![],
+        1 => vec![seen(q)],
+        _ => {
+            let side_by_side = q.view([groups, batch, tokens, width]).transpose(0, 1).reshape([batch, -1, width]);
+            seen(&side_by_side).view([batch, groups, tokens, width]).unbind(1)
+        }
     }
-    let side_by_side =
-        q.view([groups, batch, heads, tokens, width]).permute([1, 2, 0, 3, 4]).reshape([batch, heads, -1, width]);
-    let out = attend(&side_by_side, k, v, bias, p);
-    out.view([batch, heads, groups, tokens, width]).permute([2, 0, 1, 3, 4]).reshape([rows, heads, tokens, width])
 }
 
 /// Which rows of a sequence the last layer computes.
@@ -218,10 +225,8 @@ impl Layer {
         let heads = |x: &Tensor| split_heads(x, self.heads);
         match rows {
             Rows::All => {
-                let (batch, tokens, width) = x.size3().expect("[batch, tokens, width]");
-                let qkv = self.qkv.forward(w, x).view([batch, tokens, 3, self.heads, width / self.heads]);
-                let qkv = qkv.permute([2, 0, 3, 1, 4]).unbind(0);
-                (qkv[0].shallow_clone(), qkv[1].shallow_clone(), qkv[2].shallow_clone())
+                let qkv = self.qkv.forward(w, x).chunk(3, -1);
+                (heads(&qkv[0]), heads(&qkv[1]), heads(&qkv[2]))
             }
             _ => {
                 let parts = self.qkv.split(w, &[&rows.of(x), x], &[self.width, 2 * self.width]);
@@ -242,8 +247,8 @@ impl Layer {
     ) -> Tensor {
         let mut x = self.read_own(w, x, rows, bias, p);
         if let Some(reading) = reading {
-            let seen = reading.attend(&self.queries(w, &x), p);
-            x = self.crossattention.forward(w, &merge_heads(&seen), &x, p);
+            let seen = reading.attend(&self.cross_query.forward(w, &x), self.heads, p);
+            x = self.crossattention.forward(w, &seen, &x, p);
         }
         self.feed(w, &x, p)
     }

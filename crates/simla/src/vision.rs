@@ -3,7 +3,7 @@
 use tch::Tensor;
 
 use crate::config::ModelConfig;
-use crate::layers::{INITIAL_STD, LayerNorm, Linear, attend, attention, merge_heads};
+use crate::layers::{INITIAL_STD, LayerNorm, Linear, attend, attention, merge_heads, split_heads};
 use simla_train::weights::{Init, Layout, Leaf, Weights};
 
 const EPS: f64 = 1e-6;
@@ -35,9 +35,8 @@ impl Block {
 
     /// `[B, N, 3 D]` to queries, keys and values `[B, H, N, D / H]`.
     fn heads_of(&self, w: &Weights, x: &Tensor, heads: i64) -> Vec<Tensor> {
-        let (batch, tokens, width) = x.size3().expect("[batch, tokens, width]");
         let qkv = self.qkv.forward(w, &self.norm1.forward(w, x));
-        qkv.view([batch, tokens, 3, heads, width / heads]).permute([2, 0, 3, 1, 4]).unbind(0)
+        qkv.chunk(3, -1).iter().map(|part| split_heads(part, heads)).collect()
     }
 
     fn forward(&self, w: &Weights, x: &Tensor, heads: i64) -> Tensor {

@@ -547,13 +547,18 @@ struct Weighed {
     }
 };
 
+// What the kernel writes: [B, H, L, D], in memory [B, L, H, D].
+Tensor in_kernels_order(const Tensor &x, const Tensor &like) {
+    return on_device(x.transpose(1, 2).contiguous(), like.device(), like.scalar_type()).transpose(1, 2);
+}
+
 Four attend(const Tensor &q, const Tensor &k, const Tensor &v, const Maybe &bias, bool, double p, bool, std::optional<double>) {
     the<Log>().operation("attention");
     const at::AutoDispatchBelowAutograd below;
     const Tensor seed = p > 0 ? at::randint(INT64_MAX, {}, generator(q.device().index()), at::kLong) : at::zeros({}, at::kLong);
     const Weighed w(q, k, v, bias, p, seed);
-    const Tensor out = (w.probabilities * w.kept).matmul(w.v).transpose(1, 2).contiguous(); // the kernel's order: [B, L, H, D]
-    return {on_device(out, q.device(), q.scalar_type()).transpose(1, 2), at::empty({0}, q.options().dtype(at::kFloat)), seed, seed};
+    const Tensor out = in_kernels_order((w.probabilities * w.kept).matmul(w.v), q);
+    return {out, at::empty({0}, q.options().dtype(at::kFloat)), seed, seed};
 }
 
 Four attend_backward(const Tensor &grad, const Tensor &q, const Tensor &k, const Tensor &v, const Tensor &bias, const Tensor &,
@@ -565,9 +570,8 @@ Four attend_backward(const Tensor &grad, const Tensor &q, const Tensor &k, const
     const Tensor g = on_host(grad).to(at::kFloat);
     const Tensor of_p = g.matmul(w.v.transpose(2, 3)) * w.kept;
     const Tensor of_scores = w.probabilities * (of_p - (of_p * w.probabilities).sum(-1, true)) * w.scale;
-    const auto result = [&](const Tensor &x) { return on_device(x, q.device(), q.scalar_type()); };
-    return {result(of_scores.matmul(w.k)), result(of_scores.transpose(2, 3).matmul(w.q)),
-            result((w.probabilities * w.kept).transpose(2, 3).matmul(g)), Tensor()};
+    return {in_kernels_order(of_scores.matmul(w.k), q), in_kernels_order(of_scores.transpose(2, 3).matmul(w.q), q),
+            in_kernels_order((w.probabilities * w.kept).transpose(2, 3).matmul(g), q), Tensor()};
 }
 
 // ---- A host that touches what is not its own dies with a word
@@ -633,19 +637,9 @@ static const bool set_up = [] {
     return std::atexit([] { the<Log>().write(); }) == 0;
 }();
 
-// Of the CUDA runtime, what the program asks for. What was ever held counts as held, as with torch's allocator.
-extern "C" {
-
-int cudaSetDevice(int index) {
-    current = index;
-    return 0;
-}
-
-int cudaMemGetInfo(size_t *free, size_t *total) {
+// For the CUDA runtime's question, in driver.cpp. What was ever held counts as held, as with torch's allocator.
+extern "C" void simulated_memory(int index, size_t *free, size_t *total) {
     const Lock lock(the<Memory>().mutex);
     *total = the<Memory>().limit;
-    *free = *total - the<Memory>().peak.at(current);
-    return 0;
+    *free = *total - the<Memory>().peak.at(index);
 }
-
-} // extern "C"

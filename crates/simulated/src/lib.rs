@@ -30,15 +30,8 @@ const FOLDER: &str = env!("OUT_DIR");
 
 /// Has the command find the device as `cuda` and `cuda:1`, and write to `log` what happened there when it ends.
 pub fn on_device<'a>(command: &'a mut Command, log: &Path) -> &'a mut Command {
-    let mut libraries = format!("{FOLDER}/driver");
-    if let Ok(others) = std::env::var("LD_LIBRARY_PATH") {
-        libraries += &format!(":{others}");
-    }
-    command
-        .env("LIBTORCH", FOLDER)
-        .env("LD_LIBRARY_PATH", libraries)
-        .env("SIMULATED_LOG", log)
-        .env("OMP_NUM_THREADS", "1")
+    let driver = format!("{FOLDER}/libcuda.so.1");
+    command.env("LIBTORCH", FOLDER).env("LD_PRELOAD", driver).env("SIMULATED_LOG", log).env("OMP_NUM_THREADS", "1")
 }
 
 /// What happened on the devices of a process.
