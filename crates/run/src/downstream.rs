@@ -22,7 +22,7 @@ use simla_train::checkpoint::Checkpoint;
 use simla_train::metrics::StepRecord;
 use simla_train::torch::guard::guarded;
 use simla_train::weights::Weights;
-use simla_train::{Ending, Observer, Task, Team, Trainer};
+use simla_train::{Ending, Observer, Task, Team, TrainError, Trainer};
 
 use crate::compute::Compute;
 use crate::fit::{Run, ended, locked, say_changed};
@@ -380,7 +380,7 @@ pub fn finetune<D: Downstream>(
     let config = s.model(run.vocabulary.len() as i64, special_ids(&run.vocabulary));
     config.validate()?;
     let tensors = start.as_ref().map(|start| start.checkpoint.model()).transpose()?;
-    let fresh = guarded(|| D::fresh(&run, config, tensors))?.map_err(|error| match (&start, error) {
+    let fresh = guarded(|| D::fresh(&run, config, tensors)).map_err(TrainError::from)?.map_err(|error| match (&start, error) {
         (Some(start), error) if error.is::<StartError>() => error.context(start.checkpoint.path.display().to_string()),
         (_, error) => error,
     });

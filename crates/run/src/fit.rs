@@ -191,7 +191,7 @@ impl Run {
         let mut loader = team.all(self.load(loading))?;
         let per_epoch = loader.steps_per_epoch() / accumulate;
         let fresh = || Dvae::new(s.tokenizer(), s.train.dtype.kind(), *device, true, s.train.seed as i64);
-        let dvae = guarded(fresh)?;
+        let dvae = guarded(fresh).map_err(TrainError::from)?;
         let mut task = Training::new(dvae, steps);
         let plan = Plan {
             accumulate,
@@ -225,7 +225,7 @@ impl Run {
         let config = s.model(self.vocabulary.len() as i64, special_ids(&self.vocabulary));
         config.validate()?;
         let fresh = || Simla::new(config, s.train.dtype.kind(), self.compute.device, s.train.seed as i64);
-        let mut simla = guarded(fresh)?;
+        let mut simla = guarded(fresh).map_err(TrainError::from)?;
         // The others get theirs of it, when they train.
         self.compute.team.first(|| match &self.inputs.fine_tuned {
             // A run that has saved something needs the model that it began with no more.

@@ -124,8 +124,10 @@ impl LayerReading {
                 debug_assert!(bias.is_none(), "of images, all of which counts, some are swapped");
                 let batch = k.size()[0];
                 let groups = q.split_with_sizes([q.size()[0] - batch, batch], 0);
+                // The last one first: the order in which dropout is drawn is that of runs that exist.
+                let last = attend_groups(&groups[1], &k_last, &v_last, heads, None, p);
                 let mut seen = attend_groups(&groups[0], k, v, heads, None, p);
-                seen.extend(attend_groups(&groups[1], &k_last, &v_last, heads, None, p));
+                seen.extend(last);
                 seen
             }
         };

@@ -6,6 +6,7 @@ mod watching;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -62,6 +63,9 @@ impl Told {
     }
 }
 
+/// What is drawn is drawn from one state of the whole program.
+static DRAWING: Mutex<()> = Mutex::new(());
+
 /// A model that searches, and one that answers questions, in folders of runs.
 fn models(folder: &Path) -> (PathBuf, PathBuf) {
     let words = ["a red circle above a blue square", "a small green triangle"].map(String::from);
@@ -79,6 +83,7 @@ fn models(folder: &Path) -> (PathBuf, PathBuf) {
         queue_size: 8,
         ..ModelConfig::preset(Preset::Tiny, vocabulary.len() as i64, special_ids(&vocabulary))
     };
+    let _alone = DRAWING.lock().unwrap_or_else(PoisonError::into_inner);
     let simla = Simla::new(config.clone(), Kind::Float, Device::Cpu, 3);
     let answerer = Answerer::new(config.clone(), Kind::Float, Device::Cpu, 4);
     let save = |name: &str, task: &str, model, answers: Option<&[u8]>| {
