@@ -39,6 +39,6 @@ pub use quoted::{quoted, steers};
 pub use record::{Entry, Location, Record, RecordError, Unreached};
 pub use simla_store as store;
 pub use sources::{OpenError, Options, Pictures, Records, Shard};
-pub use tally::TallyReport;
+pub use tally::{Seen, TallyReport};
 pub use text::vocabulary::{Special, Vocabulary, VocabularyError};
 pub use text::{Sentences, caption, vocabulary};

@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use simla::model::Simla;
 use simla::tasks::retrieval::{Gallery, Retrieval, evaluate};
 use simla_data::{Dataset, Options, Vocabulary};
+use simla_train::Team;
 
 use crate::progress::{Count, Progress};
 use crate::settings::Settings;
@@ -37,12 +38,16 @@ impl HeldOut {
         Ok(Self { dataset, gallery })
     }
 
-    pub fn evaluate(&self, model: &Simla, top_k: usize, what: &str) -> Result<Retrieval> {
+    /// Ranks all pairs, which the processes of `team` share out among themselves.
+    ///
+    /// # Errors
+    /// What libtorch could not do, or another process that is gone.
+    pub fn evaluate(&self, model: &Simla, top_k: usize, team: &Team, what: &str) -> Result<Retrieval> {
         let mut progress: Option<Progress> = None;
         let mut show = |done: usize, all: usize| {
             progress.get_or_insert_with(|| Progress::new(what, 0, all as u64)).set(done as u64, String::new);
         };
-        let ranked = evaluate(model, &self.dataset, &self.gallery, top_k, &mut show)?;
+        let ranked = evaluate(model, &self.dataset, &self.gallery, top_k, team, &mut show)?;
         self.dataset.reached()?;
         Ok(ranked)
     }
