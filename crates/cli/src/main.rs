@@ -134,7 +134,14 @@ fn main() -> ExitCode {
         Command::Man(arguments) => shell::man(arguments, Arguments::command()),
     });
     let code = match outcome {
-        Ok(Ok(code)) => code,
+        // Whatever was made of the data lacks what was not reached.
+        Ok(Ok(code)) => match simla_data::store::failure() {
+            Some(failure) if code == ExitCode::SUCCESS => {
+                say!("error: {failure}");
+                ExitCode::FAILURE
+            }
+            _ => code,
+        },
         Ok(Err(error)) => {
             if !is_said_elsewhere(&error) {
                 console::complain(format_args!("error: {error:#}"));

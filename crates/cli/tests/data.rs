@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::common::{MICRO, assert_refused, output_of, printed, said};
+use crate::common::{MICRO, assert_refused, output_of, printed, said, simla};
 
 const SCENES: usize = 24;
 
@@ -281,4 +281,27 @@ fn a_tokenizer_needs_no_batch_of_the_model_and_is_measured_on_held_out_pictures(
     assert_eq!(found["error"], measured[1]["held_out/error"]);
     assert_eq!(found["perplexity"], measured[1]["held_out/perplexity"]);
     assert!(Path::new(&sheet).exists());
+}
+
+#[test]
+fn what_is_on_a_store_that_is_not_there_is_refused_once_and_soon() {
+    let cache = tempfile::tempdir().unwrap();
+    let inspect = |address: &str| {
+        let mut command = simla();
+        command.args(["data", "inspect", address]).env("SIMLA_STORE_CACHE", cache.path());
+        // Nobody listens there.
+        command.envs([("AWS_ENDPOINT_URL", "http://127.0.0.1:1"), ("SIMLA_STORE_PATIENCE", "0.5")]);
+        command.envs([("AWS_ACCESS_KEY_ID", "someone"), ("AWS_SECRET_ACCESS_KEY", "a-secret")]);
+        command.output().unwrap()
+    };
+    for address in ["s3://pairs/{000..041}.tar", "s3://pairs/"] {
+        let output = inspect(address);
+        assert_refused(&output, &["data s3://pairs/", "refused", "SIMLA_STORE_PATIENCE=0.5", "AWS_ENDPOINT_URL"]);
+        let said = said(&output);
+        assert!(said.matches("refused").count() == 1 && !said.contains("a-secret"), "{said}");
+    }
+    assert_refused(&inspect("s3://pairs/pairs.json"), &["the address s3://pairs/pairs.json; expected .tar shards"]);
+    let signed = inspect("s3://pairs/0.tar?X-Amz-Signature=abcdef");
+    assert_refused(&signed, &["s3://...: expected an address without user"]);
+    assert!(!said(&signed).contains("abcdef"));
 }

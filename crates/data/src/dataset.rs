@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::formats::Format;
 use crate::formats::pairs::Pairs;
 use crate::order::{Order, Part};
-use crate::record::{Entry, Location, Record, RecordError};
+use crate::record::{Entry, Location, Record, RecordError, Unreached};
 use crate::sources::{OpenError, Options, Records};
 
 /// Largest weight of a source.
@@ -19,7 +19,7 @@ pub const MAX_WEIGHT: f64 = 1000.0;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Source {
     /// A JSON, CSV, TSV or tar file, a brace pattern of tar files, a folder of tar files or of photographs with caption
-    /// files of the same names.
+    /// files of the same names; or the address of tar files on a store.
     pub path: PathBuf,
     /// How many times an epoch shows each record on average; 1 by default.
     pub weight: f64,
@@ -191,8 +191,29 @@ impl<F: Format> Dataset<F> {
     /// # Errors
     /// Why it cannot be used.
     pub fn entry(&self, index: u64) -> Result<F::Entry, RecordError> {
-        let source = &self.sources[self.sources.partition_point(|s| s.first <= index) - 1];
+        let source = self.source(index);
         source.records.entry(index - source.first)
+    }
+
+    /// Says that the record `index` is read soon: what takes a while to fetch is fetched meanwhile.
+    pub fn read_soon(&self, index: u64) {
+        let source = self.source(index);
+        source.records.read_soon(index - source.first);
+    }
+
+    /// Whether all that was asked for was reached: else records that were passed over may be good, and nothing that was made since counts.
+    ///
+    /// # Errors
+    /// What was not.
+    pub fn reached(&self) -> Result<(), Unreached> {
+        match self.sources.iter().find_map(|source| source.records.failure()) {
+            Some(failure) => Err(Unreached(failure.into())),
+            None => Ok(()),
+        }
+    }
+
+    fn source(&self, index: u64) -> &Opened<F::Entry> {
+        &self.sources[self.sources.partition_point(|s| s.first <= index) - 1]
     }
 
     /// All texts of all records that have any, in the order of the files, for a vocabulary to learn from. `watch` is told how many records
@@ -206,7 +227,10 @@ impl<F: Format> Dataset<F> {
     }
 
     /// By which the records are known again; `image_root` as they were opened with. Every entry is read; `watch` hears how many were.
-    pub fn fingerprint(&self, image_root: Option<&Path>, watch: impl Fn(u64) + Sync) -> Fingerprint {
+    ///
+    /// # Errors
+    /// What was not reached.
+    pub fn fingerprint(&self, image_root: Option<&Path>, watch: impl Fn(u64) + Sync) -> Result<Fingerprint, Unreached> {
         /// Entries that are read in one go.
         const TOGETHER: u64 = 1 << 12;
         let mut names = blake3::Hasher::new();
@@ -245,7 +269,8 @@ impl<F: Format> Dataset<F> {
                 names.update(sum.as_bytes());
             });
         }
-        Fingerprint { records: self.len(), names: names.finalize().to_hex().to_string() }
+        self.reached()?;
+        Ok(Fingerprint { records: self.len(), names: names.finalize().to_hex().to_string() })
     }
 
     /// The sources' paths with their numbers of records.

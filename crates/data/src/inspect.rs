@@ -9,6 +9,7 @@ use simla_image::Limits;
 use crate::dataset::Dataset;
 use crate::permutation::Permutation;
 use crate::random::{Purpose, stream};
+use crate::record::Unreached;
 use crate::tally::{Tally, TallyReport};
 use crate::text::caption::{self, MAX_WORDS};
 use crate::text::vocabulary::{MAX_TOKENS, Vocabulary};
@@ -96,12 +97,15 @@ pub struct Sample {
 
 /// Looks at a data set: at every record's captions, and at some of the images. `one_more` is called for every record, and once
 /// more for every image.
+///
+/// # Errors
+/// What was not reached.
 pub fn inspect(
     dataset: &Dataset,
     vocabulary: Option<&Vocabulary>,
     options: &InspectOptions,
     one_more: impl Fn() + Sync,
-) -> Inspection {
+) -> Result<Inspection, Unreached> {
     let records = dataset.len();
     let images = records.min(options.images);
     let tally = Tally::new(records, dataset.max_bad_share());
@@ -156,7 +160,8 @@ pub fn inspect(
             height: one.height,
         })
     };
-    Inspection {
+    dataset.reached()?;
+    Ok(Inspection {
         sources: dataset.sources().map(|(path, n)| (path.to_path_buf(), n)).collect(),
         records,
         epoch: dataset.epoch_len(),
@@ -166,7 +171,7 @@ pub fn inspect(
         images,
         report: tally.report(),
         samples: looked.iter().filter_map(sample).take(options.samples).collect(),
-    }
+    })
 }
 
 /// An image that was decoded: little, since there may be millions.

@@ -16,7 +16,7 @@ use tar::{Builder, Header};
 use crate::dataset::Dataset;
 use crate::permutation::Permutation;
 use crate::random::{Purpose, stream};
-use crate::record::{Record, RecordError};
+use crate::record::{Record, RecordError, Unreached};
 use crate::tally::{Tally, TallyReport};
 
 /// Records that are read and checked at the same time: bounds the image files in memory.
@@ -92,6 +92,8 @@ pub enum PackError {
     ShardSize { value: usize },
     #[error("setting `side` = {value}: expected from 1 to 65535 pixels")]
     Side { value: u32 },
+    #[error(transparent)]
+    Unreached(#[from] Unreached),
     #[error("too many bad records, more than a share of {max_bad_share} (`max_bad_share`): {report}")]
     TooManyBad { max_bad_share: f64, report: TallyReport },
 }
@@ -147,6 +149,7 @@ pub fn pack(
     for start in (0..records).step_by(TOGETHER as usize) {
         let end = (start + TOGETHER).min(records);
         let together: Vec<_> = (start..end).into_par_iter().map(read).collect();
+        dataset.reached()?;
         if tally.too_many_bad() {
             return Err(PackError::TooManyBad { max_bad_share: dataset.max_bad_share(), report: tally.report() });
         }

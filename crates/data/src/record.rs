@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,6 +10,7 @@ use simla_image::ImageError;
 use unicode_normalization::UnicodeNormalization;
 
 use crate::quoted;
+use crate::sources::Shard;
 
 /// Largest image file that is read. A photograph of 100 megapixels has about 50 MB.
 pub const MAX_IMAGE_BYTES: u64 = 64 << 20;
@@ -52,7 +52,7 @@ pub enum Location {
     /// Part of a shard.
     Range {
         /// The shard.
-        shard: Arc<File>,
+        shard: Arc<Shard>,
         /// First byte.
         offset: u64,
         /// Number of bytes.
@@ -93,6 +93,11 @@ pub enum RecordError {
     #[error("{}: {}", quoted(name), quoted(problem))]
     Malformed { name: String, problem: String },
 }
+
+/// What a store holds could not be read: nothing is known about the records, good or bad.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("data {}", quoted(_0))]
+pub struct Unreached(pub(crate) String);
 
 /// Says of a file that is not there what may be wrong with its path.
 fn with_hint(error: io::Error, path: &Path) -> io::Error {

@@ -34,6 +34,7 @@ impl HeldOut {
     pub fn open(path: &Path, options: &Options, vocabulary: &Vocabulary, settings: &Settings) -> Result<Self> {
         let dataset = open_sources(&[path.display().to_string()], options)?;
         let gallery = gallery(&dataset, vocabulary, settings.data.max_tokens as usize);
+        dataset.reached()?;
         let usable = gallery.images.len();
         if usable < 2 {
             bail!("{}: {usable} usable records for evaluation, expected at least 2", path.display());
@@ -62,6 +63,8 @@ impl HeldOut {
         let mut show = |done: usize, all: usize| {
             progress.get_or_insert_with(|| Progress::new(what, 0, all as u64)).set(done as u64, String::new);
         };
-        Ok(evaluate(model, &self.dataset, &self.gallery, top_k, team, &mut show)?)
+        let ranked = evaluate(model, &self.dataset, &self.gallery, top_k, team, &mut show)?;
+        self.dataset.reached()?;
+        Ok(ranked)
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
+use simla_data::store::is_url;
 use simla_data::{Dataset, Fingerprint, Format, quoted};
 use simla_train::checkpoint::Checkpoint;
 
@@ -109,10 +110,11 @@ impl Inputs {
     /// # Errors
     /// If the system does not tell the current folder.
     pub fn absolute(self) -> io::Result<Self> {
-        let path = |path: PathBuf| std::path::absolute(path);
+        // The address of an object is one from anywhere.
+        let path = |path: PathBuf| if is_url(&path) { Ok(path) } else { std::path::absolute(path) };
         let optional = |given: Option<PathBuf>| given.map(path).transpose();
         // A pattern of shards and a weight behind the name stay what they are.
-        let text = |text: String| Ok(std::path::absolute(&text)?.into_os_string().into_string().unwrap_or(text));
+        let text = |text: String| Ok(path(PathBuf::from(&text))?.into_os_string().into_string().unwrap_or(text));
         Ok(Self {
             data: self.data.into_iter().map(text).collect::<io::Result<_>>()?,
             image_root: optional(self.image_root)?,
@@ -169,17 +171,22 @@ impl Inputs {
 }
 
 /// The records of a data set, with progress.
-fn fingerprint<F: Format>(data: &Dataset<F>, image_root: Option<&Path>) -> Fingerprint {
+fn fingerprint<F: Format>(data: &Dataset<F>, image_root: Option<&Path>) -> Result<Fingerprint> {
     let count = Count::new(Progress::patient("names read", data.len()));
-    data.fingerprint(image_root, |more| count.more(more))
+    Ok(data.fingerprint(image_root, |more| count.more(more))?)
 }
 
 /// Takes the checksum of records, or checks that records which are elsewhere now are the same.
-fn known(option: &str, moved: bool, before: &mut Option<Fingerprint>, now: impl FnOnce() -> Fingerprint) -> Result<()> {
+fn known(
+    option: &str,
+    moved: bool,
+    before: &mut Option<Fingerprint>,
+    now: impl FnOnce() -> Result<Fingerprint>,
+) -> Result<()> {
     if before.is_some() && !moved {
         return Ok(());
     }
-    let now = now();
+    let now = now()?;
     match before {
         Some(before) if before.records != now.records => bail!(
             "{option}: {} records, but the run began with {}; it goes on with the same ones alone (a new --output takes others)",
@@ -214,5 +221,20 @@ impl Inputs {
     pub fn kind(&self) -> Kind {
         let unsaid = if self.fine_tuned.is_some() { Kind::Retrieval } else { Kind::Pretraining };
         self.kind.unwrap_or(unsaid)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_stay_what_they_are_and_paths_become_absolute() {
+        let data = ["s3://bucket/{000..041}.tar@2", "shards/{0..4}.tar"].map(String::from).to_vec();
+        let inputs = Inputs { data, held_out: Some("https://host/a.tar".into()), ..Inputs::default() };
+        let inputs = inputs.absolute().unwrap();
+        assert_eq!(inputs.data[0], "s3://bucket/{000..041}.tar@2");
+        assert!(inputs.data[1].starts_with('/') && inputs.data[1].ends_with("/shards/{0..4}.tar"));
+        assert_eq!(inputs.held_out.unwrap().to_str(), Some("https://host/a.tar"));
     }
 }

@@ -46,5 +46,7 @@ pub fn open_sources<F: Format>(data: &[String], options: &Options) -> Result<Dat
 pub fn learn<F: Format>(dataset: &Dataset<F>, most: usize, size: usize) -> Result<Vocabulary> {
     let mut progress = Progress::patient("records read", dataset.len());
     let texts = dataset.texts(|done| progress.set(done, String::new));
-    Ok(Vocabulary::learn(texts.take(most), size)?)
+    let vocabulary = Vocabulary::learn(texts.take(most), size);
+    dataset.reached()?;
+    Ok(vocabulary?)
 }

@@ -29,7 +29,7 @@ pub enum Command {
 #[derive(Args)]
 struct Sources {
     /// Image-caption pairs: .json, .csv, .tsv or .tar files, patterns like {000..041}.tar, folders of .tar files, folders of photographs
-    /// with a .txt or .json beside each
+    /// with a .txt or .json beside each; .tar files also at s3://, gs://, az://, https://
     #[arg(required = true, value_name = "FILE")]
     data: Vec<String>,
     /// Folder that image paths are relative to, in place of the file's own
@@ -137,7 +137,7 @@ fn look(arguments: &InspectArguments) -> Result<()> {
     };
     let looks = dataset.len() + options.images.min(dataset.len());
     let count = Count::new(Progress::patient("captions and pictures", looks));
-    let seen = inspect(&dataset, vocabulary.as_ref(), &options, || count.one_more());
+    let seen = inspect(&dataset, vocabulary.as_ref(), &options, || count.one_more())?;
     drop(count);
     if let Some(path) = &arguments.sheet {
         save_sheet(&dataset, &seen, path)?;

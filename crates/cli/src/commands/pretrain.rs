@@ -16,7 +16,8 @@ use simla_run::{init, stop};
 ///
 /// The data are JSON files in the layout `[{"image": "path", "caption": "text" or ["text", ...]}]`, paths relative to the file; CSV or
 /// TSV files with such columns; tar shards as img2dataset writes them, as files, patterns like `{000..041}.tar` or folders; folders of
-/// photographs with a .txt or .json beside each. Several are mixed; FILE@2 shows its records twice an epoch, FILE@0.5 half of them.
+/// photographs with a .txt or .json beside each. Shards may be on a store: `s3://bucket/{000..041}.tar`, or all below
+/// `s3://bucket/shards/`; gs://, az:// and https:// too. Several are mixed; FILE@2 shows its records twice an epoch, FILE@0.5 half of them.
 /// Everything that the run makes goes into the output folder. Interrupted (Ctrl-C), it finishes its step, saves, and exits with
 /// status 75; `--resume` goes on from there.
 #[derive(Args)]

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{Format, Place, expression};
 use crate::loader::SettingError;
 use crate::masks::{blocks, words};
-use crate::record::{Entry, Location, RecordError};
+use crate::record::{Entry, Location, RecordError, Unreached};
 use crate::sources::{self, EachCaption, OpenError, Options, Records, Watch, fields};
 use crate::text::vocabulary::{MAX_TOKENS, Vocabulary};
 
@@ -75,7 +75,11 @@ impl Format for Pairs {
             return Ok(records);
         }
         let pairs = EachCaption::of(records, options.index_folder.as_deref());
-        Ok(Box::new(pairs.map_err(|error| options.index_error(error))?))
+        let pairs = pairs.map_err(|error| options.index_error(error))?;
+        match pairs.failure() {
+            Some(failure) => Err(Unreached(failure.into()).into()),
+            None => Ok(Box::new(pairs)),
+        }
     }
 
     fn read(json: &[u8], place: &Place) -> Result<Vec<Entry>, RecordError> {

@@ -31,7 +31,7 @@ use crate::formats::Format;
 use crate::order::{EpochOrder, Order};
 use crate::permutation::Permutation;
 use crate::random::{Purpose, stream};
-use crate::record::RecordError;
+use crate::record::{RecordError, Unreached};
 use crate::tally::{Seen, Tally, TallyReport};
 use workers::Workbench;
 
@@ -39,6 +39,8 @@ pub use plan::{LoaderPlan, SettingError};
 
 /// Batches that are built at the same time.
 const BUILDERS: u64 = 2;
+/// Batches ahead of the one that is built whose shards are fetched where they are far away.
+const SOON: u64 = 64;
 /// Records that are tried in place of a bad one.
 const MAX_SUBSTITUTES: u32 = 100;
 
@@ -52,6 +54,8 @@ pub enum LoadError {
     Recipe(ImageError),
     #[error("too many bad records, more than a share of {max_bad_share} (`max_bad_share`): {report}")]
     TooManyBad { max_bad_share: f64, report: TallyReport },
+    #[error(transparent)]
+    Unreached(#[from] Unreached),
     #[error("step {step}: none of {MAX_SUBSTITUTES} records in place of a bad one could be used: {report}")]
     NoSubstitute { step: u64, report: TallyReport },
     #[error("step or batch {step}: a worker failed: {message}")]
@@ -308,6 +312,7 @@ impl<F: Format> Shared<F> {
     }
 
     fn judge(&self) -> Result<(), LoadError> {
+        self.dataset.reached()?;
         if self.tally.too_many_bad() {
             let max_bad_share = self.dataset.max_bad_share();
             return Err(LoadError::TooManyBad { max_bad_share, report: self.tally.report() });
@@ -340,6 +345,9 @@ impl<F: Format> Shared<F> {
 
     fn build(&self, step: u64, epoch: u64, positions: &Positions) -> Result<Batch<F::Row>, LoadError> {
         let LoaderPlan { batch, halves, .. } = self.plan;
+        if let Positions::Drawn(order) = positions {
+            self.read_soon(step + SOON * self.plan.world as u64, epoch, order);
+        }
         let first = step % self.steps_per_epoch * batch as u64;
         let size = (self.positions - first).min(batch as u64) as usize;
         let bytes = self.row_bytes();
@@ -364,6 +372,18 @@ impl<F: Format> Shared<F> {
         close_gaps(&mut pictures, bytes, &rows);
         let (rows, records) = rows.into_iter().flatten().unzip();
         Ok(Batch { step, epoch, side: self.side(), rows, records, pictures, halves })
+    }
+
+    /// Says which records the batch of a later step reads; `order` is that of the `epoch` of now.
+    fn read_soon(&self, step: u64, epoch: u64, order: &EpochOrder) {
+        let Views::Drawn { order: all, .. } = &self.views else { return };
+        if step >= self.plan.steps {
+            return;
+        }
+        let next = (step / self.steps_per_epoch != epoch).then(|| all.epoch(step / self.steps_per_epoch));
+        let order = next.as_ref().unwrap_or(order);
+        let first = step % self.steps_per_epoch * self.plan.batch as u64;
+        (first..first + self.plan.batch as u64).for_each(|position| self.dataset.read_soon(order.record(position)));
     }
 
     /// Makes the row for `position`, with the record that stands there or, if it is bad, another one.

@@ -55,4 +55,14 @@ impl Records for EachCaption {
     fn shards(&self) -> Vec<u64> {
         self.shards.clone()
     }
+
+    fn read_soon(&self, index: u64) {
+        if let Ok([record, _]) = self.places.row(index) {
+            self.records.read_soon(record);
+        }
+    }
+
+    fn failure(&self) -> Option<&str> {
+        self.records.failure()
+    }
 }

@@ -7,6 +7,7 @@ mod elements;
 pub(crate) mod fields;
 mod folder;
 mod json;
+mod opened;
 mod pattern;
 mod pictures;
 mod shards;
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 pub use beside::{IMAGE_ENDINGS, MAX_TEXT_BYTES};
 pub use folder::{MAX_IMAGES, Walked, walk};
+pub use opened::Shard;
 pub use pattern::MAX_PATHS;
 pub use pictures::Pictures;
 pub use shards::{MAX_MEMBERS, MAX_NAME_BYTES};
@@ -28,8 +30,10 @@ use crate::formats::Format;
 use crate::formats::karpathy::Karpathy;
 use crate::formats::pairs::Pairs;
 use crate::quoted;
-use crate::record::{Entry, RecordError};
+use crate::record::{Entry, RecordError, Unreached};
 use crate::table::TableWriter;
+use opened::Shards;
+use simla_store::{Store, StoreError};
 
 /// Records that were found to be malformed while a source was indexed and are kept as examples.
 const MALFORMED_EXAMPLES: usize = 5;
@@ -69,6 +73,16 @@ pub trait Records<E = Entry>: Send + Sync + std::fmt::Debug {
         Vec::new()
     }
 
+    /// Says that the record `index` is read soon, where that takes a while: it may be fetched meanwhile.
+    fn read_soon(&self, index: u64) {
+        let _ = index;
+    }
+
+    /// Why something of it could not be reached, if ever something could not.
+    fn failure(&self) -> Option<&str> {
+        None
+    }
+
     /// What is wrong with whole files of it that are used all the same, and what it holds that is not used.
     fn warnings(&self) -> Vec<String> {
         Vec::new()
@@ -98,6 +112,8 @@ pub struct Options {
     pub expressions: bool,
     /// Folder for the temporary index of the records, by default the system's.
     pub index_folder: Option<PathBuf>,
+    /// How objects on a store are read; by default as the environment says.
+    pub store: Option<simla_store::Options>,
 }
 
 impl Default for Options {
@@ -112,6 +128,7 @@ impl Default for Options {
             splits: Vec::new(),
             expressions: false,
             index_folder: None,
+            store: None,
         }
     }
 }
@@ -131,6 +148,11 @@ impl Options {
             Some(root) => root.clone(),
             None => file.parent().unwrap_or(Path::new("")).to_path_buf(),
         }
+    }
+
+    /// Where objects are read.
+    fn store(&self) -> Result<Store, StoreError> {
+        Store::open(self.store.clone().map_or_else(simla_store::Options::from_environment, Ok)?)
     }
 
     /// Starts the index of a source's records.
@@ -170,6 +192,8 @@ pub enum OpenError {
     Pattern { path: PathBuf, problem: String },
     #[error("data {0}")]
     Record(#[from] RecordError),
+    #[error(transparent)]
+    Unreached(#[from] Unreached),
     #[error("answers {}: {problem}", quoted(path.display()))]
     Answers { path: PathBuf, problem: String },
     #[error("data {}: {what} is missing; {} needs it", quoted(path.display()), quoted(wanted_by))]
@@ -192,6 +216,12 @@ pub enum OpenError {
     ImageRoot { path: PathBuf, error: std::io::Error },
     #[error("data {}: {malformed} of {records} records are malformed, more than the share of {max_bad_share} that is allowed (`max_bad_share`), e.g.:\n{}", quoted(path.display()), lines(examples))]
     Malformed { path: PathBuf, malformed: u64, records: u64, max_bad_share: f64, examples: Vec<String> },
+}
+
+impl From<StoreError> for OpenError {
+    fn from(error: StoreError) -> Self {
+        Unreached(error.to_string()).into()
+    }
 }
 
 /// Each on a line of its own.
@@ -246,12 +276,19 @@ pub(crate) fn open_json<F: Format>(
     options: &Options,
     watch: Watch,
 ) -> Result<Box<dyn Records<F::Entry>>, OpenError> {
+    if address(path)?.is_some() {
+        let expected = "a file on a disk: of what is on a store, .tar shards of images with captions are read";
+        return Err(OpenError::Kind { path: path.into(), found: "an address".into(), expected });
+    }
     Ok(Box::new(json::JsonRecords::<F>::open(path, options, watch)?))
 }
 
 /// Opens images with captions, whatever is at `path`: a JSON, CSV, TSV or tar file, a brace pattern of tar files, a folder of tar files or of
-/// photographs.
+/// photographs; tar files on a store.
 pub(crate) fn open(path: &Path, options: &Options, watch: Watch) -> Result<Box<dyn Records>, OpenError> {
+    if let Some(address) = address(path)? {
+        return open_objects(address, options, watch);
+    }
     let kind = |found: String| {
         let expected = "a .json, .csv, .tsv or .tar file, a pattern like {000..041}.tar, or a folder of .tar files or of photographs";
         OpenError::Kind { path: path.into(), found, expected }
@@ -262,7 +299,7 @@ pub(crate) fn open(path: &Path, options: &Options, watch: Watch) -> Result<Box<d
         if let Some(other) = paths.iter().find(|p| !p.to_lowercase().ends_with(".tar")) {
             return Err(kind(format!("a pattern that stands for {other}")));
         }
-        let shards = paths.into_iter().map(PathBuf::from).collect();
+        let shards = Shards::files(paths.into_iter().map(PathBuf::from).collect());
         let opened = shards::ShardRecords::open(path, shards, &Unread::default(), options, watch)?;
         return Ok(Box::new(opened));
     }
@@ -295,7 +332,7 @@ pub(crate) fn open(path: &Path, options: &Options, watch: Watch) -> Result<Box<d
         Some("csv") => Ok(Box::new(csv::CsvRecords::open(path, b',', options, watch)?)),
         Some("tsv") => Ok(Box::new(csv::CsvRecords::open(path, b'\t', options, watch)?)),
         Some("tar") => {
-            let shards = vec![path.into()];
+            let shards = Shards::files(vec![path.into()]);
             Ok(Box::new(shards::ShardRecords::open(path, shards, &Unread::default(), options, watch)?))
         }
         Some(other) => Err(kind(format!("a .{} file", quoted(other)))),
@@ -321,6 +358,45 @@ fn open_folder(path: &Path, options: &Options, watch: Watch) -> Result<Box<dyn R
     if !walked.shards.iter().any(at_the_top) && (walked.shards.is_empty() || !walked.pictures.is_empty()) {
         return Ok(Box::new(folder::FolderRecords::open(path, walked, options, watch)?));
     }
-    let shards = walked.shards.iter().map(|shard| path.join(shard)).collect();
+    let shards = Shards::files(walked.shards.iter().map(|shard| path.join(shard)).collect());
     Ok(Box::new(shards::ShardRecords::open(path, shards, &walked.but_shards(), options, watch)?))
+}
+
+/// The address that `path` is, if it is one, without anything that nobody is to read.
+fn address(path: &Path) -> Result<Option<&str>, StoreError> {
+    let address = path.to_str().filter(|_| simla_store::is_url(path));
+    address.map(|address| simla_store::check(address).map(|()| address)).transpose()
+}
+
+/// Opens shards on a store: those that an address or a pattern of them names, or all below one that ends with a slash.
+fn open_objects(address: &str, options: &Options, watch: Watch) -> Result<Box<dyn Records>, OpenError> {
+    let path = Path::new(address);
+    let kind = |found: String| {
+        let expected = ".tar shards: an address that ends with .tar, a pattern like {000..041}.tar, or what is below an address that ends with /";
+        OpenError::Kind { path: path.into(), found, expected }
+    };
+    let urls = pattern::expand(address).map_err(|problem| OpenError::Pattern { path: path.into(), problem })?;
+    let is_shard = |name: &str| name.to_lowercase().ends_with(".tar");
+    let store = options.store()?;
+    let mut beside = Unread::default();
+    let objects = match &urls[..] {
+        [folder] if folder.ends_with('/') => {
+            let mut found = store.below(folder)?;
+            found.retain(|(name, _)| !name.split('/').any(|part| part.starts_with('.'))); // hidden, as in a folder
+            found.sort_by(|(one, _), (other, _)| Path::new(one).cmp(Path::new(other)));
+            let (shards, others): (Vec<_>, Vec<_>) = found.into_iter().partition(|(name, _)| is_shard(name));
+            others.iter().for_each(|(name, _)| beside.note_file(Path::new(name)));
+            if shards.is_empty() {
+                let others = if beside.is_empty() { "nothing".into() } else { beside.to_string() };
+                return Err(kind(format!("{others} below it")));
+            }
+            shards.into_iter().map(|(_, object)| object).collect()
+        }
+        _ => match urls.iter().find(|url| !is_shard(url)) {
+            Some(other) => return Err(kind(format!("the address {other}"))),
+            None => store.objects(&urls)?,
+        },
+    };
+    let shards = Shards::objects(store, objects);
+    Ok(Box::new(shards::ShardRecords::open(path, shards, &beside, options, watch)?))
 }

@@ -1,18 +1,15 @@
 //! Pictures that records name: files in a folder, or members of tar shards.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use tar::Archive;
 
+use super::opened::Shards;
 use super::{OpenError, walk};
 use crate::record::{Location, RecordError, identity};
-
-/// Shards that are kept open.
-const OPEN_SHARDS: usize = 64;
 
 /// Where the pictures are.
 #[derive(Debug)]
@@ -21,15 +18,14 @@ pub struct Pictures(Place);
 #[derive(Debug)]
 enum Place {
     Folder(PathBuf),
-    Shards(Box<Shards>),
+    Members(Box<Members>),
 }
 
 #[derive(Debug)]
-struct Shards {
-    paths: Vec<PathBuf>,
+struct Members {
+    shards: Shards,
     /// Shard, first byte and length of each picture, by its name in the shard, and by its file name alone.
     members: HashMap<String, (usize, u64, u64)>,
-    open: Mutex<VecDeque<(usize, Arc<File>)>>,
 }
 
 impl Pictures {
@@ -40,14 +36,17 @@ impl Pictures {
     /// A root that cannot be read.
     pub fn open(root: &Path) -> Result<Self, OpenError> {
         let io = |error| OpenError::ImageRoot { path: root.into(), error };
+        if super::address(root)?.is_some() {
+            return Err(io(io::Error::other("an address; expected a folder or .tar files on a disk")));
+        }
         let is_tar = |path: &Path| path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("tar"));
         if is_tar(root) {
             let problem = |problem| OpenError::Pattern { path: root.into(), problem };
             let paths = match root.to_str().filter(|_| !root.exists()) {
                 Some(pattern) => super::pattern::expand(pattern).map_err(problem)?,
-                None => return Shards::open(vec![root.into()]).map(Self::of),
+                None => return Members::open(vec![root.into()]).map(Self::of),
             };
-            return Shards::open(paths.into_iter().map(PathBuf::from).collect()).map(Self::of);
+            return Members::open(paths.into_iter().map(PathBuf::from).collect()).map(Self::of);
         }
         let mut files = std::fs::read_dir(root).map_err(io)?;
         let has_shards = files.any(|file| file.is_ok_and(|file| is_tar(&file.path())));
@@ -56,7 +55,7 @@ impl Pictures {
         }
         let found = walk(root, super::MAX_IMAGES).map_err(io)?;
         match found.pictures.is_empty() {
-            true => Shards::open(found.shards.iter().map(|shard| root.join(shard)).collect()).map(Self::of),
+            true => Members::open(found.shards.iter().map(|shard| root.join(shard)).collect()).map(Self::of),
             false => Ok(Self(Place::Folder(root.into()))),
         }
     }
@@ -66,8 +65,8 @@ impl Pictures {
         Self(Place::Folder(folder))
     }
 
-    fn of(shards: Shards) -> Self {
-        Self(Place::Shards(Box::new(shards)))
+    fn of(members: Members) -> Self {
+        Self(Place::Members(Box::new(members)))
     }
 
     /// The picture that has one of `names`, the first that is there, and a number that stands for it; `record` asks for it. Whether a
@@ -84,27 +83,27 @@ impl Pictures {
                 let identity = identity(path.as_os_str().as_encoded_bytes());
                 Ok((Location::File(path), identity))
             }
-            Place::Shards(shards) => {
+            Place::Members(all) => {
                 let missing = |error| {
                     let path = names.first().map(PathBuf::from).unwrap_or_default();
                     RecordError::MissingImage { name: record.into(), path, error }
                 };
-                let found = names.iter().find_map(|name| Some((name, shards.members.get(name)?)));
+                let found = names.iter().find_map(|name| Some((name, all.members.get(name)?)));
                 let (name, &(shard, offset, length)) = found.ok_or_else(|| {
-                    let of = shards.paths.len();
+                    let of = all.shards.len();
                     missing(io::Error::new(
                         io::ErrorKind::NotFound,
                         format!("no member of that name in the {of} shards"),
                     ))
                 })?;
-                let file = shards.file(shard).map_err(missing)?;
+                let file = all.shards.open(shard).map_err(missing)?;
                 Ok((Location::Range { shard: file, offset, length, name: name.clone() }, identity(name.as_bytes())))
             }
         }
     }
 }
 
-impl Shards {
+impl Members {
     fn open(paths: Vec<PathBuf>) -> Result<Self, OpenError> {
         let mut members = HashMap::new();
         for (shard, path) in paths.iter().enumerate() {
@@ -130,20 +129,6 @@ impl Shards {
             };
             scan().map_err(|error| OpenError::Io { path: path.clone(), error })?;
         }
-        Ok(Self { paths, members, open: Mutex::default() })
-    }
-
-    /// The shard's file, kept open for the next pictures.
-    fn file(&self, shard: usize) -> io::Result<Arc<File>> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, file)) = open.iter().find(|(known, _)| *known == shard) {
-            return Ok(Arc::clone(file));
-        }
-        let file = Arc::new(File::open(&self.paths[shard])?);
-        if open.len() == OPEN_SHARDS {
-            open.pop_front();
-        }
-        open.push_back((shard, Arc::clone(&file)));
-        Ok(file)
+        Ok(Self { shards: Shards::files(paths), members })
     }
 }

@@ -9,22 +9,22 @@
 //! before its record is complete, nobody knows what belongs together, and the record is a bad one. A shard that is cut off or
 //! damaged gives the records before the damage, and one record that stands for the rest and says why it cannot be used.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
-use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::Path;
+use std::sync::Arc;
 
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 use tar::{EntryType, GnuExtSparseHeader, Header, PaxExtensions};
 
 use super::beside::{self, IMAGE_ENDINGS, MAX_TEXT_BYTES};
+use super::opened::{Shard, Shards};
 use super::unread::Unread;
 use super::{MALFORMED_EXAMPLES, Malformed, OpenError, Options, Records, Watch, sniff};
-use crate::record::{Entry, Location, RecordError};
+use crate::record::{Entry, Location, RecordError, Unreached};
 use crate::table::Table;
 
 /// Longest name of a member, and longest extended header.
@@ -35,10 +35,10 @@ pub const MAX_MEMBERS: usize = 10_000_000;
 const END_MARK: u64 = 2 * HEADER_BYTES;
 /// Most zeros between two archives in a file; writers fill up to 10 KiB, some to 1 MiB.
 const MAX_PADDING: u64 = 16 << 20;
+/// What is kept of an object's headers: another name wherever they are read in another way.
+const FOUND: &str = "records-1";
 /// Shards whose headers are read at the same time.
 const SCANNED_TOGETHER: usize = 32;
-/// Shards that are kept open.
-const OPEN_SHARDS: usize = 64;
 /// Longest member that a header tells without an extended one.
 const MAX_PLAIN_BYTES: u64 = 8 << 30;
 /// Size of a tar header.
@@ -47,14 +47,13 @@ const HEADER_BYTES: u64 = 512;
 /// The records of some shards.
 #[derive(Debug)]
 pub(crate) struct ShardRecords {
-    shards: Vec<PathBuf>,
+    shards: Shards,
     /// The first record of each shard.
     starts: Vec<u64>,
     places: Table<{ Places::NUMBERS }>,
     /// Why a shard cannot be read to its end.
     broken: BTreeMap<usize, String>,
     warnings: Vec<String>,
-    open: Mutex<VecDeque<(usize, Arc<File>)>>,
 }
 
 /// Where a part of a record is, or why it cannot be read.
@@ -112,27 +111,32 @@ impl Part {
 }
 
 /// What makes a record.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(into = "[u64; 6]", from = "[u64; 6]")]
 struct Places {
     image: Part,
     text: Part,
     json: Part,
 }
 
+impl From<Places> for [u64; Places::NUMBERS] {
+    fn from(places: Places) -> Self {
+        let parts = [places.image, places.text, places.json].map(Part::numbers);
+        [parts[0][0], parts[0][1], parts[1][0], parts[1][1], parts[2][0], parts[2][1]]
+    }
+}
+
+impl From<[u64; Places::NUMBERS]> for Places {
+    fn from([a, b, c, d, e, f]: [u64; Places::NUMBERS]) -> Self {
+        let [image, text, json] = [[a, b], [c, d], [e, f]].map(Part::from_numbers);
+        Places { image, text, json }
+    }
+}
+
 impl Places {
     const NUMBERS: usize = 6;
     /// Stands for what a broken shard does not give.
     const REST: Places = Places { image: Part::Rest, text: Part::None, json: Part::None };
-
-    fn numbers(self) -> [u64; Self::NUMBERS] {
-        let parts = [self.image, self.text, self.json].map(Part::numbers);
-        [parts[0][0], parts[0][1], parts[1][0], parts[1][1], parts[2][0], parts[2][1]]
-    }
-
-    fn from_numbers([a, b, c, d, e, f]: [u64; Self::NUMBERS]) -> Self {
-        let [image, text, json] = [[a, b], [c, d], [e, f]].map(Part::from_numbers);
-        Places { image, text, json }
-    }
 
     fn is_complete(&self) -> bool {
         self.image.is_there() && (self.text.is_there() || self.json.is_there())
@@ -159,7 +163,7 @@ impl ShardRecords {
     /// Opens the shards, which together are the source `source`; `beside` is what else there is.
     pub fn open(
         source: &Path,
-        shards: Vec<PathBuf>,
+        shards: Shards,
         beside: &Unread,
         options: &Options,
         watch: Watch,
@@ -169,10 +173,14 @@ impl ShardRecords {
         let mut malformed = Malformed::default();
         let (mut count, mut broken) = (0, BTreeMap::new());
         let (mut unread, mut unended) = (Unread::default(), Vec::new());
-        for together in shards.chunks(SCANNED_TOGETHER) {
-            let scanned: Vec<_> = together.par_iter().map(|shard| scan(shard)).collect();
-            for (shard, scanned) in together.iter().zip(scanned) {
-                let mut scanned = scanned.map_err(|error| OpenError::Io { path: shard.into(), error })?;
+        for first in (0..shards.len()).step_by(SCANNED_TOGETHER) {
+            let together = first..shards.len().min(first + SCANNED_TOGETHER);
+            let scanned: Vec<_> = together.clone().into_par_iter().map(|shard| scan(&shards, shard)).collect();
+            for (shard, scanned) in together.map(|shard| shards.path(shard)).zip(scanned) {
+                let mut scanned = scanned.map_err(|error| match shards.failure() {
+                    Some(failure) => Unreached(failure.into()).into(),
+                    None => OpenError::Io { path: shard.into(), error },
+                })?;
                 if let Some(problem) = scanned.problem {
                     scanned.records.push(Places::REST);
                     broken.insert(starts.len(), problem);
@@ -188,7 +196,7 @@ impl ShardRecords {
                         record => record.problem(name(shard, nth, None)),
                     };
                     malformed.note(problem.map_or(Ok(()), Err));
-                    places.push(record.numbers()).map_err(|e| options.index_error(e))?;
+                    places.push(record.into()).map_err(|e| options.index_error(e))?;
                     count += 1;
                 }
             }
@@ -213,6 +221,7 @@ impl ShardRecords {
         }
         malformed.check(source, count, options)?;
         warnings.append(&mut unended);
+        warnings.extend(shards.warning().map(|warning| format!("{}: {warning}", source.display())));
         if !unread.is_empty() {
             warnings.push(format!("{}: members that are no image or caption: {unread}", source.display()));
         }
@@ -220,21 +229,12 @@ impl ShardRecords {
             warnings.push(format!("{}: files that are no shard: {beside}", source.display()));
         }
         let places = places.finish().map_err(|e| options.index_error(e))?;
-        Ok(ShardRecords { shards, starts, places, broken, warnings, open: Mutex::default() })
+        Ok(ShardRecords { shards, starts, places, broken, warnings })
     }
 
-    /// The shard's file, kept open for the next records.
-    fn file(&self, shard: usize) -> io::Result<Arc<File>> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, file)) = open.iter().find(|(known, _)| *known == shard) {
-            return Ok(Arc::clone(file));
-        }
-        let file = Arc::new(File::open(&self.shards[shard])?);
-        if open.len() == OPEN_SHARDS {
-            open.pop_front();
-        }
-        open.push_back((shard, Arc::clone(&file)));
-        Ok(file)
+    /// The shard that a record is in.
+    fn shard(&self, index: u64) -> usize {
+        self.starts.partition_point(|start| *start <= index) - 1
     }
 }
 
@@ -244,14 +244,14 @@ impl Records for ShardRecords {
     }
 
     fn entry(&self, index: u64) -> Result<Entry, RecordError> {
-        let shard = self.starts.partition_point(|start| *start <= index) - 1;
-        let path = &self.shards[shard];
+        let shard = self.shard(index);
+        let path = self.shards.path(shard);
         let nth = index - self.starts[shard] + 1;
         let failed = |e: io::Error| RecordError::Malformed {
             name: name(path, nth, None),
             problem: format!("cannot be read: {e}"),
         };
-        let places = Places::from_numbers(self.places.row(index).map_err(failed)?);
+        let places = Places::from(self.places.row(index).map_err(failed)?);
         if places == Places::REST {
             return Err(rest(name(path, nth, None), &self.broken[&shard]));
         }
@@ -260,7 +260,7 @@ impl Records for ShardRecords {
                 .problem(name(path, nth, None))
                 .unwrap_or_else(|| failed(io::ErrorKind::NotFound.into())));
         };
-        let file = self.file(shard).map_err(failed)?;
+        let file = self.shards.open(shard).map_err(failed)?;
         let member = member_name(&file, offset);
         if let Some(problem) = places.problem(name(path, nth, Some(&member))) {
             return Err(problem);
@@ -291,10 +291,18 @@ impl Records for ShardRecords {
     fn warnings(&self) -> Vec<String> {
         self.warnings.clone()
     }
+
+    fn failure(&self) -> Option<&str> {
+        self.shards.failure()
+    }
+
+    fn read_soon(&self, index: u64) {
+        self.shards.read_soon(self.shard(index));
+    }
 }
 
-fn warnings(shards: &[PathBuf], broken: &BTreeMap<usize, String>) -> impl Iterator<Item = String> {
-    let warning = |(&shard, problem): (&usize, &String)| format!("{}: {problem}", shards[shard].display());
+fn warnings(shards: &Shards, broken: &BTreeMap<usize, String>) -> impl Iterator<Item = String> {
+    let warning = |(&shard, problem): (&usize, &String)| format!("{}: {problem}", shards.path(shard).display());
     broken.iter().map(warning)
 }
 
@@ -310,7 +318,7 @@ fn rest(name: String, problem: &str) -> RecordError {
 }
 
 /// The name in the header right before a member's bytes, for messages; a very long one is cut there.
-fn member_name(file: &File, offset: u64) -> String {
+fn member_name(file: &Shard, offset: u64) -> String {
     let mut header = Header::new_old();
     match file.read_exact_at(header.as_mut_bytes(), offset.saturating_sub(HEADER_BYTES)) {
         Ok(()) => String::from_utf8_lossy(&header.path_bytes()).into_owned(),
@@ -319,7 +327,7 @@ fn member_name(file: &File, offset: u64) -> String {
 }
 
 /// What one shard gives.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 struct Scanned {
     records: Vec<Places>,
     unread: Unread,
@@ -329,17 +337,33 @@ struct Scanned {
     unended: bool,
 }
 
-/// The records of one shard, from its headers.
-fn scan(path: &Path) -> io::Result<Scanned> {
-    let about = std::fs::metadata(path)?;
-    if !about.is_file() {
+/// The records of one shard, from its headers. Those of an object are read once for as long as the cache keeps what was found.
+fn scan(shards: &Shards, shard: usize) -> io::Result<Scanned> {
+    if let Shards::Files { paths, .. } = shards
+        && !std::fs::metadata(&paths[shard])?.is_file()
+    {
         return Err(io::Error::other("not a file"));
     }
-    if let Some((kind, command)) = sniff::compression(&sniff::head(path)?) {
+    let opened = shards.open(shard)?;
+    let Shard::Object(object) = &*opened else { return walk(&opened) };
+    if let Some(known) = object.kept(FOUND).and_then(|known| serde_json::from_slice(&known).ok()) {
+        return Ok(known);
+    }
+    let scanned = walk(&opened)?;
+    // What was not reached is not damaged.
+    if let Some(failure) = shards.failure() {
+        return Err(io::Error::other(failure));
+    }
+    object.keep(FOUND, &serde_json::to_vec(&scanned)?);
+    Ok(scanned)
+}
+
+fn walk(shard: &Arc<Shard>) -> io::Result<Scanned> {
+    let mut walk = Walk::new(Arc::clone(shard))?;
+    if let Some((kind, command)) = sniff::compression(&walk.head()?) {
         let problem = format!("at byte 0: compressed with {kind}; expected a plain tar file: `{command}`");
         return Ok(Scanned { problem: Some(problem), ..Scanned::default() });
     }
-    let mut walk = Walk::new(File::open(path)?, about.len());
     let walked = walk.members();
     walk.end_of_archive();
     let problem = walked
@@ -394,7 +418,7 @@ impl Role {
 
 /// A walk over the headers of a shard.
 struct Walk {
-    file: File,
+    file: Arc<Shard>,
     length: u64,
     at: u64,
     /// Zeros right before.
@@ -413,10 +437,10 @@ struct Walk {
 type Damage = (u64, String);
 
 impl Walk {
-    fn new(file: File, length: u64) -> Self {
-        Walk {
+    fn new(file: Arc<Shard>) -> io::Result<Self> {
+        Ok(Walk {
+            length: file.size()?,
             file,
-            length,
             at: 0,
             zeros: 0,
             count: 0,
@@ -425,7 +449,14 @@ impl Walk {
             first: 0,
             names: HashMap::new(),
             unread: Unread::default(),
-        }
+        })
+    }
+
+    /// The first bytes, which tell what it is.
+    fn head(&self) -> io::Result<Vec<u8>> {
+        let mut head = vec![0; self.length.min(sniff::HEAD) as usize];
+        self.file.read_exact_at(&mut head, 0)?;
+        Ok(head)
     }
 
     /// Finds the records as far as the shard makes sense.

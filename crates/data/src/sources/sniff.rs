@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 /// First bytes that tell.
-const HEAD: u64 = 8;
+pub(super) const HEAD: u64 = 8;
 
 /// The first bytes of a file.
 pub(super) fn head(path: &Path) -> io::Result<Vec<u8>> {

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 /// Kinds that are told apart; so many are no data set's.
 const MAX_KINDS: usize = 100;
 /// Longest name of a kind.
 const MAX_KIND: usize = 32;
 
 /// Numbers of things by kind.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Unread(BTreeMap<String, u64>);
 
 impl Unread {

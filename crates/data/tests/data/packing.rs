@@ -171,7 +171,7 @@ fn inspection_counts() {
     photos.set_captions(8, serde_json::json!("..."));
     photos.set_captions(9, serde_json::json!(vec!["zebra "; 40].concat()));
     let look = InspectOptions { samples: 5, ..InspectOptions::default() };
-    let seen = inspect(&open(&photos.json), Some(&vocabulary()), &look, || ());
+    let seen = inspect(&open(&photos.json), Some(&vocabulary()), &look, || ()).unwrap();
     assert_eq!((seen.records, seen.captions, seen.sources[0].1), (30, 28 * 3 + 1, 30));
     // "a red square number w3", "red!", "the mark at w3"; 40 zebras.
     assert_eq!((seen.words[5], seen.words[1], seen.words[4], seen.words[31]), (28, 28, 28, 1));
@@ -181,7 +181,7 @@ fn inspection_counts() {
     assert_eq!((seen.report.bad, seen.samples.len()), (2, 5));
     assert!(seen.samples.iter().all(|s| s.width >= 40 && s.height == 36 && !s.captions.is_empty()));
     assert!(
-        serde_json::to_string(&inspect(&open(&photos.json), None, &look, || ()))
+        serde_json::to_string(&inspect(&open(&photos.json), None, &look, || ()).unwrap())
             .unwrap()
             .contains("\"unreadable_image\":1")
     );
