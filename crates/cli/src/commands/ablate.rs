@@ -1,8 +1,8 @@
-//! `simla ablate`: the ablation of table 1, in small.
+//! `simla ablate`: the ablation of table 1, and the paper's baselines, in small.
 //!
-//! DIR/common/          settings, vocabulary and visual tokenizer, which all runs share
+//! DIR/common/          settings, vocabulary and visual tokenizer, which all runs share; what is compared, as ablation.json
 //! DIR/seed-S/N-name/   an ordinary run for every seed and row, and its final retrieval.json
-//! DIR/ablation.{md,json,png}, DIR/curves.png
+//! DIR/ablation.{md,json,png}, DIR/curves.png over time, DIR/curves-pairs.png over pairs
 //!
 //! Whoever works on a folder holds the lock in it: processes with the same command share the runs out among themselves.
 
@@ -14,8 +14,9 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use indicatif::HumanDuration;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use simla::objectives::Objectives;
 use simla::tasks::retrieval::Retrieval;
@@ -24,7 +25,7 @@ use simla_run::settings::Settings;
 use simla_train::Ending;
 use tch::Device;
 
-use crate::commands::ablate_report::{Comparison, Outcome};
+use crate::commands::ablate_report::{Comparison, Outcome, step_seconds};
 use crate::commands::training::{Training, code, last_checkpoint, read, settings_help};
 use simla_run::fit::Run;
 use simla_run::inputs::Inputs;
@@ -33,19 +34,25 @@ use simla_run::stop;
 use simla_run::{answer, console, say};
 
 /// The objectives in the order in which the rows of table 1 add them.
-pub const ADDED: [&str; 5] = ["itm", "itc", "mlm", "mim", "psl"];
+const ADDED: [&str; 5] = ["itm", "itc", "mlm", "mim", "psl"];
 /// Evaluations of a run, where eval_every_steps does not say.
 const EVALUATIONS: u64 = 8;
 /// The final retrieval of a run, written when it has ended.
 const RETRIEVAL: &str = "retrieval.json";
+/// What is compared, in the folder of what all runs share.
+const COMPARED: &str = "ablation.json";
+/// Steps that tell how long one takes; the first of them are slower.
+const PACE: (u64, usize) = (12, 4);
 /// Between two looks at a folder on which another process works.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Measures what each objective adds: the rows of the paper's table 1, in small
+/// Measures what each objective adds: the rows of the paper's table 1, or its baselines, in small
 ///
 /// Pre-trains with matching (ITM) alone, then with contrast (ITC), masked words (MLM), masked patches (MIM) and keywords (PSL) added one
-/// after the other; every row with every seed, and with the same data, budget, vocabulary and visual tokenizer. Makes a table and bars of
-/// the final retrieval, and curves of retrieval against the time of training (figure 4). Interrupted, the same command goes on where it
+/// after the other; or, with --rows baselines, with contrast alone (CLIP's), with ALBEF's objectives (ITC, ITM, MLM) and with all of
+/// SIMLA's. Every row with every seed, and with the same data, budget, vocabulary and visual tokenizer; the budget is one of steps, or with
+/// --minutes one of time. Makes a table and bars of the final retrieval, and curves of retrieval against the time of training (figure 4)
+/// and against the pairs seen. Interrupted, the same command goes on where it
 /// was. Several processes with the same command share the work; with other --seeds, they work side by side, and a last call with all
 /// seeds collects. The time of training is comparable only between runs that had the machine alike to themselves. Of a --config, the
 /// objectives are not used, and the seed is the tokenizer's.
@@ -61,6 +68,12 @@ pub struct Arguments {
     /// Folder for the runs and their comparison
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
+    /// Which objectives are compared
+    #[arg(long, value_enum, default_value_t = Preset::Table1)]
+    rows: Preset,
+    /// Minutes of training for every run, in place of steps: as many as its objectives leave time for, reckoned from the pace of its first
+    #[arg(long, value_name = "N", value_parser = minutes)]
+    minutes: Option<f64>,
     /// Seeds that every row is trained with
     #[arg(long, value_delimiter = ',', default_value = "0,1,2", value_name = "N,N,...")]
     seeds: Vec<u64>,
@@ -80,10 +93,73 @@ pub struct Arguments {
     json: bool,
 }
 
-/// The objectives of a row.
-pub fn objectives(row: usize) -> Objectives {
-    let names: Vec<String> = ADDED[..=row].iter().map(|&name| name.to_owned()).collect();
-    Objectives::try_from(names).expect("names of objectives")
+/// Rows that have a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Preset {
+    /// Objectives added one after the other
+    Table1,
+    /// Contrast alone, ALBEF, SIMLA
+    Baselines,
+}
+
+/// A row of the comparison.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// How it is called.
+    pub name: String,
+    /// Its runs' folders.
+    folder: String,
+    pub objectives: Objectives,
+}
+
+impl Row {
+    fn new(name: String, folder: &str, objectives: &[&str]) -> Self {
+        let names: Vec<String> = objectives.iter().map(|&name| name.to_owned()).collect();
+        let objectives = Objectives::try_from(names).expect("names of objectives");
+        Self { name, folder: folder.into(), objectives }
+    }
+}
+
+impl Preset {
+    /// The rows, in their order.
+    pub fn rows(self) -> Vec<Row> {
+        match self {
+            Self::Table1 => (0..ADDED.len())
+                .map(|row| {
+                    let added = ADDED[row].to_uppercase();
+                    let name = if row == 0 { added } else { format!("+ {added}") };
+                    Row::new(name, &format!("{}-{}", row + 1, ADDED[row]), &ADDED[..=row])
+                })
+                .collect(),
+            Self::Baselines => vec![
+                Row::new("contrast alone".into(), "1-contrast", &["itc"]),
+                Row::new("ALBEF".into(), "2-albef", &["itc", "itm", "mlm"]),
+                Row::new("SIMLA".into(), "3-simla", &ADDED),
+            ],
+        }
+    }
+
+    /// What the comparison is about.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Table1 => "What each objective adds",
+            Self::Baselines => "SIMLA and its baselines",
+        }
+    }
+}
+
+/// What is compared, and for how long each run trains.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Compared {
+    pub rows: Preset,
+    /// None: as many steps as the settings say.
+    pub minutes: Option<f64>,
+}
+
+fn minutes(text: &str) -> Result<f64, String> {
+    let minutes: f64 = text.parse().map_err(|_| "expected a number".to_owned())?;
+    if minutes > 0.0 && minutes.is_finite() { Ok(minutes) } else { Err("expected more than 0".into()) }
 }
 
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
@@ -101,41 +177,40 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     };
     let inputs = inputs.absolute()?;
     let common = arguments.output.join("common");
-    check_unchanged(&common, &settings, &inputs)?;
+    let compared = Compared { rows: arguments.rows, minutes: arguments.minutes };
+    check_unchanged(&common, &settings, &inputs, compared)?;
     let stop = stop::on_signal()?;
     let common = Run::prepare_shared(&common, settings, inputs, device)?;
+    write_atomically(&common.folder.join(COMPARED), &serde_json::to_vec(&compared)?)?;
     if !tokenize(&common, &stop)? {
         return Ok(stopped());
     }
 
-    let (_, steps) = common.steps();
-    let mut settings = common.settings.clone();
-    if settings.saving.eval_every_steps == 0 {
-        settings.saving.eval_every_steps = steps.div_ceil(EVALUATIONS);
-    }
     let dvae = common.inputs.dvae.clone();
     let rows = Rows {
         output: &arguments.output,
+        compared,
+        rows: compared.rows.rows(),
         inputs: Inputs {
             vocabulary: Some(common.folder.join("vocabulary.json")),
             dvae: Some(dvae.unwrap_or(common.folder.join("dvae"))),
             ..common.inputs
         },
-        settings,
+        settings: common.settings,
         device,
         top_k: arguments.top_k,
     };
     let Some(outcomes) = rows.all(&arguments.seeds, &stop)? else {
         return Ok(stopped());
     };
-    let report = Comparison::new(&outcomes, &rows.settings, steps);
+    let report = Comparison::new(&rows.rows, &outcomes, &rows.settings, compared);
     report.save(&arguments.output)?;
     match arguments.json {
         true => console::answer_json(&report.json())?,
         false => answer!("{}", report.markdown()),
     }
     let folder = arguments.output.display();
-    say!("done: {folder}/ablation.md, ablation.json, ablation.png and curves.png");
+    say!("done: {folder}/ablation.md, ablation.json, ablation.png, curves.png and curves-pairs.png");
     Ok(ExitCode::SUCCESS)
 }
 
@@ -164,7 +239,7 @@ fn check(arguments: &Arguments) -> Result<()> {
 }
 
 /// Refuses to go on with anything but what the ablation in this folder began with.
-fn check_unchanged(common: &Path, settings: &Settings, inputs: &Inputs) -> Result<()> {
+fn check_unchanged(common: &Path, settings: &Settings, inputs: &Inputs, compared: Compared) -> Result<()> {
     const FLAGS: [(&str, &str); 5] = [
         ("data", "--data"),
         ("image_root", "--image-root"),
@@ -174,6 +249,17 @@ fn check_unchanged(common: &Path, settings: &Settings, inputs: &Inputs) -> Resul
     ];
     if !common.join("run.json").exists() {
         return Ok(());
+    }
+    if let Ok(text) = fs::read(common.join(COMPARED)) {
+        let before: Compared = serde_json::from_slice(&text).context(COMPARED)?;
+        if before != compared {
+            let shown = |of: Compared| json!(of).to_string();
+            bail!(
+                "--rows, --minutes: {}, but this ablation began with {}; a new --output can",
+                shown(compared),
+                shown(before)
+            );
+        }
     }
     settings.check_alike(&Settings::resumed(&read(&common.join("config.toml"))?, &[])?)?;
     let before: Inputs = serde_json::from_str(&read(&common.join("run.json"))?).context("run.json")?;
@@ -216,6 +302,8 @@ fn tokenize(common: &Run, stop: &AtomicBool) -> Result<bool> {
 /// The rows of the table, and what their runs share.
 struct Rows<'a> {
     output: &'a Path,
+    compared: Compared,
+    rows: Vec<Row>,
     settings: Settings,
     inputs: Inputs,
     device: Device,
@@ -225,7 +313,7 @@ struct Rows<'a> {
 impl Rows<'_> {
     /// What came of every row with every seed, once all are there. None: asked to stop meanwhile.
     fn all(&self, seeds: &[u64], stop: &AtomicBool) -> Result<Option<Vec<Outcome>>> {
-        let rows = 0..ADDED.len();
+        let rows = 0..self.rows.len();
         let mut left: Vec<(u64, usize)> =
             seeds.iter().flat_map(|&seed| rows.clone().map(move |row| (seed, row))).collect();
         let (count, mut outcomes, mut waiting) = (left.len(), Vec::new(), false);
@@ -279,8 +367,7 @@ impl Rows<'_> {
     }
 
     fn folder(&self, seed: u64, row: usize) -> PathBuf {
-        let run = format!("{}-{}", row + 1, ADDED[row]);
-        self.output.join(format!("seed-{seed}")).join(run)
+        self.output.join(format!("seed-{seed}")).join(&self.rows[row].folder)
     }
 
     /// Trains a row from where it is, and ranks the held-out pairs with the model of its last step.
@@ -288,8 +375,20 @@ impl Rows<'_> {
         let folder = self.folder(seed, row);
         let mut settings = self.settings.clone();
         settings.train.seed = seed;
-        settings.recipe.objectives = objectives(row);
-        let run = Run::prepare(&folder, settings, self.inputs.clone(), self.device)?;
+        settings.recipe.objectives = self.rows[row].objectives;
+        if let Some(minutes) = self.compared.minutes {
+            settings.train.steps = match fs::read_to_string(folder.join("config.toml")) {
+                Ok(begun) => Settings::resumed(&begun, &[])?.train.steps,
+                Err(_) => match self.pace(&folder, &settings, stop)? {
+                    Some(seconds) => (60.0 * minutes / seconds).round().max(1.0) as u64,
+                    None => return Ok(Ending::Stopped),
+                },
+            };
+        }
+        let mut run = Run::prepare(&folder, settings, self.inputs.clone(), self.device)?;
+        if run.settings.saving.eval_every_steps == 0 {
+            run.settings.saving.eval_every_steps = run.steps().1.div_ceil(EVALUATIONS);
+        }
         let (dvae, ending) = run.tokenizer(stop)?;
         if ending == Ending::Stopped {
             return Ok(ending);
@@ -304,6 +403,27 @@ impl Rows<'_> {
             write_atomically(&path, &serde_json::to_vec_pretty(&found)?).with_context(|| path.display().to_string())?;
         }
         Ok(ending)
+    }
+
+    /// Seconds that a step with these settings takes, from a few steps that are thrown away. None: asked to stop.
+    fn pace(&self, folder: &Path, settings: &Settings, stop: &AtomicBool) -> Result<Option<f64>> {
+        let folder = folder.join("pace");
+        if folder.exists() {
+            fs::remove_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        }
+        let mut settings = settings.clone();
+        settings.train.steps = PACE.0;
+        let inputs = Inputs { held_out: None, ..self.inputs.clone() };
+        let run = Run::prepare(&folder, settings, inputs, self.device)?;
+        let (dvae, ending) = run.tokenizer(stop)?;
+        if ending == Ending::Stopped || run.train(run.model()?, dvae, None, stop)?.1 == Ending::Stopped {
+            return Ok(None);
+        }
+        let mut steps = step_seconds(&folder, self.settings.train.pairs_per_step())?.split_off(PACE.1);
+        steps.sort_unstable_by(f64::total_cmp);
+        drop(run);
+        fs::remove_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        Ok(Some(steps[steps.len() / 2]))
     }
 
     /// What came of a row; none where it has not ended.
@@ -339,11 +459,20 @@ mod tests {
 
     #[test]
     fn every_row_adds_one_objective_in_the_order_of_table_1() {
-        let named = |row| Vec::<String>::from(objectives(row));
-        assert_eq!(named(0), ["itm"]);
-        assert_eq!(named(1), ["itc", "itm"]);
-        assert_eq!(named(2), ["itc", "itm", "mlm"]);
-        assert_eq!(named(3), ["itc", "itm", "mlm", "mim"]);
-        assert_eq!(objectives(4), Objectives::default());
+        let rows = Preset::Table1.rows();
+        let named: Vec<Vec<String>> = rows.iter().map(|row| row.objectives.into()).collect();
+        assert_eq!(named[0], ["itm"]);
+        assert_eq!(named[1], ["itc", "itm"]);
+        assert_eq!(named[2], ["itc", "itm", "mlm"]);
+        assert_eq!(named[3], ["itc", "itm", "mlm", "mim"]);
+        assert_eq!(rows[4].objectives, Objectives::default());
+    }
+
+    #[test]
+    fn the_baselines_are_the_papers() {
+        let named: Vec<Vec<String>> = Preset::Baselines.rows().iter().map(|row| row.objectives.into()).collect();
+        assert_eq!(named[0], ["itc"]);
+        assert_eq!(named[1], ["itc", "itm", "mlm"]);
+        assert_eq!(named[2].len(), 5);
     }
 }
