@@ -41,7 +41,7 @@ fn numbers(printed: &[u8]) -> Value {
             run["seconds"] = json!(null);
             run["folder"] = json!(null);
             for point in run["curve"].as_array_mut().unwrap() {
-                point[0] = json!(null);
+                point["seconds"] = json!(null);
             }
         }
     }

@@ -1,8 +1,8 @@
-//! `simla ablate`: the ablation of table 1, in small.
+//! `simla ablate`: the ablation of table 1, and the paper's baselines, in small.
 //!
-//! DIR/common/          settings, vocabulary and visual tokenizer, which all runs share
+//! DIR/common/          settings, vocabulary and visual tokenizer, which all runs share; what is compared, as ablation.json
 //! DIR/seed-S/N-name/   an ordinary run for every seed and row, and its final retrieval.json
-//! DIR/ablation.{md,json,png}, DIR/curves.png
+//! DIR/ablation.{md,json,png}, DIR/curves.png over time, DIR/curves-pairs.png over pairs
 //!
 //! Whoever works on a folder holds the lock in it: processes with the same command share the runs out among themselves.
 
@@ -14,7 +14,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Error, Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use indicatif::HumanDuration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -25,7 +25,7 @@ use simla_run::compute::Compute;
 use simla_run::settings::{Decided, Settings};
 use simla_train::Ending;
 
-use crate::commands::ablate_report::{Comparison, Outcome};
+use crate::commands::ablate_report::{Comparison, Outcome, step_seconds};
 use crate::commands::training::{Training, code, last_checkpoint, read, settings_help};
 use simla_run::fit::Run;
 use simla_run::inputs::Inputs;
@@ -34,19 +34,25 @@ use simla_run::stop;
 use simla_run::{answer, console, say};
 
 /// The objectives in the order in which the rows of table 1 add them.
-pub const ADDED: [&str; 5] = ["itm", "itc", "mlm", "mim", "psl"];
+const ADDED: [&str; 5] = ["itm", "itc", "mlm", "mim", "psl"];
 /// Evaluations of a run, where eval_every_steps does not say.
 const EVALUATIONS: u64 = 8;
 /// The final retrieval of a run, written when it has ended.
 const RETRIEVAL: &str = "retrieval.json";
+/// What is compared, in the folder of what all runs share.
+const COMPARED: &str = "ablation.json";
+/// Steps that tell how long one takes; the first of them are slower.
+const PACE: (u64, usize) = (12, 4);
 /// Between two looks at a folder on which another process works.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Measures what each objective adds: the rows of the paper's table 1, in small
+/// Measures what each objective adds: the rows of the paper's table 1, or its baselines, in small
 ///
 /// Pre-trains with matching (ITM) alone, then with contrast (ITC), masked words (MLM), masked patches (MIM) and keywords (PSL) added one
-/// after the other; every row with every seed, and with the same data, budget, vocabulary and visual tokenizer. Makes a table and bars of
-/// the final retrieval, and curves of retrieval against the time of training (figure 4). Interrupted, the same command goes on where it
+/// after the other; or, with --rows baselines, with contrast alone (CLIP's), with ALBEF's objectives (ITC, ITM, MLM) and with all of
+/// SIMLA's. Every row with every seed, and with the same data, budget, vocabulary and visual tokenizer; the budget is one of steps, or with
+/// --minutes one of time. Makes a table and bars of the final retrieval, and curves of retrieval against the time of training (figure 4)
+/// and against the pairs seen. Interrupted, the same command goes on where it
 /// was. Several processes with the same command share the work; with other --seeds, they work side by side, and a last call with all
 /// seeds collects. The time of training is comparable only between runs that had the machine alike to themselves. Of a --config, the
 /// objectives are not used, and the seed is the tokenizer's.
@@ -62,6 +68,12 @@ pub struct Arguments {
     /// Folder for the runs and their comparison
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
+    /// Which objectives are compared
+    #[arg(long, value_enum, default_value_t = Preset::Table1)]
+    rows: Preset,
+    /// Minutes of training for every run, in place of steps: as many as its objectives leave time for, reckoned from the pace of its first
+    #[arg(long, value_name = "N", value_parser = minutes)]
+    minutes: Option<f64>,
     /// Seeds that every row is trained with
     #[arg(long, value_delimiter = ',', default_value = "0,1,2", value_name = "N,N,...")]
     seeds: Vec<u64>,
@@ -81,10 +93,73 @@ pub struct Arguments {
     json: bool,
 }
 
-/// The objectives of a row.
-pub fn objectives(row: usize) -> Objectives {
-    let names: Vec<String> = ADDED[..=row].iter().map(|&name| name.to_owned()).collect();
-    Objectives::try_from(names).expect("names of objectives")
+/// Rows that have a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Preset {
+    /// Objectives added one after the other
+    Table1,
+    /// Contrast alone, ALBEF, SIMLA
+    Baselines,
+}
+
+/// A row of the comparison.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// How it is called.
+    pub name: String,
+    /// Its runs' folders.
+    folder: String,
+    pub objectives: Objectives,
+}
+
+impl Row {
+    fn new(name: String, folder: &str, objectives: &[&str]) -> Self {
+        let names: Vec<String> = objectives.iter().map(|&name| name.to_owned()).collect();
+        let objectives = Objectives::try_from(names).expect("names of objectives");
+        Self { name, folder: folder.into(), objectives }
+    }
+}
+
+impl Preset {
+    /// The rows, in their order.
+    pub fn rows(self) -> Vec<Row> {
+        match self {
+            Self::Table1 => (0..ADDED.len())
+                .map(|row| {
+                    let added = ADDED[row].to_uppercase();
+                    let name = if row == 0 { added } else { format!("+ {added}") };
+                    Row::new(name, &format!("{}-{}", row + 1, ADDED[row]), &ADDED[..=row])
+                })
+                .collect(),
+            Self::Baselines => vec![
+                Row::new("contrast alone".into(), "1-contrast", &["itc"]),
+                Row::new("ALBEF".into(), "2-albef", &["itc", "itm", "mlm"]),
+                Row::new("SIMLA".into(), "3-simla", &ADDED),
+            ],
+        }
+    }
+
+    /// What the comparison is about.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Table1 => "What each objective adds",
+            Self::Baselines => "SIMLA and its baselines",
+        }
+    }
+}
+
+/// What is compared, and for how long each run trains.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Compared {
+    pub rows: Preset,
+    /// None: as many steps as the settings say.
+    pub minutes: Option<f64>,
+}
+
+fn minutes(text: &str) -> Result<f64, String> {
+    let minutes: f64 = text.parse().map_err(|_| "expected a number".to_owned())?;
+    if minutes > 0.0 && minutes.is_finite() { Ok(minutes) } else { Err("expected more than 0".into()) }
 }
 
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
@@ -106,27 +181,28 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     };
     let inputs = inputs.absolute()?;
     let common = arguments.output.join("common");
-    team.first(|| check_unchanged(&common, &settings, &inputs))?;
+    let compared = Compared { rows: arguments.rows, minutes: arguments.minutes };
+    team.first(|| check_unchanged(&common, &settings, &inputs, compared))?;
     let stop = stop::on_signal()?;
     let common = Run::prepare_shared(&common, settings, inputs, &compute)?;
+    team.first(|| {
+        Ok::<_, Error>(write_atomically(&common.folder.join(COMPARED), &serde_json::to_vec(&compared)?)?)
+    })?;
     if !tokenize(&common, &stop)? {
         return Ok(stopped());
     }
 
-    let (_, steps) = common.steps();
-    let mut settings = common.settings.clone();
-    if settings.saving.eval_every_steps == 0 {
-        settings.saving.eval_every_steps = steps.div_ceil(EVALUATIONS);
-    }
     let dvae = common.inputs.dvae.clone();
     let rows = Rows {
         output: &arguments.output,
+        compared,
+        rows: compared.rows.rows(),
         inputs: Inputs {
             vocabulary: Some(common.folder.join("vocabulary.json")),
             dvae: Some(dvae.unwrap_or(common.folder.join("dvae"))),
             ..common.inputs
         },
-        settings,
+        settings: common.settings,
         compute: &compute,
         top_k: arguments.top_k,
     };
@@ -135,7 +211,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     }
     team.first(|| {
         let outcomes = rows.outcomes(&arguments.seeds)?;
-        let report = Comparison::new(&outcomes, &rows.settings, steps);
+        let report = Comparison::new(&rows.rows, &outcomes, &rows.settings, compared);
         report.save(&arguments.output)?;
         match arguments.json {
             true => console::answer_json(&report.json())?,
@@ -144,7 +220,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         Ok::<_, Error>(())
     })?;
     let folder = arguments.output.display();
-    say!("done: {folder}/ablation.md, ablation.json, ablation.png and curves.png");
+    say!("done: {folder}/ablation.md, ablation.json, ablation.png, curves.png and curves-pairs.png");
     Ok(ExitCode::SUCCESS)
 }
 
@@ -173,7 +249,7 @@ fn check(arguments: &Arguments) -> Result<()> {
 }
 
 /// Refuses to go on with anything but what the ablation in this folder began with.
-fn check_unchanged(common: &Path, settings: &Settings, inputs: &Inputs) -> Result<()> {
+fn check_unchanged(common: &Path, settings: &Settings, inputs: &Inputs, compared: Compared) -> Result<()> {
     const FLAGS: [(&str, &str); 5] = [
         ("data", "--data"),
         ("image_root", "--image-root"),
@@ -183,6 +259,17 @@ fn check_unchanged(common: &Path, settings: &Settings, inputs: &Inputs) -> Resul
     ];
     if !common.join("run.json").exists() {
         return Ok(());
+    }
+    if let Ok(text) = fs::read(common.join(COMPARED)) {
+        let before: Compared = serde_json::from_slice(&text).context(COMPARED)?;
+        if before != compared {
+            let shown = |of: Compared| json!(of).to_string();
+            bail!(
+                "--rows, --minutes: {}, but this ablation began with {}; a new --output can",
+                shown(compared),
+                shown(before)
+            );
+        }
     }
     settings.check_alike(&Settings::resumed(&read(&common.join("config.toml"))?, &[])?)?;
     let before: Inputs = serde_json::from_str(&read(&common.join("run.json"))?).context("run.json")?;
@@ -227,14 +314,11 @@ fn tokenize(common: &Run, stop: &AtomicBool) -> Result<bool> {
     Ok(!stopped && common.tokenizer(stop)?.1 == Ending::Finished)
 }
 
-/// Every row with every seed.
-fn runs(seeds: &[u64]) -> impl Iterator<Item = (u64, usize)> {
-    seeds.iter().flat_map(|&seed| (0..ADDED.len()).map(move |row| (seed, row)))
-}
-
 /// The rows of the table, and what their runs share.
 struct Rows<'a> {
     output: &'a Path,
+    compared: Compared,
+    rows: Vec<Row>,
     settings: Settings,
     inputs: Inputs,
     compute: &'a Compute,
@@ -267,9 +351,14 @@ impl Rows<'_> {
         }
     }
 
+    /// Every row with every seed.
+    fn runs(&self, seeds: &[u64]) -> impl Iterator<Item = (u64, usize)> {
+        seeds.iter().flat_map(|&seed| (0..self.rows.len()).map(move |row| (seed, row)))
+    }
+
     /// What came of the rows that have ended, in their order.
     fn outcomes(&self, seeds: &[u64]) -> Result<Vec<Outcome>> {
-        let found = runs(seeds).filter_map(|(seed, row)| self.outcome(seed, row).transpose());
+        let found = self.runs(seeds).filter_map(|(seed, row)| self.outcome(seed, row).transpose());
         let mut outcomes: Vec<Outcome> = found.collect::<Result<_>>()?;
         outcomes.sort_by_key(|outcome| (outcome.seed, outcome.row));
         Ok(outcomes)
@@ -281,7 +370,7 @@ impl Rows<'_> {
         loop {
             let outcomes = self.outcomes(seeds)?;
             let is_done = |run: &(u64, usize)| outcomes.iter().any(|done| (done.seed, done.row) == *run);
-            let left: Vec<_> = runs(seeds).filter(|run| !is_done(run)).collect();
+            let left: Vec<_> = self.runs(seeds).filter(|run| !is_done(run)).collect();
             if left.is_empty() {
                 return Ok(Next::Nothing);
             }
@@ -309,8 +398,7 @@ impl Rows<'_> {
     }
 
     fn folder(&self, seed: u64, row: usize) -> PathBuf {
-        let run = format!("{}-{}", row + 1, ADDED[row]);
-        self.output.join(format!("seed-{seed}")).join(run)
+        self.output.join(format!("seed-{seed}")).join(&self.rows[row].folder)
     }
 
     /// Trains a row from where it is, and ranks the held-out pairs with the model of its last step.
@@ -318,8 +406,22 @@ impl Rows<'_> {
         let folder = self.folder(seed, row);
         let mut settings = self.settings.clone();
         settings.train.seed = seed;
-        settings.recipe.objectives = objectives(row);
-        let run = Run::prepare(&folder, settings, self.inputs.clone(), self.compute)?;
+        settings.recipe.objectives = self.rows[row].objectives;
+        let team = &self.compute.team;
+        if let Some(minutes) = self.compared.minutes {
+            let begun = team.first(|| Ok::<_, Error>(fs::read_to_string(folder.join("config.toml")).ok()))?;
+            settings.train.steps = match begun {
+                Some(begun) => Settings::resumed(&begun, &[])?.train.steps,
+                None => match self.pace(&folder, &settings, stop)? {
+                    Some(seconds) => (60.0 * minutes / seconds).round().max(1.0) as u64,
+                    None => return Ok(Ending::Stopped),
+                },
+            };
+        }
+        let mut run = Run::prepare(&folder, settings, self.inputs.clone(), self.compute)?;
+        if run.settings.saving.eval_every_steps == 0 {
+            run.settings.saving.eval_every_steps = run.steps().1.div_ceil(EVALUATIONS);
+        }
         let (dvae, ending) = run.tokenizer(stop)?;
         if ending == Ending::Stopped {
             return Ok(ending);
@@ -340,6 +442,31 @@ impl Rows<'_> {
             team.first(|| write_atomically(&path, &found).with_context(|| path.display().to_string()))?;
         }
         Ok(ending)
+    }
+
+    /// Seconds that a step with these settings takes, from a few steps that are thrown away. None: asked to stop.
+    fn pace(&self, folder: &Path, settings: &Settings, stop: &AtomicBool) -> Result<Option<f64>> {
+        let (folder, team) = (folder.join("pace"), &self.compute.team);
+        let remove = || match folder.exists() {
+            true => fs::remove_dir_all(&folder).with_context(|| folder.display().to_string()),
+            false => Ok(()),
+        };
+        team.first(remove)?;
+        let mut settings = settings.clone();
+        settings.train.steps = PACE.0;
+        let inputs = Inputs { held_out: None, ..self.inputs.clone() };
+        let run = Run::prepare(&folder, settings, inputs, self.compute)?;
+        let (dvae, ending) = run.tokenizer(stop)?;
+        if ending == Ending::Stopped || run.train(run.model()?, dvae, None, stop)?.1 == Ending::Stopped {
+            return Ok(None);
+        }
+        drop(run);
+        team.first(|| {
+            let mut steps = step_seconds(&folder, self.settings.train.pairs_per_step())?.split_off(PACE.1);
+            steps.sort_unstable_by(f64::total_cmp);
+            remove()?;
+            Ok(Some(steps[steps.len() / 2]))
+        })
     }
 
     /// What came of a row; none where it has not ended.
@@ -375,11 +502,20 @@ mod tests {
 
     #[test]
     fn every_row_adds_one_objective_in_the_order_of_table_1() {
-        let named = |row| Vec::<String>::from(objectives(row));
-        assert_eq!(named(0), ["itm"]);
-        assert_eq!(named(1), ["itc", "itm"]);
-        assert_eq!(named(2), ["itc", "itm", "mlm"]);
-        assert_eq!(named(3), ["itc", "itm", "mlm", "mim"]);
-        assert_eq!(objectives(4), Objectives::default());
+        let rows = Preset::Table1.rows();
+        let named: Vec<Vec<String>> = rows.iter().map(|row| row.objectives.into()).collect();
+        assert_eq!(named[0], ["itm"]);
+        assert_eq!(named[1], ["itc", "itm"]);
+        assert_eq!(named[2], ["itc", "itm", "mlm"]);
+        assert_eq!(named[3], ["itc", "itm", "mlm", "mim"]);
+        assert_eq!(rows[4].objectives, Objectives::default());
+    }
+
+    #[test]
+    fn the_baselines_are_the_papers() {
+        let named: Vec<Vec<String>> = Preset::Baselines.rows().iter().map(|row| row.objectives.into()).collect();
+        assert_eq!(named[0], ["itc"]);
+        assert_eq!(named[1], ["itc", "itm", "mlm"]);
+        assert_eq!(named[2].len(), 5);
     }
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use simla::tasks::retrieval::{Recalls, Retrieval};
@@ -16,13 +17,11 @@ use simla_pictures::series::Series;
 use simla_run::settings::Settings;
 use simla_train::metrics::StepRecord;
 
-use crate::commands::ablate::{ADDED, objectives};
+use crate::commands::ablate::{Compared, Row};
 use simla_run::watch::Evaluation;
 
 /// A number of a ranking, in percent.
 type Measure = fn(&Recalls) -> f64;
-
-const TITLE: &str = "What each objective adds";
 
 const BY_CONTRAST: &str = "mean by contrast";
 
@@ -45,20 +44,31 @@ pub struct Outcome {
     pub retrieval: Retrieval,
     /// Of training, evaluations and checkpoints not counted.
     pub seconds: f64,
-    /// Seconds of training and the mean recall by contrast, at every evaluation.
-    pub curve: Vec<(f64, f64)>,
+    /// At every evaluation.
+    pub curve: Vec<Point>,
+}
+
+/// How good a run was at an evaluation.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Point {
+    /// Of training, evaluations and checkpoints not counted.
+    pub seconds: f64,
+    /// That it had seen.
+    pub pairs: u64,
+    /// Mean recall by contrast, in percent.
+    pub recall: f64,
 }
 
 impl Outcome {
     /// From the folder of a run that has ended; a step has so many pairs.
     pub fn read(seed: u64, row: usize, folder: PathBuf, retrieval: Retrieval, pairs: u64) -> Result<Self> {
-        let steps: Vec<StepRecord> = rows(&folder.join("metrics.jsonl"))?;
         let evaluations: Vec<Evaluation> = rows(&folder.join("evaluation.jsonl"))?;
-        let speeds: Vec<f64> = steps.iter().map(|step| step.pairs_per_s).collect();
-        let clock = clock(&speeds, pairs);
+        let clock = clock(&step_seconds(&folder, pairs)?);
+        let names = retrieval.itc.named().map(|(name, _)| name);
         let point = |found: &Evaluation| {
-            let seconds = clock.get(found.step.checked_sub(1)? as usize)?;
-            Some((*seconds, found.scores.values().sum::<f64>() / found.scores.len().max(1) as f64))
+            let seconds = *clock.get(found.step.checked_sub(1)? as usize)?;
+            let recalls = names.iter().filter_map(|name| found.scores.get(*name)).sum::<f64>();
+            Some(Point { seconds, pairs: found.step * pairs, recall: recalls / names.len() as f64 })
         };
         Ok(Self {
             seed,
@@ -68,15 +78,6 @@ impl Outcome {
             seconds: clock.last().copied().unwrap_or(0.0),
             curve: evaluations.iter().filter_map(point).collect(),
         })
-    }
-
-    /// Contrast takes part in its row: it is the order of the ranking, not a guess.
-    fn contrast(&self) -> Option<&Recalls> {
-        objectives(self.row).itc.then_some(&self.retrieval.itc)
-    }
-
-    fn reranked(&self) -> &Recalls {
-        self.retrieval.itm.as_ref().unwrap_or(&self.retrieval.itc)
     }
 }
 
@@ -88,38 +89,34 @@ fn rows<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
     text.lines().enumerate().map(row).collect()
 }
 
-/// Seconds of training after each step, from the pairs a second of each: a run that was interrupted has every step once, with the
-/// time that it took.
-fn clock(pairs_per_s: &[f64], pairs: u64) -> Vec<f64> {
-    let mut seconds = 0.0;
-    let steps = pairs_per_s.iter().map(|speed| pairs as f64 / speed);
-    steps
-        .map(|step| {
-            seconds += step;
-            seconds
-        })
-        .collect()
+/// Seconds that each step of a run took, from its pairs a second; a step has so many pairs.
+pub fn step_seconds(folder: &Path, pairs: u64) -> Result<Vec<f64>> {
+    let steps: Vec<StepRecord> = rows(&folder.join("metrics.jsonl"))?;
+    Ok(steps.iter().map(|step| pairs as f64 / step.pairs_per_s).collect())
 }
 
-/// How a row is called: by what it adds.
-fn name(row: usize) -> String {
-    let added = ADDED[row].to_uppercase();
-    match row {
-        0 => added,
-        _ => format!("+ {added}"),
-    }
+/// Seconds of training after each step: a run that was interrupted has every step once, with the time that it took.
+fn clock(steps: &[f64]) -> Vec<f64> {
+    let mut seconds = 0.0;
+    let after = |step: &f64| {
+        seconds += step;
+        seconds
+    };
+    steps.iter().map(after).collect()
 }
 
 /// The comparison of all rows.
 pub struct Comparison<'a> {
+    rows: &'a [Row],
     outcomes: &'a [Outcome],
+    title: &'static str,
     seeds: Vec<u64>,
     note: String,
 }
 
 impl<'a> Comparison<'a> {
-    /// Of at least one run, each of so many steps with these settings.
-    pub fn new(outcomes: &'a [Outcome], settings: &Settings, steps: u64) -> Self {
+    /// Of at least one run, all with these settings but for their objectives.
+    pub fn new(rows: &'a [Row], outcomes: &'a [Outcome], settings: &Settings, compared: Compared) -> Self {
         let mut seeds: Vec<u64> = outcomes.iter().map(|run| run.seed).collect();
         seeds.sort_unstable();
         seeds.dedup();
@@ -129,18 +126,38 @@ impl<'a> Comparison<'a> {
             1 => format!("One run a row, with seed {}", seeds[0]),
             n => format!("Mean and standard deviation of {n} runs a row, with the seeds {}", listed.join(", ")),
         };
+        let guess = match rows.iter().any(|row| !row.objectives.itc) {
+            true => " In the row of ITM alone nothing trains the contrast, and they are a guess.",
+            false => "",
+        };
+        let pairs = settings.train.pairs_per_step();
+        let budget = match compared.minutes {
+            Some(minutes) => format!("about {minutes} minutes of training each, in steps of {pairs} pairs"),
+            None => {
+                let steps = outcomes[0].curve.last().map_or(0, |last| last.pairs / pairs);
+                format!("{steps} steps of {pairs} pairs each")
+            }
+        };
         let note = format!(
-            "Percent of {} held-out images and {} captions. Each query's first {} by contrast are ranked again by ITM; in the row of \
-             ITM alone nothing trains the contrast, and they are a guess. {spread}; {steps} steps of {} pairs each.",
-            found.images,
-            found.captions,
-            found.top_k,
-            settings.train.pairs_per_step()
+            "Percent of {} held-out images and {} captions. Where ITM takes part, each query's first {} by contrast are ranked again by \
+             it.{guess} {spread}; {budget}.",
+            found.images, found.captions, found.top_k,
         );
-        Self { outcomes, seeds, note }
+        Self { rows, outcomes, title: compared.rows.title(), seeds, note }
     }
 
-    fn runs(&self, row: usize) -> impl Iterator<Item = &Outcome> {
+    /// By contrast, where contrast takes part: else it is the order of the ranking, and a guess.
+    fn contrast(&self, run: &'a Outcome) -> Option<&'a Recalls> {
+        self.rows[run.row].objectives.itc.then_some(&run.retrieval.itc)
+    }
+
+    /// As the row ranks: by matching, where that takes part.
+    fn ranking(&self, run: &'a Outcome) -> &'a Recalls {
+        let matched = run.retrieval.itm.as_ref().filter(|_| self.rows[run.row].objectives.itm);
+        matched.unwrap_or(&run.retrieval.itc)
+    }
+
+    fn runs(&self, row: usize) -> impl Iterator<Item = &'a Outcome> {
         self.outcomes.iter().filter(move |run| run.row == row)
     }
 
@@ -155,16 +172,17 @@ impl<'a> Comparison<'a> {
     /// The numbers of every row, and of guessing.
     fn groups(&self) -> Vec<Group> {
         let row = |row: usize| {
-            let measured = |measure: fn(&Recalls) -> f64| self.runs(row).map(|run| measure(run.reranked())).collect();
-            let contrast = self.runs(row).filter_map(Outcome::contrast);
+            let measured =
+                |measure: fn(&Recalls) -> f64| self.runs(row).map(|run| measure(self.ranking(run))).collect();
+            let contrast = self.runs(row).filter_map(|run| self.contrast(run));
             let mut values: Vec<Vec<f64>> = MEASURES.iter().map(|(_, of)| measured(*of)).collect();
             values.push(contrast.map(Recalls::mean).collect());
-            Group { name: name(row), values }
+            Group { name: self.rows[row].name.clone(), values }
         };
         let guess = self.chance();
         let chance = MEASURES.iter().map(|(_, of)| vec![of(&guess)]).chain([vec![guess.mean()]]);
         let chance = Group { name: "chance".into(), values: chance.collect() };
-        (0..ADDED.len()).map(row).chain([chance]).collect()
+        (0..self.rows.len()).map(row).chain([chance]).collect()
     }
 
     /// Table 1 in small as text: means and, with several seeds, standard deviations, and the time that each row took.
@@ -184,13 +202,13 @@ impl<'a> Comparison<'a> {
         let header = std::iter::once("objectives").chain(Self::measures()).chain(["minutes of training"]);
         let header = std::iter::once(header.map(str::to_owned).collect());
         let lines: Vec<Vec<String>> = header.chain(self.groups().iter().enumerate().map(line)).collect();
-        format!("# {TITLE}\n\n{}\n{}\n", markdown(&lines), self.note)
+        format!("# {}\n\n{}\n{}\n", self.title, markdown(&lines), self.note)
     }
 
     /// The table as bars.
     fn bars(&self) -> BarChart {
         BarChart {
-            title: TITLE.into(),
+            title: self.title.into(),
             x_label: "percent".into(),
             measures: Self::measures().map(str::to_owned).collect(),
             groups: self.groups(),
@@ -213,38 +231,44 @@ impl<'a> Comparison<'a> {
             let runs: Vec<Value> = self
                 .runs(row)
                 .map(|run| {
-                    json!({"seed": run.seed, "folder": run.folder, "seconds": run.seconds, "reranked": run.reranked(),
-                        "contrast": run.contrast(), "curve": run.curve})
+                    json!({"seed": run.seed, "folder": run.folder, "seconds": run.seconds, "reranked": self.ranking(run),
+                        "contrast": self.contrast(run), "curve": run.curve})
                 })
                 .collect();
-            json!({"name": group.name, "objectives": objectives(row), "percent": summary, "runs": runs})
+            json!({"name": group.name, "objectives": self.rows[row].objectives, "percent": summary, "runs": runs})
         };
-        let rows: Vec<Value> = self.groups()[..ADDED.len()].iter().enumerate().map(row).collect();
+        let rows: Vec<Value> = self.groups()[..self.rows.len()].iter().enumerate().map(row).collect();
         json!({"images": found.images, "captions": found.captions, "top_k": found.top_k, "seeds": self.seeds, "rows": rows,
             "chance": self.chance(), "note": self.note})
     }
 
-    /// Retrieval by contrast against the time of training, with the spread over the seeds.
-    fn curves(&self) -> Chart {
-        let minutes =
-            |run: &Outcome| -> Vec<(f64, f64)> { run.curve.iter().map(|(s, recall)| (s / 60.0, *recall)).collect() };
-        let series: Vec<Series> = (0..ADDED.len())
-            .map(|row| {
-                let runs: Vec<_> = self.runs(row).map(minutes).collect();
-                Series::over_runs(name(row), &runs)
-            })
-            .collect();
+    /// Retrieval by contrast against something that grows, with the spread over the seeds (figure 4).
+    fn curves(&self, title: &str, x_label: &str, x: fn(&Point) -> f64) -> Chart {
+        let curve = |run: &Outcome| run.curve.iter().map(|point| (x(point), point.recall)).collect();
+        let series = |(row, of): (usize, &Row)| {
+            let runs: Vec<Vec<(f64, f64)>> = self.runs(row).map(curve).collect();
+            Series::over_runs(of.name.clone(), &runs)
+        };
+        let series: Vec<Series> = self.rows.iter().enumerate().map(series).collect();
         let last = series.iter().filter_map(|series| series.points.last());
         let last = last.map(|point| point.0).fold(0.0, f64::max);
         let guess = self.chance().mean();
         Chart {
-            title: "Held-out retrieval against the time of training".into(),
-            x_label: "minutes of training".into(),
+            title: title.into(),
+            x_label: x_label.into(),
             y_label: "mean recall by contrast, percent".into(),
             series,
             baselines: vec![Series::new("chance", vec![(0.0, guess), (last, guess)])],
             ..Chart::default()
         }
+    }
+
+    fn over_time(&self) -> Chart {
+        self.curves("Held-out retrieval against the time of training", "minutes of training", |p| p.seconds / 60.0)
+    }
+
+    fn over_pairs(&self) -> Chart {
+        self.curves("Held-out retrieval against the pairs seen", "thousands of pairs", |p| p.pairs as f64 / 1000.0)
     }
 
     /// Writes table, numbers and pictures.
@@ -255,7 +279,8 @@ impl<'a> Comparison<'a> {
             write_atomically(&path, text.as_bytes()).with_context(|| path.display().to_string())?;
         }
         save_png(&self.bars().draw(), &folder.join("ablation.png"))?;
-        save_png(&self.curves().draw(), &folder.join("curves.png"))?;
+        save_png(&self.over_time().draw(), &folder.join("curves.png"))?;
+        save_png(&self.over_pairs().draw(), &folder.join("curves-pairs.png"))?;
         Ok(())
     }
 }
@@ -287,10 +312,21 @@ fn markdown(lines: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commands::ablate::Preset;
 
     fn recalls(shares: [f64; 6]) -> Recalls {
         let [txt_r1, txt_r5, txt_r10, img_r1, img_r5, img_r10] = shares;
         Recalls { txt_r1, txt_r5, txt_r10, img_r1, img_r5, img_r10 }
+    }
+
+    fn settings() -> Settings {
+        Settings::preset(simla::config::Preset::Tiny)
+    }
+
+    const TABLE: Compared = Compared { rows: Preset::Table1, minutes: None };
+
+    fn point(seconds: f64, pairs: u64, recall: f64) -> Point {
+        Point { seconds, pairs, recall }
     }
 
     /// Five rows with two seeds; seed 1 finds 2 percent more, contrast 3 percent less.
@@ -305,7 +341,7 @@ mod tests {
                 folder: format!("seed-{seed}").into(),
                 retrieval: Retrieval { images: 20, captions: 40, items: 20, top_k: 4, itc, itm: Some(itm) },
                 seconds: 60.0 * (1.0 + row as f64),
-                curve: vec![(30.0, base / 2.0), (60.0 + seed as f64, base)],
+                curve: vec![point(30.0, 112, base / 2.0), point(60.0 + seed as f64, 224, base)],
             }
         };
         let seeds = |row| [0, 1].map(move |seed| outcome(row, seed));
@@ -314,15 +350,14 @@ mod tests {
 
     #[test]
     fn time_adds_up_over_steps() {
-        // 8 pairs at 4, 2 and 8 pairs a second: 2 s, 4 s, 1 s.
-        assert_eq!(clock(&[4.0, 2.0, 8.0], 8), [2.0, 6.0, 7.0]);
-        assert!(clock(&[], 8).is_empty());
+        assert_eq!(clock(&[2.0, 4.0, 1.0]), [2.0, 6.0, 7.0]);
+        assert!(clock(&[]).is_empty());
     }
 
     #[test]
     fn the_table_holds_means_deviations_and_chance() {
-        let outcomes = outcomes();
-        let text = Comparison::new(&outcomes, &Settings::preset(simla::config::Preset::Tiny), 7).markdown();
+        let (rows, outcomes) = (TABLE.rows.rows(), outcomes());
+        let text = Comparison::new(&rows, &outcomes, &settings(), TABLE).markdown();
         let cells = |start: &str| -> Vec<&str> {
             let line = text.lines().find(|line| line.starts_with(start));
             let line = line.unwrap_or_else(|| panic!("{start} in {text}"));
@@ -341,25 +376,27 @@ mod tests {
 
     #[test]
     fn json_has_every_run_and_what_they_come_to() {
-        let outcomes = outcomes();
-        let json = Comparison::new(&outcomes, &Settings::preset(simla::config::Preset::Tiny), 7).json();
+        let (rows, outcomes) = (TABLE.rows.rows(), outcomes());
+        let json = Comparison::new(&rows, &outcomes, &settings(), TABLE).json();
         let row = &json["rows"][2];
         assert_eq!(row["objectives"], json!(["itc", "itm", "mlm"]));
         assert_eq!(row["percent"]["IR@1"]["mean"], 21.0);
         assert_eq!(row["runs"][1]["reranked"]["txt_r1"], 22.0);
-        assert_eq!(row["runs"][1]["curve"][1], json!([61.0, 22.0]));
+        assert_eq!(row["runs"][1]["curve"][1], json!({"seconds": 61.0, "pairs": 224, "recall": 22.0}));
         let alone = &json["rows"][0];
         assert!(alone["runs"][0]["contrast"].is_null() && alone["percent"]["mean by contrast"].is_null());
     }
 
     #[test]
     fn curves_are_over_time_with_their_spread() {
-        let outcomes = outcomes();
-        let chart = Comparison::new(&outcomes, &Settings::preset(simla::config::Preset::Tiny), 7).curves();
+        let (rows, outcomes) = (TABLE.rows.rows(), outcomes());
+        let chart = Comparison::new(&rows, &outcomes, &settings(), TABLE);
+        let (chart, pairs) = (chart.over_time(), chart.over_pairs());
         assert_eq!(chart.series.len(), 5);
         // + MLM at its last evaluation: 20 and 22 percent after 60 and 61 seconds.
         let series = &chart.series[2];
         assert_eq!(series.points[1], (60.5 / 60.0, 21.0));
         assert_eq!(series.band[1], (20.0, 22.0));
+        assert_eq!(pairs.series[2].points[1], (0.224, 21.0));
     }
 }
