@@ -133,7 +133,7 @@ fn main() -> ExitCode {
     let code = match outcome {
         Ok(Ok(code)) => code,
         Ok(Err(error)) => {
-            say!("error: {error:#}");
+            say!("error: {}", console::in_full(&error));
             ExitCode::FAILURE
         }
         Err(panic) => {

@@ -138,7 +138,7 @@ mod tests {
     use tch::Device;
 
     use super::*;
-    use crate::config::{Preset, SpecialIds};
+    use crate::config::{ModelConfig, Preset, SpecialIds};
 
     #[test]
     fn pairs_score_the_same_together_and_one_by_one() {
