@@ -144,7 +144,7 @@ fn main() -> ExitCode {
         },
         Ok(Err(error)) => {
             if !is_said_elsewhere(&error) {
-                console::complain(format_args!("error: {error:#}"));
+                console::complain(format_args!("error: {}", console::in_full(&error)));
             }
             ExitCode::FAILURE
         }

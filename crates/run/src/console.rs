@@ -56,6 +56,19 @@ pub fn is_silent() -> bool {
     SILENT.load(Ordering::Relaxed)
 }
 
+/// An error and its causes, but for those whose words stand in it already.
+pub fn in_full(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |told, words| {
+        if told.contains(&words) {
+            told
+        } else if told.is_empty() {
+            words
+        } else {
+            format!("{told}: {words}")
+        }
+    })
+}
+
 /// Says a line, beside a bar that is shown.
 pub fn say(message: impl Display) {
     if !is_silent() {
@@ -199,6 +212,14 @@ fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_words_of_a_cause_are_said_once() {
+        let cause = || anyhow::Error::from(io::Error::from(io::ErrorKind::NotFound));
+        assert_eq!(in_full(&cause().context("a.json")), "a.json: entity not found");
+        let said = cause().context("a.json: entity not found; --index DIR helps").context("the index");
+        assert_eq!(in_full(&said), "the index: a.json: entity not found; --index DIR helps");
+    }
 
     #[test]
     fn nothing_steers_a_terminal_and_lines_end() {

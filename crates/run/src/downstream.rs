@@ -25,6 +25,7 @@ use simla_train::weights::Weights;
 use simla_train::{Ending, Observer, Task, Team, TrainError, Trainer};
 
 use crate::compute::Compute;
+use crate::console::in_full;
 use crate::fit::{Run, ended, locked, say_changed};
 use crate::inputs::{Inputs, Kind};
 use crate::lock::Lock;
@@ -478,7 +479,7 @@ impl<D: Downstream> Judging<'_, D> {
 impl<D: Downstream> Observer<D::Tuned> for Judging<'_, D> {
     fn stepped(&mut self, task: &mut D::Tuned, record: &mut StepRecord) -> Result<Option<f64>, String> {
         Observer::<D::Tuned>::stepped(&mut self.watch, task, record)?;
-        self.judge(task, record.step).map_err(|e| format!("{e:#}"))
+        self.judge(task, record.step).map_err(|e| in_full(&e))
     }
 
     fn skipped(&mut self, step: u64, reason: &str, records: &[String]) {

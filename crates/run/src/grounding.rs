@@ -9,6 +9,7 @@ use simla::tasks::gradcam::{PhraseMaps, of_matching};
 use simla::tasks::grounding::{Answers, Grounding, Question, answer};
 use simla_data::{BoxedPhrase, BoxedPicture, Vocabulary};
 
+use crate::console::in_full;
 use crate::photo::Seen;
 use crate::progress::Progress;
 
@@ -49,7 +50,7 @@ impl<'a> Asked<'a> {
             let seen = match Seen::of(picture, simla) {
                 Ok(seen) => seen,
                 Err(error) => {
-                    asked.broken.push(format!("{error:#}"));
+                    asked.broken.push(in_full(&error));
                     let missed = |object| (object, Answers::missing(picture.proposals.is_some()));
                     asked.missed.extend(picture.objects.iter().map(missed));
                     continue;

@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use simla_data::{Dataset, Format, Location};
 use simla_pictures::output::writable;
 
 /// Whether a result may be written to `path`, where one is asked for, under a name that ends in one of `endings`; `force` overwrites a
-/// file that is no input. The inputs are asked for where there is a file alone.
+/// file that is no input. The inputs are asked for where there is a file alone; the folder is made.
 ///
 /// # Errors
 /// A name that ends otherwise, a folder, an input, or a file without `force`.
@@ -21,7 +21,10 @@ pub fn check_file(
         return Ok(());
     };
     let inputs = if path.exists() { inputs() } else { vec![] };
-    Ok(writable(path, endings, &inputs, force)?)
+    writable(path, endings, &inputs, force)?;
+    // Not when all is computed: a folder that is not there, and cannot be.
+    let folder = path.parent().unwrap_or(Path::new(""));
+    std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())
 }
 
 /// The same for a PNG.

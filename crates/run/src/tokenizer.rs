@@ -12,6 +12,7 @@ use simla_pictures::sheet::{Cell, Sheet};
 use simla_train::metrics::StepRecord;
 use simla_train::{Observer, Team};
 
+use crate::console::in_full;
 use crate::progress::Progress;
 use crate::say;
 use crate::watch::{Watch, square};
@@ -70,7 +71,7 @@ impl Reconstructing<'_> {
 
 impl Observer<Training> for Reconstructing<'_> {
     fn stepped(&mut self, task: &mut Training, record: &mut StepRecord) -> Result<Option<f64>, String> {
-        let score = self.look(task, record).map_err(|e| format!("{e:#}"))?;
+        let score = self.look(task, record).map_err(|e| in_full(&e))?;
         Observer::<Training>::stepped(&mut self.watch, task, record)?;
         Ok(score)
     }

@@ -272,7 +272,7 @@ impl Evaluating<'_> {
 impl Observer<Pretraining> for Evaluating<'_> {
     fn stepped(&mut self, task: &mut Pretraining, record: &mut StepRecord) -> Result<Option<f64>, String> {
         Observer::<Pretraining>::stepped(&mut self.watch, task, record)?;
-        self.look(task, record.step).map_err(|e| e.to_string())
+        self.look(task, record.step).map_err(|e| console::in_full(&e))
     }
 
     fn skipped(&mut self, step: u64, reason: &str, records: &[String]) {

@@ -11,6 +11,7 @@ use simla::tasks::kept::Kept;
 use simla::tasks::search::{Seen, views};
 use simla_data::Entry;
 use simla_run::collection::{Collection, changed, kept_by, picture};
+use simla_run::console::in_full;
 use simla_run::progress::{NAMED, Progress, say_broken};
 use simla_search::{Hit, Index, Item};
 
@@ -233,10 +234,10 @@ impl Library {
             let outcome = self.bring_up_to_date(engine, side);
             self.tell(|indexing| {
                 indexing.running = false;
-                indexing.error = outcome.as_ref().err().map(|error| self.inside(format_args!("{error:#}")));
+                indexing.error = outcome.as_ref().err().map(|error| self.inside(in_full(error)));
             });
             if let (Err(error), false) = (outcome, self.stopped()) {
-                simla_run::say!("indexing: {error:#}");
+                simla_run::say!("indexing: {}", in_full(&error));
             }
         }
     }

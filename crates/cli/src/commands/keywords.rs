@@ -108,7 +108,7 @@ fn a_file(arguments: &Arguments, model: &Model, data: &str) -> Result<()> {
         let (record, seen) = match found {
             Ok(found) => found,
             Err(error) => {
-                broken.push(format!("{error:#}"));
+                broken.push(console::in_full(&error));
                 continue;
             }
         };

@@ -53,7 +53,7 @@ pub struct Arguments {
     /// Folder for the index; else .simla-index in the folder of pictures, or beside the data file
     #[arg(long, value_name = "DIR")]
     index: Option<PathBuf>,
-    /// What a new index keeps of a picture for the matching score: half (precision), 8bit (half of that, with nearly the same ranking)
+    /// What a new index keeps of a picture for the matching score: half (precision), 8bit (half of that, near ties in another order)
     /// or none (little room, but each search looks at its candidates again)
     #[arg(long, value_name = "KEPT", conflicts_with = "data")]
     patches: Option<Kept>,
