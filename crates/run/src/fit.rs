@@ -24,14 +24,15 @@ use simla_image::Recipe;
 use simla_train::checkpoint::Checkpoint;
 use simla_train::optim::AdamWConfig;
 use simla_train::torch::device::use_tf32;
-use simla_train::torch::guard::guarded;
-use simla_train::{Ending, Plan, Team, Trainer};
+use simla_train::torch::guard::{TorchError, guarded};
+use simla_train::{Ending, Plan, Team, TrainError, Trainer};
 use tch::Device;
 
 use crate::held_out::HeldOut;
 use crate::init;
 use crate::inputs::{Inputs, Kind};
 use crate::lock::Lock;
+use crate::memory::Room;
 use crate::settings::{Settings, Tokenizer};
 use crate::sources::{learn, open_sources};
 use crate::tokenizer::Reconstructing;
@@ -55,6 +56,8 @@ pub struct Run<F: Format = Pairs, H = HeldOut> {
     pub dataset: Arc<Dataset<F>>,
     pub vocabulary: Arc<Vocabulary>,
     pub held_out: Option<H>,
+    /// Before the models.
+    room: Room,
     /// None until something is written, and where several processes share the folder.
     lock: Option<Lock>,
 }
@@ -249,8 +252,18 @@ impl Run {
                 ("fine-tuning", Pretraining::fine_tuning(model, s.recipe.objectives, s.recipe.alpha, vocabulary))
             }
         };
+        let vocab_size = self.vocabulary.len() as i64;
+        say!("{}", self.room.told(s, vocab_size));
+        // What does not fit is told with what would.
+        let told = |error: TrainError| match &error {
+            TrainError::Torch(TorchError::OutOfMemory(_)) => {
+                anyhow!("{error}. As far as can be reckoned, {}", self.room.advice(s, vocab_size))
+            }
+            _ => error.into(),
+        };
         let (plan, team) = (self.plan(steps, per_epoch), Arc::new(Team::alone()));
-        let mut trainer = Trainer::new(&mut task, s.train.optimizer(), plan, &self.folder, resume, &team)?;
+        let trainer = Trainer::new(&mut task, s.train.optimizer(), plan, &self.folder, resume, &team);
+        let mut trainer = trainer.map_err(told)?;
         let first = trainer.step();
         let shown = &["loss/itc", "loss/itm", "loss/mlm", "loss/mim", "loss/psl"];
         let watch = Watch::start(what, &self.folder, first, steps, shown)?;
@@ -272,8 +285,8 @@ impl Run {
         let ending = trainer.run(&mut task, &mut loader, &mut watch, stop);
         watch.watch.end(&ending, &loader.report())?;
         let ending = ending.map_err(|error| match Checkpoint::open(&self.folder) {
-            Ok(last) => anyhow!("{error}; the last checkpoint is whole: {}", last.path.display()),
-            Err(_) => error.into(),
+            Ok(last) => anyhow!("{}; the last checkpoint is whole: {}", told(error), last.path.display()),
+            Err(_) => told(error),
         })?;
         Ok((task.simla, ending))
     }
@@ -356,6 +369,7 @@ impl<F: Format, H> Run<F, H> {
             dataset: Arc::new(dataset),
             vocabulary: Arc::new(vocabulary),
             held_out,
+            room: Room::of(device),
             lock: None,
         })
     }

@@ -19,6 +19,7 @@ pub mod held_out;
 pub mod init;
 pub mod inputs;
 pub mod lock;
+pub mod memory;
 pub mod output;
 pub mod photo;
 pub mod products;

@@ -51,7 +51,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
             (settings, Inputs { dvae, init, moved, ..inputs })
         }
         None => {
-            let settings = arguments.run.training.settings_from(&init::decided(&arguments.init)?)?;
+            let settings = arguments.run.training.settings_on(device, &init::decided(&arguments.init)?)?;
             let inputs = Inputs {
                 kind: Some(Kind::Pretraining),
                 data: arguments.run.data.clone(),

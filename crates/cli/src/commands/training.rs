@@ -14,6 +14,7 @@ use simla_train::weights::WeightsError;
 use tch::Device;
 
 use simla_run::inputs::{Inputs, Kind, Moved};
+use simla_run::memory::Room;
 use simla_run::say;
 
 /// Exit status of a run that was asked to stop and can be resumed: "try again" among the system's conventions.
@@ -55,6 +56,23 @@ impl Training {
     /// As [`Training::settings`], for a run that starts from weights.
     pub fn settings_from(&self, weights: &Decided) -> Result<Settings> {
         Ok(Settings::resolve_from(weights, self.config()?.as_deref(), &self.set)?)
+    }
+
+    /// The same for a run on `device`, whose memory a batch fills where `batch_size=auto`.
+    pub fn settings_on(&self, device: Device, weights: &Decided) -> Result<Settings> {
+        const AUTO: &str = "batch_size=auto";
+        let (auto, mut set): (Vec<String>, _) = self.set.iter().cloned().partition(|set| set.replace(' ', "") == AUTO);
+        let config = self.config()?;
+        let resolved = |set: &[String]| Settings::resolve_from(weights, config.as_deref(), set);
+        let settings = resolved(&set)?;
+        if auto.is_empty() {
+            return Ok(settings);
+        }
+        let batch = Room::of(device).largest_batch(&settings, settings.model.vocab_size);
+        let batch = batch.with_context(|| format!("--set {AUTO}: no batch fits, or this system does not say what is free"))?;
+        say!("batch_size = {batch}: as many pairs as fit");
+        set.push(format!("batch_size={batch}"));
+        Ok(resolved(&set)?)
     }
 }
 
