@@ -191,12 +191,14 @@ fn what_a_pair_takes_is_reckoned() {
     for (dtype, kind) in [("f32", Kind::Float), ("bf16", Kind::BFloat16)] {
         for recompute in [false, true] {
             let peak = |batch: u64| {
-                let mut command = words(&format!("bench step --preset tiny --device cuda --steps 1 --dtype {dtype} --batch {batch}"));
+                let mut command =
+                    words(&format!("bench step --preset tiny --device cuda --steps 1 --dtype {dtype} --batch {batch}"));
                 let (output, _) = on_gpu(&scenes, command.args(recompute.then_some("--recompute")));
                 let report: Value = serde_json::from_slice(&output.stdout).unwrap();
                 report["peak_gib"].as_f64().unwrap() * f64::from(1 << 30)
             };
-            let measured = (peak(24) - peak(8)) / 16.0;
+            let (few, many) = (peak(8), peak(24));
+            let measured = (many - few) / 16.0;
             let how = How {
                 device: Device::Cuda(0),
                 kind,
@@ -207,8 +209,11 @@ fn what_a_pair_takes_is_reckoned() {
                 recompute,
             };
             let reckoned = Memory::of_step(&config, how);
-            assert!((reckoned.a_pair / measured - 1.0).abs() < 0.2, "{dtype} {recompute}: {reckoned:?}, measured {measured}");
-            let all = reckoned.of(24) / peak(24);
+            assert!(
+                (reckoned.a_pair / measured - 1.0).abs() < 0.2,
+                "{dtype} {recompute}: {reckoned:?}, measured {measured}"
+            );
+            let all = reckoned.of(24) / many;
             assert!((all - 1.0).abs() < 0.2, "{dtype} {recompute}: {all} of all");
         }
     }

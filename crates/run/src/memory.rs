@@ -53,7 +53,9 @@ impl Room {
         let batch = s.train.batch_size;
         match self.free_gib {
             None => format!("a batch of {batch} takes about {takes:.1} GiB"),
-            Some(free) if takes <= free => format!("a batch of {batch} takes about {takes:.1} GiB of {free:.1} that are free"),
+            Some(free) if takes <= free => {
+                format!("a batch of {batch} takes about {takes:.1} GiB of {free:.1} that are free")
+            }
             Some(free) => format!(
                 "warning: a batch of {batch} takes about {takes:.1} GiB, but {free:.1} are free; {}",
                 self.advice(s, vocab_size)
@@ -90,7 +92,9 @@ mod tests {
         assert!(told(&s, None).starts_with("a batch of 64 takes about 2"), "{}", told(&s, None));
         assert!(told(&s, Some(78.0)).ends_with("GiB of 78.0 that are free"));
         let small = told(&s, Some(16.0));
-        for words in ["warning: a batch of 64", "but 16.0 are free", "batch_size=24 accumulate=3 would fit", "recompute=true"] {
+        for words in
+            ["warning: a batch of 64", "but 16.0 are free", "batch_size=24 accumulate=3 would fit", "recompute=true"]
+        {
             assert!(small.contains(words), "{words}: {small}");
         }
         s.train.recompute = true;

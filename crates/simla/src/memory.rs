@@ -169,7 +169,10 @@ impl Activations<'_> {
         let (c, n, tokens) = (self.c, self.patches(), self.how.tokens as f64);
         let masked = (self.how.masked_patches * (n - 1.0)).ceil();
         let context = self.keys_values(tokens);
-        self.sum(&[self.vision(), self.text(n, masked, Some(tokens)), (context, 0.0)], self.logits(masked, c.visual_vocab))
+        self.sum(
+            &[self.vision(), self.text(n, masked, Some(tokens)), (context, 0.0)],
+            self.logits(masked, c.visual_vocab),
+        )
     }
 }
 
@@ -181,7 +184,8 @@ mod tests {
     fn base(kind: Kind, recompute: bool, device: Device) -> Memory {
         let c = ModelConfig::preset(Preset::Base, 30_522, SpecialIds { pad: 0, cls: 101, sep: 102, mask: 103 });
         let objectives = Objectives::default();
-        let how = How { device, kind, objectives, tokens: 25, masked_words: 0.3, masked_patches: 75.0 / 256.0, recompute };
+        let how =
+            How { device, kind, objectives, tokens: 25, masked_words: 0.3, masked_patches: 75.0 / 256.0, recompute };
         Memory::of_step(&c, how)
     }
 

@@ -135,9 +135,8 @@ fn a_checkpoint_is_the_state_of_its_step_whatever_follows_while_it_is_written() 
         // Ends at that step, so that nothing follows.
         let alone = folder.path().join(step.to_string());
         train(&alone, Regression::new(&[]), Plan { steps: step, ..plan(8) }, &rows).ending.unwrap();
-        let read = |run: &Path, file: &str| {
-            std::fs::read(run.join(format!("checkpoints/step-{step:08}")).join(file)).unwrap()
-        };
+        let read =
+            |run: &Path, file: &str| std::fs::read(run.join(format!("checkpoints/step-{step:08}")).join(file)).unwrap();
         for file in ["model.safetensors", "optimizer.safetensors"] {
             assert!(read(&all, file) == read(&alone, file), "{file} of step {step}");
         }
@@ -194,6 +193,9 @@ fn how_long_a_checkpoint_stops_training() {
     for step in [10, 20, 30] {
         let usual = (at("step", step) - at("step", step - 5)) / 5.0;
         let stopped = at("step", step + 1) - at("step", step) - usual;
-        println!("stops training for {stopped:.2} s, is written after {:.2} s; a step takes {usual:.2} s", at("saved", step) - at("step", step));
+        println!(
+            "stops training for {stopped:.2} s, is written after {:.2} s; a step takes {usual:.2} s",
+            at("saved", step) - at("step", step)
+        );
     }
 }

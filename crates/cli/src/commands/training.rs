@@ -69,7 +69,8 @@ impl Training {
             return Ok(settings);
         }
         let batch = Room::of(device).largest_batch(&settings, settings.model.vocab_size);
-        let batch = batch.with_context(|| format!("--set {AUTO}: no batch fits, or this system does not say what is free"))?;
+        let batch =
+            batch.with_context(|| format!("--set {AUTO}: no batch fits, or this system does not say what is free"))?;
         say!("batch_size = {batch}: as many pairs as fit");
         set.push(format!("batch_size={batch}"));
         Ok(resolved(&set)?)
