@@ -177,3 +177,62 @@ fn a_full_gpu_is_an_error_with_advice_wherever_it_comes() {
         }
     }
 }
+
+#[test]
+fn what_a_pair_takes_is_reckoned() {
+    use simla::config::{ModelConfig, Preset, SpecialIds};
+    use simla::memory::{How, Memory};
+    use simla::objectives::Objectives;
+    use tch::{Device, Kind};
+
+    let scenes = Scenes::new();
+    let special = SpecialIds { pad: 0, cls: 101, sep: 102, mask: 103 };
+    let config = ModelConfig { dropout: 0.1, ..ModelConfig::preset(Preset::Tiny, 30_522, special) };
+    for (dtype, kind) in [("f32", Kind::Float), ("bf16", Kind::BFloat16)] {
+        for recompute in [false, true] {
+            let peak = |batch: u64| {
+                let mut command =
+                    words(&format!("bench step --preset tiny --device cuda --steps 1 --dtype {dtype} --batch {batch}"));
+                let (output, _) = on_gpu(&scenes, command.args(recompute.then_some("--recompute")));
+                let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+                report["peak_gib"].as_f64().unwrap() * f64::from(1 << 30)
+            };
+            let (few, many) = (peak(8), peak(24));
+            let measured = (many - few) / 16.0;
+            let how = How {
+                device: Device::Cuda(0),
+                kind,
+                objectives: Objectives::default(),
+                tokens: 25,
+                masked_words: 0.3,
+                masked_patches: 75.0 / 256.0,
+                recompute,
+            };
+            let reckoned = Memory::of_step(&config, how);
+            assert!(
+                (reckoned.a_pair / measured - 1.0).abs() < 0.2,
+                "{dtype} {recompute}: {reckoned:?}, measured {measured}"
+            );
+            let all = reckoned.of(24) / many;
+            assert!((all - 1.0).abs() < 0.2, "{dtype} {recompute}: {all} of all");
+        }
+    }
+}
+
+#[test]
+fn as_many_pairs_as_fit_are_taken_where_that_is_asked_for() {
+    let scenes = Scenes::new();
+    let run = |name: &str, batch: &str, kib: u64| {
+        let gpu = ["--device", "cuda", "--set", "steps=1", "--set", batch];
+        let mut command = pretraining(&scenes.train, &scenes.path(name), &gpu);
+        on_gpu(&scenes, command.env("SIMULATED_KIB", kib.to_string()))
+    };
+    let (_, of_eight) = run("eight", "batch_size=8", 1 << 20);
+    let (output, _) = run("auto", "batch_size=auto", of_eight.peak_bytes[0] * 2 / 1024);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("as many pairs as fit") && said.contains("that are free"), "{said}");
+    let config = fs::read_to_string(scenes.path("auto/config.toml")).unwrap();
+    let line = config.lines().find_map(|line| line.strip_prefix("batch_size = ")).unwrap();
+    let batch: u64 = line.split(' ').next().unwrap().parse().unwrap();
+    assert!(batch > 8 && batch.is_multiple_of(8), "{batch}");
+}

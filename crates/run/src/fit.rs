@@ -24,7 +24,7 @@ use simla_image::Recipe;
 use simla_train::checkpoint::Checkpoint;
 use simla_train::optim::AdamWConfig;
 use simla_train::torch::device::use_tf32;
-use simla_train::torch::guard::guarded;
+use simla_train::torch::guard::{TorchError, guarded};
 use simla_train::torch::threads::share_of_cores;
 use simla_train::{Ending, Plan, Team, TrainError, Trainer};
 use tch::Device;
@@ -34,6 +34,7 @@ use crate::held_out::HeldOut;
 use crate::init;
 use crate::inputs::{Inputs, Kind};
 use crate::lock::Lock;
+use crate::memory::Room;
 use crate::settings::{Settings, Tokenizer};
 use crate::sources::{learn, open_sources};
 use crate::tokenizer::Reconstructing;
@@ -57,6 +58,8 @@ pub struct Run<F: Format = Pairs, H = HeldOut> {
     pub dataset: Arc<Dataset<F>>,
     pub vocabulary: Arc<Vocabulary>,
     pub held_out: Option<H>,
+    /// Before the models.
+    room: Room,
     /// None until something is written, on processes but the first, and where several runs share the folder.
     lock: Option<Lock>,
 }
@@ -270,8 +273,18 @@ impl Run {
                 ("fine-tuning", Pretraining::fine_tuning(model, s.recipe.objectives, s.recipe.alpha, vocabulary))
             }
         };
+        let vocab_size = self.vocabulary.len() as i64;
+        say!("{}", self.room.told(s, vocab_size));
+        // What does not fit is told with what would.
+        let told = |error: TrainError| match &error {
+            TrainError::Torch(TorchError::OutOfMemory(_)) => {
+                anyhow!("{error}. As far as can be reckoned, {}", self.room.advice(s, vocab_size))
+            }
+            _ => error.into(),
+        };
         let (plan, team) = (self.plan(steps, per_epoch), &self.compute.team);
-        let mut trainer = Trainer::new(&mut task, s.train.optimizer(), plan, &self.folder, resume, team)?;
+        let trainer = Trainer::new(&mut task, s.train.optimizer(), plan, &self.folder, resume, team);
+        let mut trainer = trainer.map_err(told)?;
         let first = trainer.step();
         let shown = &["loss/itc", "loss/itm", "loss/mlm", "loss/mim", "loss/psl"];
         let looking = |held_out| {
@@ -289,7 +302,12 @@ impl Run {
         };
         let (mut loader, mut watch) = team.all(start())?;
         let ending = trainer.run(&mut task, &mut loader, &mut watch, stop);
-        let ending = ended(watch.watch, ending, &loader, team).map_err(|error| self.with_last_checkpoint(error))?;
+        let ending = ended(watch.watch, ending, &loader, team).map_err(|error| {
+            self.with_last_checkpoint(match error.downcast() {
+                Ok(error) => told(error),
+                Err(error) => error,
+            })
+        })?;
         Ok((task.simla, ending))
     }
 }
@@ -384,6 +402,7 @@ impl<F: Format, H> Run<F, H> {
             dataset: Arc::new(dataset),
             vocabulary: Arc::new(vocabulary),
             held_out,
+            room: Room::of(compute.device),
             lock: None,
         })
     }

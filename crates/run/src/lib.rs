@@ -24,6 +24,7 @@ pub mod inputs;
 #[cfg(unix)]
 pub mod launch;
 pub mod lock;
+pub mod memory;
 pub mod output;
 pub mod photo;
 pub mod products;

@@ -12,6 +12,7 @@ pub mod flops;
 pub mod import;
 pub mod inputs;
 mod layers;
+pub mod memory;
 pub mod model;
 pub mod objectives;
 pub mod queue;

@@ -121,3 +121,81 @@ fn a_run_in_two_parts_is_bit_for_bit_the_run_in_one() {
     assert_eq!(losses(&whole)[4..], losses(&second));
     assert_eq!(whole.task.a(), second.task.a());
 }
+
+#[test]
+fn a_checkpoint_is_the_state_of_its_step_whatever_follows_while_it_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = [(0, 3)];
+    let all = folder.path().join("all");
+    let every_step = Plan { save_every_steps: 1, keep: 9, ..plan(8) };
+    let run = train(&all, Regression::new(&[]), every_step.clone(), &rows);
+    run.ending.unwrap();
+    assert_eq!(run.notes.saved, [1, 2, 3, 4, 5, 6, 7, 8], "each is told of once, in order");
+    for step in [1, 4, 7] {
+        // Ends at that step, so that nothing follows.
+        let alone = folder.path().join(step.to_string());
+        train(&alone, Regression::new(&[]), Plan { steps: step, ..plan(8) }, &rows).ending.unwrap();
+        let read =
+            |run: &Path, file: &str| std::fs::read(run.join(format!("checkpoints/step-{step:08}")).join(file)).unwrap();
+        for file in ["model.safetensors", "optimizer.safetensors"] {
+            assert!(read(&all, file) == read(&alone, file), "{file} of step {step}");
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_written_ends_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = Plan { save_every_steps: 2, ..plan(50) };
+    // In the place of the folder in which the checkpoint of step 4 is made.
+    std::fs::create_dir_all(folder.path().join("checkpoints")).unwrap();
+    let mut task = Regression::new(&[]);
+    let config = AdamWConfig::default();
+    let mut trainer = Trainer::new(&mut task, config, plan, folder.path(), None, &Arc::new(Team::alone())).unwrap();
+    std::fs::write(folder.path().join("checkpoints/.unfinished-step-00000004"), "").unwrap();
+    let mut batches = (0..).map(|number| Ok::<_, Infallible>(batch(number, 0..3)));
+    let mut notes = Notes::default();
+    let error = trainer.run(&mut task, &mut batches, &mut notes, &AtomicBool::new(false)).unwrap_err().to_string();
+    assert!(error.contains(".unfinished-step-00000004"), "{error}");
+    assert_eq!(notes.saved, [2], "what was written before is whole");
+    assert_eq!(Checkpoint::open(folder.path()).unwrap().state.step, 2);
+}
+
+/// `cargo test --release -p simla-train --test trainer stops_training -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement"]
+fn how_long_a_checkpoint_stops_training() {
+    const PARAMETERS: i64 = 50_000_000;
+    struct Clock(std::time::Instant, Vec<(&'static str, u64, f64)>);
+    impl simla_train::Observer<Regression> for Clock {
+        fn stepped(
+            &mut self,
+            _: &mut Regression,
+            record: &mut simla_train::metrics::StepRecord,
+        ) -> Result<Option<f64>, String> {
+            self.1.push(("step", record.step, self.0.elapsed().as_secs_f64()));
+            Ok(None)
+        }
+        fn skipped(&mut self, _: u64, _: &str, _: &[String]) {}
+        fn saved(&mut self, step: u64, _: &Path) {
+            self.1.push(("saved", step, self.0.elapsed().as_secs_f64()));
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut task = Regression::beside(&[], PARAMETERS);
+    let plan = Plan { save_every_steps: 10, ..plan(40) };
+    let config = AdamWConfig::default();
+    let mut trainer = Trainer::new(&mut task, config, plan, folder.path(), None, &Arc::new(Team::alone())).unwrap();
+    let mut batches = (0..).map(|number| Ok::<_, Infallible>(batch(number, 0..3)));
+    let mut clock = Clock(std::time::Instant::now(), Vec::new());
+    trainer.run(&mut task, &mut batches, &mut clock, &AtomicBool::new(false)).unwrap();
+    let at = |what: &str, step: u64| clock.1.iter().find(|(w, s, _)| (*w, *s) == (what, step)).unwrap().2;
+    for step in [10, 20, 30] {
+        let usual = (at("step", step) - at("step", step - 5)) / 5.0;
+        let stopped = at("step", step + 1) - at("step", step) - usual;
+        println!(
+            "stops training for {stopped:.2} s, is written after {:.2} s; a step takes {usual:.2} s",
+            at("saved", step) - at("step", step)
+        );
+    }
+}

@@ -13,10 +13,12 @@ use simla_run::settings::{Decided, Settings, sections_help};
 use simla_train::checkpoint::{Checkpoint, CheckpointError};
 use simla_train::weights::WeightsError;
 use simla_train::{Ending, Team};
+use tch::Device;
 
 use simla_run::compute::Compute;
 use simla_run::inputs::{Inputs, Kind, Moved};
 use simla_run::launch::launch;
+use simla_run::memory::Room;
 use simla_run::say;
 use simla_run::stop::STOPPED;
 
@@ -70,9 +72,36 @@ impl Training {
 
     /// The settings of pre-training, resolved, for a run that `team` begins from some weights.
     pub fn settings(&self, weights: Decided, team: &Team) -> Result<Settings> {
-        let decided = Decided { batches: (team.world() > 1).then_some(team.world() as u64), ..weights };
-        Ok(Settings::resolve_from(&decided, self.config()?.as_deref(), &self.set)?)
+        let decided = decided(weights, team);
+        self.resolved(&decided, &self.set)
     }
+
+    fn resolved(&self, decided: &Decided, set: &[String]) -> Result<Settings> {
+        Ok(Settings::resolve_from(decided, self.config()?.as_deref(), set)?)
+    }
+
+    /// The same for a run on `device`, whose memory a batch fills where `batch_size=auto`: that of the first process.
+    pub fn settings_on(&self, device: Device, weights: Decided, team: &Team) -> Result<Settings> {
+        const AUTO: &str = "batch_size=auto";
+        let (auto, mut set): (Vec<String>, _) = self.set.iter().cloned().partition(|set| set.replace(' ', "") == AUTO);
+        let decided = decided(weights, team);
+        let settings = self.resolved(&decided, &set)?;
+        if auto.is_empty() {
+            return Ok(settings);
+        }
+        let batch = team.first(|| {
+            let batch = Room::of(device).largest_batch(&settings, settings.model.vocab_size);
+            batch.with_context(|| format!("--set {AUTO}: no batch fits, or this system does not say what is free"))
+        })?;
+        say!("batch_size = {batch}: as many pairs as fit");
+        set.push(format!("batch_size={batch}"));
+        self.resolved(&decided, &set)
+    }
+}
+
+/// What weights and processes decide.
+fn decided(weights: Decided, team: &Team) -> Decided {
+    Decided { batches: (team.world() > 1).then_some(team.world() as u64), ..weights }
 }
 
 /// Arguments of the commands whose runs go on with `--resume`.

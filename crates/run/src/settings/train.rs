@@ -31,7 +31,7 @@ pub struct Train {
     pub epochs: u64,
     /// optimiser steps in all; 0 takes them from epochs
     pub steps: u64,
-    /// pairs in a micro-batch: negatives come from it
+    /// pairs in a micro-batch: negatives come from it; `simla pretrain` takes `--set batch_size=auto` for as many as fit into memory
     #[schemars(range(min = 2), extend("x-fixed" = "run"))]
     pub batch_size: u64,
     /// micro-batches that make one optimiser step

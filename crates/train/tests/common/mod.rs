@@ -26,8 +26,16 @@ pub const NUMBERS: i64 = 3;
 
 impl Regression {
     pub fn new(bad: &[u64]) -> Self {
+        Self::beside(bad, 0)
+    }
+
+    /// With so many parameters more, which no loss reaches.
+    pub fn beside(bad: &[u64], parameters: i64) -> Self {
         let mut layout = Layout::default();
         let a = layout.leaf("a", &[NUMBERS, 1], Init::Constant(0.5));
+        if parameters > 0 {
+            layout.leaf("others", &[parameters, 1], Init::Constant(0.5));
+        }
         Self { weights: Weights::new(&layout, Kind::Float, Device::Cpu, true), a, bad: bad.to_vec(), ended: vec![] }
     }
 
