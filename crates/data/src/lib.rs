@@ -40,4 +40,4 @@ pub use record::{Entry, Location, Record, RecordError};
 pub use sources::{OpenError, Options, Pictures, Records};
 pub use tally::TallyReport;
 pub use text::vocabulary::{Special, Vocabulary, VocabularyError};
-pub use text::{Sentences, caption, vocabulary};
+pub use text::{Sentences, caption, names_something, vocabulary};

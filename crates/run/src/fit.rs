@@ -17,6 +17,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use simla::dvae::Dvae;
 use simla::dvae::training::Training;
 use simla::model::Simla;
+use simla::objectives::psl;
 use simla::tasks::pretrain::{Pretraining, Saved, special_ids};
 use simla_data::{Batch, Dataset, Format, Loader, LoaderPlan, Options, Pair, Pairs, Vocabulary};
 use simla_files::write_atomically;
@@ -25,7 +26,7 @@ use simla_train::checkpoint::Checkpoint;
 use simla_train::optim::AdamWConfig;
 use simla_train::torch::guard::guarded;
 use simla_train::{Ending, Plan, Team, Trainer};
-use tch::Device;
+use tch::{Device, Tensor};
 
 use crate::held_out::HeldOut;
 use crate::init;
@@ -202,9 +203,13 @@ impl Run {
         config.validate()?;
         let fresh = || Simla::new(config, s.train.dtype.kind(), self.device, s.train.seed as i64);
         let mut simla = guarded(fresh)?;
+        let begun = Checkpoint::open(&self.folder).is_ok();
+        if s.recipe.objectives.psl {
+            self.concepts(&mut simla, begun)?;
+        }
         match &self.inputs.fine_tuned {
             // A run that has saved something needs the model that it began with no more.
-            Some(model) if Checkpoint::open(&self.folder).is_err() => {
+            Some(model) if !begun => {
                 let model = Saved::open(model)?;
                 model.checkpoint.verify()?;
                 model.load(&mut simla)?;
@@ -215,6 +220,37 @@ impl Run {
             simla.online.recompute_layers();
         }
         Ok(simla)
+    }
+
+    /// Says what a keyword is, and lets the concept head of a new model start at how frequent each is.
+    fn concepts(&self, simla: &mut Simla, begun: bool) -> Result<()> {
+        /// Captions that tell how frequent words are.
+        const COUNTED: usize = 100_000;
+        let (recipe, model) = (&self.settings.recipe, &simla.config);
+        let mut never = vec![recipe.content_keywords; model.vocab_size as usize];
+        if recipe.content_keywords {
+            self.vocabulary.content_words().iter().for_each(|&word| never[word as usize] = false);
+        }
+        simla.psl = psl::Rule {
+            never: recipe.content_keywords.then(|| Tensor::from_slice(&never).to(self.device)),
+            per_keyword: recipe.psl_per_keyword,
+        };
+        if begun {
+            return Ok(());
+        }
+        let special = self.vocabulary.special();
+        for id in [special.pad, special.cls, special.sep] {
+            never[id as usize] = true;
+        }
+        let max_tokens = self.settings.data.max_tokens as usize;
+        let candidates = |text: String| {
+            let mut ids = self.vocabulary.encode(&text, max_tokens);
+            ids.retain(|&id| !never[id as usize]);
+            ids
+        };
+        let captions = self.dataset.texts(|_| {}).take(COUNTED).map(candidates);
+        let prior = psl::prior(captions, model.keywords, model.vocab_size);
+        Ok(simla.expect_concepts(&prior)?)
     }
 
     /// A few held-out pairs, always the same, whole and with the same masks.
@@ -302,6 +338,10 @@ impl<F: Format, H> Run<F, H> {
             ..Options::default()
         };
         let dataset = open_sources(&inputs.data, &options)?;
+        let mut settings = settings;
+        if has_model && inputs.kind() == Kind::Pretraining {
+            settings.suit(dataset.len())?.inspect(|taken| say!("{taken}"));
+        }
         check_batches(&settings, &inputs, dataset.epoch_len(), has_model)?;
         if let Some(dvae) = &inputs.dvae {
             Checkpoint::open(dvae)?;

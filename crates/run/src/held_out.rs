@@ -1,10 +1,12 @@
-//! Held-out pairs: retrieval on them says how good a model is.
+//! Held-out pairs: retrieval on them, and the keywords that are recommended for them, say how good a model is.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
 use simla::model::Simla;
+use simla::tasks::keywords::{Precision, concepts_of, said};
 use simla::tasks::retrieval::{Gallery, Retrieval, evaluate};
 use simla_data::{Dataset, Options, Vocabulary};
 
@@ -18,10 +20,15 @@ pub fn gallery(dataset: &Dataset, vocabulary: &Vocabulary, max_tokens: usize) ->
     Gallery::read(dataset, vocabulary, max_tokens, || count.one_more())
 }
 
-/// Held-out pairs with what is needed to rank them.
+/// Words that are recommended for each picture.
+const KEYWORDS: usize = 5;
+
+/// Held-out pairs with what is needed to rank them, and the words said of each picture.
 pub struct HeldOut {
     pub(crate) dataset: Arc<Dataset>,
     gallery: Gallery,
+    said: Vec<HashSet<String>>,
+    vocabulary: Vocabulary,
 }
 
 impl HeldOut {
@@ -33,14 +40,24 @@ impl HeldOut {
             bail!("{}: {usable} usable records for evaluation, expected at least 2", path.display());
         }
         let dataset = Arc::new(dataset);
-        Ok(Self { dataset, gallery })
+        let mut captions = vec![Vec::new(); gallery.images.len()];
+        for (ids, &image) in gallery.captions.iter().zip(&gallery.image_of) {
+            captions[image].push(vocabulary.decode(ids));
+        }
+        let said = captions.iter().map(|captions| said(captions)).collect();
+        Ok(Self { dataset, gallery, said, vocabulary: vocabulary.clone() })
     }
 
-    pub fn evaluate(&self, model: &Simla, top_k: usize, what: &str) -> Result<Retrieval> {
+    /// Retrieval on them, and how many of the words that the concept head recommends are said.
+    pub fn evaluate(&self, model: &Simla, top_k: usize, what: &str) -> Result<(Retrieval, Precision)> {
         let mut progress: Option<Progress> = None;
         let mut show = |done: usize, all: usize| {
             progress.get_or_insert_with(|| Progress::new(what, 0, all as u64)).set(done as u64, String::new);
         };
-        Ok(evaluate(model, &self.dataset, &self.gallery, top_k, &mut show)?)
+        let (found, image_feat) = evaluate(model, &self.dataset, &self.gallery, top_k, &mut show)?;
+        let concepts = concepts_of(model, &self.vocabulary, &image_feat, KEYWORDS)?;
+        let words: Vec<Vec<&str>> =
+            concepts.iter().map(|words| words.iter().map(|guess| guess.word.as_str()).collect()).collect();
+        Ok((found, Precision::new(&words, self.said.iter())))
     }
 }

@@ -200,11 +200,16 @@ impl Evaluating<'_> {
         if !self.watch.due(step, looking.eval_every) {
             return Ok(None);
         }
-        let found = looking.held_out.evaluate(&task.simla, 0, "evaluation")?.itc;
-        let scores = found.named();
+        let (found, keywords) = looking.held_out.evaluate(&task.simla, 0, "evaluation")?;
+        let found = found.itc;
+        let mut scores = found.named().to_vec();
+        say!("step {step}: held-out R@1 by contrast: text {:.1} %, image {:.1} %", found.txt_r1, found.img_r1);
+        if task.objectives().psl {
+            scores.extend(keywords.named());
+            say!("    keywords: {}", keywords.summary());
+        }
         looking.log.write(&Evaluation::new(step, &scores))?;
         self.watch.events.scalars(step, scores)?;
-        say!("step {step}: held-out R@1 by contrast: text {:.1} %, image {:.1} %", found.txt_r1, found.img_r1);
         Ok(Some(found.mean()))
     }
 }

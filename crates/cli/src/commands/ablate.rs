@@ -398,7 +398,7 @@ impl Rows<'_> {
         let (model, ending) = run.train(model, dvae, resume.as_ref(), stop)?;
         if ending == Ending::Finished {
             let held_out = run.held_out.as_ref().expect("an ablation has held-out pairs");
-            let found = held_out.evaluate(&model, self.top_k, "retrieval")?;
+            let (found, _) = held_out.evaluate(&model, self.top_k, "retrieval")?;
             let path = folder.join(RETRIEVAL);
             write_atomically(&path, &serde_json::to_vec_pretty(&found)?).with_context(|| path.display().to_string())?;
         }

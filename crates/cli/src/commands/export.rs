@@ -36,7 +36,7 @@ pub fn run(command: Command) -> Result<ExitCode> {
     }
     let saved = Saved::open(&checkpoint)?;
     saved.checkpoint.verify()?;
-    import::export(saved.checkpoint.model()?, &output)?;
+    import::export(saved.checkpoint.model()?, saved.config.concept_scale, &output)?;
     let c = &saved.config;
     say!(
         "{}: {} layers of vision, {} of text, width {}, {} and {} heads, {} pixels in patches of {}",

@@ -285,7 +285,8 @@ pub struct Ranking {
 /// How far an evaluation is: done and all, in images and captions.
 pub type Progress<'a> = &'a mut dyn FnMut(usize, usize);
 
-/// Ranks every image and caption of `gallery` against all others; `top_k` = 0 leaves the ranking by contrast.
+/// Ranks every image and caption of `gallery` against all others; `top_k` = 0 leaves the ranking by contrast. Also the features `[n, E]`
+/// of its images.
 ///
 /// # Errors
 /// What libtorch could not do.
@@ -295,8 +296,13 @@ pub fn evaluate(
     gallery: &Gallery,
     top_k: usize,
     progress: Progress,
-) -> Result<Retrieval, TorchError> {
-    Ok(evaluate_and_list(model, dataset, gallery, top_k, 0, progress)?.0)
+) -> Result<(Retrieval, Tensor), TorchError> {
+    guarded(|| {
+        no_grad(|| {
+            let ((found, _), image_feat) = rank(model, dataset, gallery, top_k, 0, progress);
+            (found, image_feat)
+        })
+    })
 }
 
 /// As [`evaluate`]; also the best of every query, `depth` of them where the contrast ranks, `top_k` where the matching score does.
@@ -311,7 +317,7 @@ pub fn evaluate_and_list(
     depth: usize,
     progress: Progress,
 ) -> Result<(Retrieval, Ranking), TorchError> {
-    guarded(|| no_grad(|| rank(model, dataset, gallery, top_k, depth, progress)))
+    guarded(|| no_grad(|| rank(model, dataset, gallery, top_k, depth, progress).0))
 }
 
 fn rank(
@@ -321,7 +327,7 @@ fn rank(
     top_k: usize,
     depth: usize,
     progress: Progress,
-) -> (Retrieval, Ranking) {
+) -> ((Retrieval, Ranking), Tensor) {
     let (images, captions) = (gallery.images.len(), gallery.captions.len());
     let all = captions + images * if top_k > 0 { 2 } else { 1 };
     let mut done = 0;
@@ -351,7 +357,7 @@ fn rank(
         scores
     };
     let of = (&gallery.item_of[..], &gallery.item_of_captions()[..]);
-    judge(&image_feat, &text_feat, of, top_k, depth, scores)
+    (judge(&image_feat, &text_feat, of, top_k, depth, scores), image_feat)
 }
 
 /// E_v of some images of a data set, asked for in order: a batch of them is computed at a time.
