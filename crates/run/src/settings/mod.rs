@@ -541,6 +541,15 @@ mod tests {
         refused("dvae_width=0", &["dvae_width", "0", "4 to 4096"]);
     }
 
+    #[test]
+    fn runs_that_have_begun_keep_the_keywords_that_they_had() {
+        let of = |s: &Settings| (s.recipe.content_keywords, s.recipe.psl_per_keyword, s.model.concept_scale);
+        assert_eq!(of(&Settings::resumed("preset = 'tiny'\nlr = 0.01", &[]).unwrap()), (false, false, 1.0));
+        let new = resolve(None, &[]).unwrap();
+        assert_eq!(of(&new), (true, true, 12.0));
+        assert_eq!(of(&Settings::resumed(&new.to_toml(), &[]).unwrap()), of(&new));
+    }
+
     /// A file as it was written before settings had sections: one list of names, in another order, each with its comment.
     #[test]
     fn files_of_older_runs_are_read() {
