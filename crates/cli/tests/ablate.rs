@@ -123,6 +123,32 @@ fn every_row_is_a_run_and_the_table_is_the_same_when_killed_shared_and_continued
 }
 
 #[test]
+fn baselines_have_the_same_time() {
+    let scenes = Scenes::new();
+    let baselines = ["--rows", "baselines", "--seeds", "4", "--top-k", "4", "--minutes", "0.01", "--json"];
+    let output = ablating(&scenes, "run", &baselines).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rows = report["rows"].as_array().unwrap();
+    let named: Vec<&Value> = rows.iter().map(|row| &row["name"]).collect();
+    assert_eq!(named, ["contrast alone", "ALBEF", "SIMLA"]);
+    assert!(report["note"].as_str().unwrap().contains("about 0.01 minutes"), "{report}");
+    for (row, folder) in rows.iter().zip(["1-contrast", "2-albef", "3-simla"]) {
+        let folder = scenes.path("run/seed-4").join(folder);
+        let steps = metrics(&folder).len() as u64;
+        let last = row["runs"][0]["curve"].as_array().unwrap().last().unwrap();
+        assert_eq!(last["pairs"], 8 * steps, "batches of eight");
+        assert!(read(&folder.join("config.toml")).contains(&format!("\nsteps = {steps}\n")));
+        assert!(!folder.join("pace").exists());
+    }
+    assert!(scenes.path("run/curves-pairs.png").exists());
+    let longer = ablating(&scenes, "run", &["--rows", "baselines", "--minutes", "2"]).output().unwrap();
+    assert_refused(&longer, &["--minutes", "0.01", "2.0", "--output"]);
+    let none = ablating(&scenes, "none", &["--minutes", "0"]).output().unwrap();
+    assert!(!none.status.success() && said(&none).contains("--minutes"), "{}", said(&none));
+}
+
+#[test]
 fn what_would_not_be_a_comparison_is_refused() {
     let scenes = Scenes::new();
     let refused = |more: &[&str], words: &[&str]| {

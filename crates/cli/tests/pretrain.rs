@@ -174,6 +174,9 @@ fn a_run_leaves_what_people_look_at_and_a_page_of_it() {
 
     let evaluations: Vec<Value> = read("evaluation.jsonl").lines().map(json).collect();
     assert_eq!(evaluations.iter().map(|row| &row["step"]).collect::<Vec<_>>(), [2, 4]);
+    for name in ["keywords_p5", "keywords_p5/constant", "keywords_p5/chance", "keywords_different"] {
+        assert!(evaluations[1][format!("held_out/{name}")].is_number(), "{name} in {}", evaluations[1]);
+    }
     let status = json(&read("status.json"));
     assert_eq!((&status["state"], &status["step"]), (&"finished".into(), &4.into()));
     for step in [3, 4] {

@@ -41,4 +41,4 @@ pub use simla_store as store;
 pub use sources::{OpenError, Options, Pictures, Records, Shard};
 pub use tally::{Seen, TallyReport};
 pub use text::vocabulary::{Special, Vocabulary, VocabularyError};
-pub use text::{Sentences, caption, vocabulary};
+pub use text::{Sentences, caption, names_something, vocabulary};

@@ -381,10 +381,13 @@ pub fn finetune<D: Downstream>(
     let config = s.model(run.vocabulary.len() as i64, special_ids(&run.vocabulary));
     config.validate()?;
     let tensors = start.as_ref().map(|start| start.checkpoint.model()).transpose()?;
-    let fresh = guarded(|| D::fresh(&run, config, tensors)).map_err(TrainError::from)?.map_err(|error| match (&start, error) {
-        (Some(start), error) if error.is::<StartError>() => error.context(start.checkpoint.path.display().to_string()),
-        (_, error) => error,
-    });
+    let fresh =
+        guarded(|| D::fresh(&run, config, tensors)).map_err(TrainError::from)?.map_err(|error| match (&start, error) {
+            (Some(start), error) if error.is::<StartError>() => {
+                error.context(start.checkpoint.path.display().to_string())
+            }
+            (_, error) => error,
+        });
     let mut tuned = team.all(fresh)?;
     if s.train.recompute {
         D::online(&mut tuned).recompute_layers();

@@ -17,6 +17,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use simla::dvae::Dvae;
 use simla::dvae::training::Training;
 use simla::model::Simla;
+use simla::objectives::psl;
 use simla::tasks::pretrain::{Pretraining, Saved, special_ids};
 use simla_data::{Batch, Dataset, Format, Loader, LoaderPlan, Options, Pair, Pairs, TallyReport, Vocabulary};
 use simla_files::write_atomically;
@@ -27,7 +28,7 @@ use simla_train::torch::device::use_tf32;
 use simla_train::torch::guard::{TorchError, guarded};
 use simla_train::torch::threads::share_of_cores;
 use simla_train::{Ending, Plan, Team, TrainError, Trainer};
-use tch::Device;
+use tch::{Device, Tensor};
 
 use crate::compute::Compute;
 use crate::held_out::HeldOut;
@@ -229,10 +230,15 @@ impl Run {
         config.validate()?;
         let fresh = || Simla::new(config, s.train.dtype.kind(), self.compute.device, s.train.seed as i64);
         let mut simla = guarded(fresh).map_err(TrainError::from)?;
+        let team = &self.compute.team;
+        let begun = team.first(|| Ok::<_, anyhow::Error>(Checkpoint::open(&self.folder).is_ok()))?;
+        if s.recipe.objectives.psl {
+            team.all(self.concepts(&mut simla, begun))?;
+        }
         // The others get theirs of it, when they train.
-        self.compute.team.first(|| match &self.inputs.fine_tuned {
+        team.first(|| match &self.inputs.fine_tuned {
             // A run that has saved something needs the model that it began with no more.
-            Some(model) if Checkpoint::open(&self.folder).is_err() => {
+            Some(model) if !begun => {
                 let model = Saved::open(model)?;
                 model.checkpoint.verify()?;
                 Ok::<_, anyhow::Error>(model.load(&mut simla)?)
@@ -243,6 +249,37 @@ impl Run {
             simla.online.recompute_layers();
         }
         Ok(simla)
+    }
+
+    /// Says what a keyword is, and lets the concept head of a new model start at how frequent each is.
+    fn concepts(&self, simla: &mut Simla, begun: bool) -> Result<()> {
+        /// Captions that tell how frequent words are.
+        const COUNTED: usize = 100_000;
+        let (recipe, model) = (&self.settings.recipe, &simla.config);
+        let mut never = vec![recipe.content_keywords; model.vocab_size as usize];
+        if recipe.content_keywords {
+            self.vocabulary.content_words().iter().for_each(|&word| never[word as usize] = false);
+        }
+        simla.psl = psl::Rule {
+            never: recipe.content_keywords.then(|| Tensor::from_slice(&never).to(self.compute.device)),
+            per_keyword: recipe.psl_per_keyword,
+        };
+        if begun {
+            return Ok(());
+        }
+        let special = self.vocabulary.special();
+        for id in [special.pad, special.cls, special.sep] {
+            never[id as usize] = true;
+        }
+        let max_tokens = self.settings.data.max_tokens as usize;
+        let candidates = |text: String| {
+            let mut ids = self.vocabulary.encode(&text, max_tokens);
+            ids.retain(|&id| !never[id as usize]);
+            ids
+        };
+        let captions = self.dataset.texts(|_| {}).take(COUNTED).map(candidates);
+        let prior = psl::prior(captions, model.keywords, model.vocab_size);
+        Ok(simla.expect_concepts(&prior)?)
     }
 
     /// A few held-out pairs, always the same, whole and with the same masks.
@@ -316,7 +353,7 @@ impl<F: Format, H> Run<F, H> {
     /// Opens everything that is given, what is held out by `held_out`, and writes nothing; see [`Run::prepare`].
     pub(crate) fn open(
         folder: &Path,
-        settings: Settings,
+        mut settings: Settings,
         inputs: Inputs,
         compute: &Compute,
         has_model: bool,
@@ -347,6 +384,9 @@ impl<F: Format, H> Run<F, H> {
         };
         let mut opened = || {
             let dataset = open_sources(&inputs.data, &options)?;
+            if has_model && inputs.kind() == Kind::Pretraining {
+                settings.suit(dataset.len())?.inspect(|taken| say!("{taken}"));
+            }
             check_batches(&settings, &inputs, dataset.epoch_len(), has_model)?;
             inputs.know(&dataset)?;
             Ok::<_, anyhow::Error>(dataset)

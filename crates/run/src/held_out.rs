@@ -1,5 +1,7 @@
-//! Held-out pairs: retrieval on them says how good a model is; and where they are expressions with boxes, how many of those it finds.
+//! Held-out pairs: retrieval on them, and the keywords that are recommended for them, say how good a model is; and where they are expressions
+//! with boxes, how many of those it finds.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -7,6 +9,7 @@ use anyhow::{Result, bail};
 use simla::model::Simla;
 use simla::tasks::gradcam::default_layer;
 use simla::tasks::grounding::Grounding;
+use simla::tasks::keywords::{Precision, concepts_of, said};
 use simla::tasks::retrieval::{Gallery, Retrieval, evaluate};
 use simla_data::{BoxedPicture, Dataset, Options, ReferFiles, Vocabulary, read_refer};
 use simla_train::Team;
@@ -22,10 +25,15 @@ pub fn gallery(dataset: &Dataset, vocabulary: &Vocabulary, max_tokens: usize) ->
     Gallery::read(dataset, vocabulary, max_tokens, || count.one_more())
 }
 
-/// Held-out pairs with what is needed to rank them.
+/// Words that are recommended for each picture.
+const KEYWORDS: usize = 5;
+
+/// Held-out pairs with what is needed to rank them, and the words said of each picture.
 pub struct HeldOut {
     pub(crate) dataset: Arc<Dataset>,
     gallery: Gallery,
+    said: Vec<HashSet<String>>,
+    vocabulary: Vocabulary,
     /// Expressions with true boxes, where these are REFER's and the run learns to find them.
     boxes: Vec<BoxedPicture>,
 }
@@ -42,29 +50,39 @@ impl HeldOut {
         let refer = ReferFiles::beside(path).filter(|_| options.expressions);
         let boxes = refer.map(|refer| read_refer(&refer, options.image_root.as_deref(), &options.splits));
         let dataset = Arc::new(dataset);
-        Ok(Self { dataset, gallery, boxes: boxes.transpose()?.unwrap_or_default() })
+        let mut captions = vec![Vec::new(); gallery.images.len()];
+        for (ids, &image) in gallery.captions.iter().zip(&gallery.image_of) {
+            captions[image].push(vocabulary.decode(ids));
+        }
+        let said = captions.iter().map(|captions| said(captions)).collect();
+        let boxes = boxes.transpose()?.unwrap_or_default();
+        Ok(Self { dataset, gallery, said, vocabulary: vocabulary.clone(), boxes })
     }
 
     /// How many of the boxes a model finds; none where there are no boxes.
     ///
     /// # Errors
     /// What libtorch could not do.
-    pub fn grounding(&self, model: &Simla, vocabulary: &Vocabulary) -> Result<Option<Grounding>> {
+    pub fn grounding(&self, model: &Simla) -> Result<Option<Grounding>> {
         let layer = default_layer(model.config.text_depth);
-        Ok(Asked::new(model, vocabulary, &self.boxes, layer)?.grounding(None))
+        Ok(Asked::new(model, &self.vocabulary, &self.boxes, layer)?.grounding(None))
     }
 
-    /// Ranks all pairs, which the processes of `team` share out among themselves.
+    /// Retrieval on them, which the processes of `team` share out among themselves, and how many of the words that the concept head recommends
+    /// are said.
     ///
     /// # Errors
     /// What libtorch could not do, or another process that is gone.
-    pub fn evaluate(&self, model: &Simla, top_k: usize, team: &Team, what: &str) -> Result<Retrieval> {
+    pub fn evaluate(&self, model: &Simla, top_k: usize, team: &Team, what: &str) -> Result<(Retrieval, Precision)> {
         let mut progress: Option<Progress> = None;
         let mut show = |done: usize, all: usize| {
             progress.get_or_insert_with(|| Progress::new(what, 0, all as u64)).set(done as u64, String::new);
         };
-        let ranked = evaluate(model, &self.dataset, &self.gallery, top_k, team, &mut show)?;
+        let (found, image_feat) = evaluate(model, &self.dataset, &self.gallery, top_k, team, &mut show)?;
         self.dataset.reached()?;
-        Ok(ranked)
+        let concepts = concepts_of(model, &self.vocabulary, &image_feat, KEYWORDS)?;
+        let words: Vec<Vec<&str>> =
+            concepts.iter().map(|words| words.iter().map(|guess| guess.word.as_str()).collect()).collect();
+        Ok((found, Precision::new(&words, self.said.iter())))
     }
 }

@@ -101,8 +101,10 @@ pub fn weights(simla: &mut Simla, init: &[PathBuf]) -> Result<()> {
         let checkpoint = open(folder)?;
         checkpoint.verify()?;
         let of = simla.online.named().len();
-        let taken =
-            import::start(simla, checkpoint.model()?).with_context(|| format!("--init {}", folder.display()))?;
+        let mut found = checkpoint.model()?;
+        let theirs = checkpoint.state.config["concept_scale"].as_f64().unwrap_or(1.0);
+        import::scale_concepts(&mut found, theirs / simla.config.concept_scale);
+        let taken = import::start(simla, found).with_context(|| format!("--init {}", folder.display()))?;
         say!("{taken} of {of} tensors from {}", folder.display());
     }
     Ok(())

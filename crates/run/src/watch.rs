@@ -250,15 +250,19 @@ impl Evaluating<'_> {
         if !self.watch.due(step, looking.eval_every) {
             return Ok(None);
         }
-        let found = looking.held_out.evaluate(&task.simla, 0, looking.team, "evaluation")?;
+        let (found, keywords) = looking.held_out.evaluate(&task.simla, 0, looking.team, "evaluation")?;
         let mut scores = found.named();
         let Recalls { txt_r1, img_r1, .. } = found.itc;
         say!("step {step}: held-out R@1 by contrast: text {txt_r1:.1} %, image {img_r1:.1} %");
+        if task.objectives().psl {
+            scores.extend(keywords.named().map(|(name, score)| (name.to_owned(), score)));
+            say!("    keywords: {}", keywords.summary());
+        }
         // Of a score, that of the first counts.
         let Some(page) = &mut self.watch.page else {
             return Ok(Some(found.itc.mean()));
         };
-        let boxes = looking.held_out.grounding(&task.simla, looking.vocabulary)?;
+        let boxes = looking.held_out.grounding(&task.simla)?;
         if let Some(boxes) = &boxes {
             scores.extend(boxes.named());
             say!("step {step}: held-out expressions found: {:.1} %", boxes.share());

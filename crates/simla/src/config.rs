@@ -83,6 +83,11 @@ pub struct ModelConfig {
     /// keywords chosen from each caption
     #[schemars(range(min = 1, max = LARGEST), extend("x-only" = "pretraining"))]
     pub keywords: i64,
+    /// factor of the image feature, of length one, before the concept head: with the root of embed_dim the head learns as fast as others do;
+    /// the authors' is 1
+    #[serde(default = "as_it_is")]
+    #[schemars(extend("exclusiveMinimum" = 0, "x-fixed" = "model", "x-before" = 1.0))]
+    pub concept_scale: f64,
     /// dropout of BERT's hidden states and attention
     #[schemars(range(min = 0), extend("exclusiveMaximum" = 1))]
     pub dropout: f64,
@@ -98,6 +103,11 @@ pub struct ModelConfig {
 /// Of models that do not say: all but the authors' close their text.
 fn closes() -> bool {
     true
+}
+
+/// Of models that do not say.
+fn as_it_is() -> f64 {
+    1.0
 }
 
 /// A size that cannot be built, with the field to change.
@@ -157,6 +167,7 @@ impl ModelConfig {
             momentum: 0.995,
             temperature: 0.07,
             keywords: 4,
+            concept_scale: 1.0,
             dropout: 0.1,
             closing_sep: true,
             special,
@@ -175,6 +186,7 @@ impl ModelConfig {
                 max_positions: 128,
                 visual_vocab: 2048,
                 queue_size: 16_384,
+                concept_scale: 16.0,
                 ..base
             },
             Preset::Tiny => Self {
@@ -193,6 +205,7 @@ impl ModelConfig {
                 queue_size: 64,
                 momentum: 0.98,
                 keywords: 3,
+                concept_scale: 12.0,
                 dropout: 0.0,
                 ..base
             },

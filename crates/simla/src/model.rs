@@ -6,6 +6,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::config::ModelConfig;
 use crate::layers::Linear;
+use crate::objectives::psl;
 use crate::queue::Queues;
 use crate::text::{Depth, KeysValues, Rows, TextEncoder, WordHead};
 use crate::vision::VisionEncoder;
@@ -22,6 +23,8 @@ pub struct Towers {
     pub text_proj: Linear,
     pub mim_head: Linear,
     pub concept_head: Linear,
+    /// [`ModelConfig::concept_scale`].
+    concept_scale: f64,
 }
 
 impl Towers {
@@ -37,6 +40,7 @@ impl Towers {
             text_proj: Linear::new(layout, "text_proj", c.text_width, c.embed_dim),
             mim_head: Linear::new(layout, "mim_head", c.vision_width, c.visual_vocab),
             concept_head: Linear::new(layout, "concept_head", c.embed_dim, c.vocab_size),
+            concept_scale: c.concept_scale,
         }
     }
 
@@ -60,9 +64,9 @@ impl Towers {
         self.text.keys_values(w, image_embeds, None)
     }
 
-    /// Logits of concepts from the normalised image feature `[B, E]`, in f32: `[B, vocab]`.
+    /// Logits of concepts from the scaled image feature `[B, E]`, in f32: `[B, vocab]`.
     pub fn concept_logits(&self, w: &Weights, image_feat: &Tensor) -> Tensor {
-        self.concept_head.forward(w, &image_feat.to_kind(w.kind())).to_kind(Kind::Float)
+        self.concept_head.forward(w, &(image_feat * self.concept_scale).to_kind(w.kind())).to_kind(Kind::Float)
     }
 }
 
@@ -83,6 +87,8 @@ pub struct Simla {
     pub online: Weights,
     pub momentum: Weights,
     pub queues: Queues,
+    /// What PSL takes for a keyword.
+    pub psl: psl::Rule,
 }
 
 /// A model before its parameters have memory.
@@ -132,12 +138,25 @@ impl Simla {
     }
 
     fn of(config: ModelConfig, parts: Parts, online: Weights, momentum: Weights, queues: Queues) -> Self {
-        Self { config, towers: parts.towers, itm_head: parts.itm_head, temp: parts.temp, online, momentum, queues }
+        let Parts { towers, itm_head, temp, .. } = parts;
+        Self { config, towers, itm_head, temp, online, momentum, queues, psl: psl::Rule::default() }
     }
 
     /// The parameters of a model of these sizes, before they have memory.
     pub fn layout(config: &ModelConfig) -> Layout {
         Parts::new(config).layout
+    }
+
+    /// Starts the concept head's biases, of online and momentum model, at these log-odds of each word (see [`psl::prior`]).
+    ///
+    /// # Errors
+    /// If there are more or fewer of them than words.
+    pub fn expect_concepts(&mut self, log_odds: &[f32]) -> Result<(), WeightsError> {
+        let mut all = self.online.named();
+        all.insert("concept_head.bias".into(), Tensor::from_slice(log_odds));
+        self.online.load(&all, str::to_owned)?;
+        self.momentum.average(&self.online, 0.0);
+        Ok(())
     }
 
     /// The temperature, as a scalar that learns.
@@ -234,6 +253,19 @@ mod tests {
         lacking.remove("visual_encoder.pos_embed");
         let missing = WeightsError::Missing("visual_encoder.pos_embed".into());
         assert_eq!(used.load(&lacking), Err(missing));
+    }
+
+    #[test]
+    fn concepts_start_at_what_is_expected_of_them() {
+        let mut model = tiny(Kind::Float);
+        let odds: Vec<f32> = (0..50).map(|word| word as f32 / 10.0 - 4.0).collect();
+        model.expect_concepts(&odds).unwrap();
+        let nothing_seen = Tensor::zeros([1, model.config.embed_dim], (Kind::Float, Device::Cpu));
+        for weights in [&model.online, &model.momentum] {
+            let logits = model.towers.concept_logits(weights, &nothing_seen);
+            assert_eq!(Vec::<f32>::try_from(logits.detach().get(0)).unwrap(), odds);
+        }
+        assert!(model.expect_concepts(&odds[1..]).is_err());
     }
 
     #[test]

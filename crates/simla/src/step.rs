@@ -279,7 +279,8 @@ impl Simla {
             let recommend = || towers.concept_logits(&self.momentum, &teacher.image_feat).sigmoid();
             let recommended = (alpha > 0.0).then(|| no_grad(recommend));
             let logits = towers.concept_logits(w, &image_feat);
-            losses.psl = Some(psl::loss(&logits, &targets, recommended.as_ref(), alpha));
+            let weight = self.psl.weight(self.config.keywords, self.config.vocab_size);
+            losses.psl = Some(psl::loss(&logits, &targets, recommended.as_ref(), alpha) * weight);
             Keywords { attention, targets, logits }
         });
 
@@ -356,7 +357,11 @@ impl Simla {
     fn keyword_targets(&self, b: &Inputs, attention: &Tensor) -> Tensor {
         let c = &self.config;
         let special = b.ids.eq(c.special.cls).logical_or(&b.ids.eq(c.special.sep)).logical_or(&b.mask.eq(0));
-        psl::keyword_targets(attention, &special, &b.ids, c.keywords, c.vocab_size)
+        let barred = match &self.psl.never {
+            Some(never) => special.logical_or(&never.index_select(0, &b.ids.flatten(0, -1)).view_as(&special)),
+            None => special,
+        };
+        psl::keyword_targets(attention, &barred, &b.ids, c.keywords, c.vocab_size)
     }
 
     /// MIM, with its graph; and its logits `[n, visual vocabulary]`.

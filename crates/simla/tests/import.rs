@@ -623,7 +623,7 @@ fn what_is_exported_is_the_authors_file() {
     let folder = tempfile::tempdir().unwrap();
     for name in ["model.pth", "model.safetensors"] {
         let path = folder.path().join(name);
-        export(copies(&imported), &path).unwrap();
+        export(copies(&imported), 1.0, &path).unwrap();
         let again = authors(&path).unwrap();
         again.check().unwrap();
         assert!(same(&again.weights, &imported), "{name}");
@@ -635,6 +635,6 @@ fn what_is_exported_is_the_authors_file() {
         assert!(lost.iter().all(|name| name.contains("token_type")), "{lost:?}");
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "nothing else stays");
-    let message = export(copies(&imported), &folder.path().join("model.onnx")).unwrap_err().to_string();
+    let message = export(copies(&imported), 1.0, &folder.path().join("model.onnx")).unwrap_err().to_string();
     assert!(message.contains(".safetensors"), "{message}");
 }

@@ -185,9 +185,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     team.first(|| check_unchanged(&common, &settings, &inputs, compared))?;
     let stop = stop::on_signal()?;
     let common = Run::prepare_shared(&common, settings, inputs, &compute)?;
-    team.first(|| {
-        Ok::<_, Error>(write_atomically(&common.folder.join(COMPARED), &serde_json::to_vec(&compared)?)?)
-    })?;
+    team.first(|| Ok::<_, Error>(write_atomically(&common.folder.join(COMPARED), &serde_json::to_vec(&compared)?)?))?;
     if !tokenize(&common, &stop)? {
         return Ok(stopped());
     }
@@ -436,7 +434,7 @@ impl Rows<'_> {
         let (model, ending) = run.train(model, dvae, resume.as_ref(), stop)?;
         if ending == Ending::Finished {
             let held_out = run.held_out.as_ref().expect("an ablation has held-out pairs");
-            let found = held_out.evaluate(&model, self.top_k, team, "retrieval")?;
+            let (found, _) = held_out.evaluate(&model, self.top_k, team, "retrieval")?;
             let path = folder.join(RETRIEVAL);
             let found = serde_json::to_vec_pretty(&found)?;
             team.first(|| write_atomically(&path, &found).with_context(|| path.display().to_string()))?;

@@ -93,13 +93,13 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         return Ok(code(ending));
     }
     let model = run.model()?;
-    let before = held_out.evaluate(&model, TOP_K, &compute.team, "before")?;
+    let (before, _) = held_out.evaluate(&model, TOP_K, &compute.team, "before")?;
     let (model, ending) = run.train(model, dvae, None, &stop)?;
     if ending == Ending::Stopped {
         say!("stopped: go on with simla pretrain --resume {}", folder.display());
         return Ok(code(ending));
     }
-    let after = held_out.evaluate(&model, TOP_K, &compute.team, "after")?;
+    let (after, _) = held_out.evaluate(&model, TOP_K, &compute.team, "after")?;
     let (first, last) = (before.itm.unwrap_or(before.itc), after.itm.unwrap_or(after.itc));
     answer!("Before training\n{}\nAfter training\n{}\n", table(&before), table(&after));
     answer!(

@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 use simla::tasks::boxes::Bounds;
 use simla::tasks::gradcam::default_layer;
 use simla::tasks::grounding::Grounding;
-use simla::tasks::keywords::said_share;
 use simla::tasks::pretrain::Model;
 use simla::tasks::retrieval::Retrieval;
 use simla_data::read_boxes;
@@ -79,20 +78,16 @@ pub fn write(
         if cells.len() < SHOWN {
             cells.push(keywords::cell(seen.picture, &record.captions, &words));
         }
-        all.extend(words);
+        all.push((record.captions, words));
     }
-    let said = said_share(all.iter());
-    answer!(
-        "Keywords: {said:.0} % of the {TOP} words that it recommends for each scene are in one of the scene's captions."
-    );
-    let sheet = keywords::sheet(cells, said).draw();
+    let found = keywords::precision(all.iter().map(|(captions, words)| (captions.as_slice(), words.as_slice())));
+    answer!("Keywords, {TOP} for each scene: {}", found.summary());
+    let sheet = keywords::sheet(cells, &found).draw();
     maps.insert(0, sheet);
     save(
         "2-keywords",
         "Concepts that the image encoder sees",
-        format!(
-            "{said:.0} % of the {TOP} words that it recommends for each held-out scene are in one of the scene's captions."
-        ),
+        format!("{TOP} words for each held-out scene: {}", found.summary()),
         stack(&maps),
     )?;
     save(
@@ -104,6 +99,9 @@ pub fn write(
 
     let mut evaluation =
         [evaluation_row("before training", before, None), evaluation_row("after training", after, Some(&grounding))];
+    for (name, percent) in [("", found.said), ("/constant", found.constant), ("/chance", found.dealt)] {
+        evaluation[1][format!("keywords/said{name}")] = json!(percent);
+    }
     if let Some(learned) = questions {
         answer!("Questions: {}", learned.summary());
         save("4-questions", "Questions about a scene", learned.summary(), learned.sheet.draw())?;

@@ -35,7 +35,7 @@ pub fn run(command: Command) -> Result<ExitCode> {
     let saved = Saved::open(&checkpoint)?;
     check_file(Some(&output), import::EXPORT_ENDINGS, force, || saved.checkpoint.files())?;
     saved.checkpoint.verify()?;
-    import::export(saved.checkpoint.model()?, &output)?;
+    import::export(saved.checkpoint.model()?, saved.config.concept_scale, &output)?;
     let c = &saved.config;
     say!(
         "{}: {} layers of vision, {} of text, width {}, {} and {} heads, {} pixels in patches of {}",

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use clap::Args;
 use serde_json::json;
-use simla::tasks::keywords::{Keyword, said_share};
+use simla::tasks::keywords::{Keyword, Precision, said};
 use simla::tasks::pretrain::Model;
 use simla_image::RgbImage;
 use simla_pictures::bars::Bar;
@@ -123,27 +123,34 @@ fn a_file(arguments: &Arguments, model: &Model, data: &str) -> Result<()> {
     if records.is_empty() {
         bail!("{data}: no usable record");
     }
-    let said = said_share(records.iter().flat_map(|(_, _, keywords)| keywords));
+    let found = precision(records.iter().map(|(_, captions, keywords)| (captions.as_slice(), keywords.as_slice())));
     if let Some(path) = &arguments.output {
-        save_png(&sheet(cells, said).draw(), path)?;
+        save_png(&sheet(cells, &found).draw(), path)?;
     }
     if arguments.json {
         let pictures: Vec<_> = records
             .iter()
             .map(|(name, captions, keywords)| json!({"record": name, "captions": captions, "keywords": keywords}))
             .collect();
-        console::answer_json(&json!({"said_percent": said, "top": arguments.top, "pictures": pictures}))?;
+        console::answer_json(
+            &json!({"said_percent": found.said, "constant_percent": found.constant, "dealt_percent": found.dealt,
+            "different": found.different, "top": arguments.top, "pictures": pictures}),
+        )?;
     } else {
         for (name, captions, keywords) in &records[..records.len().min(SHOWN)] {
             answer!("{name}: {}\n    {}", captions[0], in_words(keywords));
         }
-        answer!(
-            "{said:.1} % of the {} recommended words of {} pictures are in a caption (marked *)",
-            arguments.top,
-            records.len()
-        );
+        answer!("{} words of {} pictures (marked *: in a caption). {}", arguments.top, records.len(), found.summary());
     }
     Ok(())
+}
+
+/// How many of the words recommended for pictures are in their captions.
+pub fn precision<'a>(pictures: impl Iterator<Item = (&'a [String], &'a [Keyword])>) -> Precision {
+    let word = |keyword: &'a Keyword| keyword.word.as_str();
+    let (words, said): (Vec<Vec<&str>>, Vec<_>) =
+        pictures.map(|(captions, keywords)| (keywords.iter().map(word).collect(), said(captions))).unzip();
+    Precision::new(&words, said.iter())
 }
 
 /// What the model recommends for a picture beside what its caption says.
@@ -156,11 +163,11 @@ pub fn cell(picture: RgbImage, captions: &[String], keywords: &[Keyword]) -> Cel
     }
 }
 
-/// A sheet of such cells; `said` percent of all recommended words are said by captions.
-pub fn sheet(cells: Vec<Cell>, said: f64) -> Sheet {
+/// A sheet of such cells, with what was found of all pictures.
+pub fn sheet(cells: Vec<Cell>, found: &Precision) -> Sheet {
     Sheet {
         title: "What the captions say, what the model recommends".into(),
-        note: format!("Green: a caption of the picture has the word; {said:.0} % in all."),
+        note: format!("Green: a caption of the picture has the word. {}", found.summary()),
         cells,
         side: 220,
         ..Sheet::default()

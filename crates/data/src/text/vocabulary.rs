@@ -9,7 +9,7 @@ use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::tokenizer::Tokenizer;
 
-use super::{caption, learn};
+use super::{caption, learn, names_something};
 
 /// Pieces of a caption at most, `[CLS]` and `[SEP]` included, as the authors count them.
 pub const MAX_TOKENS: usize = 25;
@@ -60,6 +60,7 @@ pub struct Vocabulary {
     pieces: Vec<String>,
     special: Special,
     words: Vec<i64>,
+    content: Vec<i64>,
     /// Whether text ends in `[SEP]`.
     closes: bool,
     /// The tokenizer.json that this was read from.
@@ -189,6 +190,11 @@ impl Vocabulary {
         &self.words
     }
 
+    /// The ids of whole words that may name what a picture shows (see [`names_something`]), no continuations of words.
+    pub fn content_words(&self) -> &[i64] {
+        &self.content
+    }
+
     /// Number of ids, special ones included: the model's vocabulary size.
     pub fn len(&self) -> usize {
         self.pieces.len()
@@ -235,8 +241,9 @@ impl Vocabulary {
             }
         }
         let Special { pad, unk, cls, sep, mask } = special;
-        let words = (0..pieces.len() as i64).filter(|id| ![pad, unk, cls, sep, mask].contains(id)).collect();
-        Ok(Vocabulary { tokenizer, pieces, special, words, closes: true, json: None })
+        let words: Vec<i64> = (0..pieces.len() as i64).filter(|id| ![pad, unk, cls, sep, mask].contains(id)).collect();
+        let content = words.iter().copied().filter(|&id| names_something(&pieces[id as usize])).collect();
+        Ok(Vocabulary { tokenizer, pieces, special, words, content, closes: true, json: None })
     }
 }
 
@@ -333,6 +340,14 @@ pub(crate) mod tests {
         assert_eq!(vocabulary.decode(&ids), "dogs playing");
         assert_eq!((vocabulary.word(6), vocabulary.word(-1), vocabulary.word(99)), ("##ing", "[UNK]", "[UNK]"));
         assert_eq!((vocabulary.id("dogs"), vocabulary.id("cats")), (Some(7), None));
+    }
+
+    #[test]
+    fn content_words_are_whole_and_name_something() {
+        let text = SPECIAL_PIECES.join("\n") + "\ndog\n##ing\nthe\n,\n2\nwhile\nhund";
+        let vocabulary = Vocabulary::of_lines(&text, Path::new("test")).unwrap();
+        let words: Vec<&str> = vocabulary.content_words().iter().map(|&id| vocabulary.word(id)).collect();
+        assert_eq!(words, ["dog", "2", "hund"]);
     }
 
     #[test]

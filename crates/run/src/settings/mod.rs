@@ -4,6 +4,7 @@
 mod answers;
 mod data;
 mod decided;
+mod few;
 mod fine_tuning;
 mod recipe;
 mod saving;
@@ -11,7 +12,7 @@ mod shown;
 mod tokenizer;
 mod train;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 use schemars::JsonSchema;
@@ -54,9 +55,11 @@ impl Section {
 macro_rules! sections {
     ($($section:ident : $kind:ty,)*) => {
         /// The settings of a run, by sections.
-        #[derive(Debug, Clone, PartialEq)]
+        #[derive(Debug, Clone)]
         pub struct Settings {
             $(pub $section: $kind,)*
+            /// Names of those that were asked for, in place of defaults.
+            asked: BTreeSet<String>,
         }
 
         /// All sections, in the order of help and file.
@@ -92,6 +95,12 @@ sections! {
     tokenizer: Tokenizer,
     answers: Answers,
     saving: Saving,
+}
+
+impl PartialEq for Settings {
+    fn eq(&self, other: &Self) -> bool {
+        self.table() == other.table()
+    }
 }
 
 fn table(section: &impl Serialize) -> Table {
@@ -157,6 +166,7 @@ impl Settings {
             tokenizer: Tokenizer::of(preset),
             answers: Answers::default(),
             saving: Saving::default(),
+            asked: BTreeSet::new(),
         }
     }
 
@@ -229,6 +239,7 @@ impl Settings {
             self.set(&name, value.clone()).map_err(|error| {
                 bad_value(&name, &value, &format!("{} (the default is {default})", error.message().trim()))
             })?;
+            self.asked.insert(name);
         }
         Ok(self)
     }
@@ -528,6 +539,15 @@ mod tests {
         refused("objectives=[]", &["objectives", "at least one"]);
         refused("alpha", &["alpha", "name=value"]);
         refused("dvae_width=0", &["dvae_width", "0", "4 to 4096"]);
+    }
+
+    #[test]
+    fn runs_that_have_begun_keep_the_keywords_that_they_had() {
+        let of = |s: &Settings| (s.recipe.content_keywords, s.recipe.psl_per_keyword, s.model.concept_scale);
+        assert_eq!(of(&Settings::resumed("preset = 'tiny'\nlr = 0.01", &[]).unwrap()), (false, false, 1.0));
+        let new = resolve(None, &[]).unwrap();
+        assert_eq!(of(&new), (true, true, 12.0));
+        assert_eq!(of(&Settings::resumed(&new.to_toml(), &[]).unwrap()), of(&new));
     }
 
     /// A file as it was written before settings had sections: one list of names, in another order, each with its comment.

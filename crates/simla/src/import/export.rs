@@ -32,12 +32,15 @@ const TEXT_ENCODERS: [&str; 2] = ["text_encoder", "text_encoder_m"];
 /// Writes `weights`, all tensors of a model under our names, under the authors': as safetensors, or as `{"model": ...}` in a file of
 /// PyTorch, by the ending of `path`. An existing file is replaced once the new one is whole.
 ///
+/// `concept_scale` is that of the model, which the authors' has not: the concept head's weights take it in.
+///
 /// The names are ours, and what their modules have besides: the decoder that is tied to the word embeddings, its bias, and the
 /// positions' numbers.
 ///
 /// # Errors
 /// Another ending, and what the system said.
-pub fn export(mut weights: Tensors, path: &Path) -> Result<(), ExportError> {
+pub fn export(mut weights: Tensors, concept_scale: f64, path: &Path) -> Result<(), ExportError> {
+    scale_concepts(&mut weights, concept_scale);
     for top in TEXT_ENCODERS {
         let get = |name: &str| weights.get(&format!("{top}.{name}")).map(Tensor::shallow_clone);
         let added = [
@@ -59,6 +62,15 @@ pub fn export(mut weights: Tensors, path: &Path) -> Result<(), ExportError> {
         Some("safetensors") => replace(path, |aside| Ok(tensors::write(aside, weights)?), io),
         Some("pth" | "pt" | "bin") => replace(path, |aside| pth(aside, &weights).map_err(io), io),
         _ => Err(ExportError::Ending { path: path.into() }),
+    }
+}
+
+/// Makes the concept head of `weights`, online and momentum, one for features that are `by` times smaller.
+pub fn scale_concepts(weights: &mut Tensors, by: f64) {
+    for name in ["concept_head.weight", "concept_head_m.weight"] {
+        if let Some(head) = weights.get_mut(name).filter(|_| by != 1.0) {
+            *head = &*head * by;
+        }
     }
 }
 
@@ -87,4 +99,19 @@ fn pth(path: &Path, weights: &Tensors) -> io::Result<()> {
 
 fn bytes<T: Copy, const N: usize>(values: &[T], of: impl Fn(T) -> [u8; N]) -> Vec<u8> {
     values.iter().flat_map(|&value| of(value)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_concept_head_takes_in_the_scale_of_its_features() {
+        let names = ["concept_head.weight", "concept_head_m.weight", "concept_head.bias"];
+        let mut weights: Tensors =
+            names.iter().map(|&name| (name.to_owned(), Tensor::from_slice(&[2f32, 3.0]))).collect();
+        scale_concepts(&mut weights, 4.0);
+        let of = |name: &str| Vec::<f32>::try_from(&weights[name]).unwrap();
+        assert_eq!(names.map(of), [[8.0, 12.0], [8.0, 12.0], [2.0, 3.0]]);
+    }
 }

@@ -32,7 +32,7 @@ use thiserror::Error;
 pub use authors::{Authors, authors};
 pub use bert::bert;
 pub use dalle::{Dalle, dalle};
-pub use export::{EXPORT_ENDINGS, ExportError, export};
+pub use export::{EXPORT_ENDINGS, ExportError, export, scale_concepts};
 pub use files::published_heads;
 use files::{listed, shard_hint};
 pub use patches::{fit_patches, resample_kernels};

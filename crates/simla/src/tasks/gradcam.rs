@@ -311,7 +311,7 @@ mod tests {
             let logit = |map: &Tensor| {
                 no_grad(|| {
                     let feat = towers.image_feat(w, &towers.vision.close(w, &opened, map));
-                    let feat = feat.to_kind(Kind::Double);
+                    let feat = feat.to_kind(Kind::Double) * model.config.concept_scale;
                     towers.concept_head.forward(w, &feat).double_value(&[0, word])
                 })
             };

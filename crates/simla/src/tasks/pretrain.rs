@@ -164,6 +164,10 @@ impl Pretraining {
         simla.queues.remember_images();
         Self { by_image: true, ..Self::new(simla, None, objectives, alpha, vocabulary) }
     }
+
+    pub fn objectives(&self) -> Objectives {
+        self.objectives
+    }
 }
 
 impl Task for Pretraining {
@@ -350,6 +354,28 @@ mod tests {
         }
         let pixel = |i: usize| (i as u8).wrapping_mul((i / (SIDE * SIDE * 3)) as u8 + 3);
         Batch { pictures: (0..3 * SIDE * SIDE * 3).map(pixel).collect(), halves: vec![], ..two }
+    }
+
+    #[test]
+    fn words_that_are_no_keywords_are_never_chosen() {
+        let batch = batch(7);
+        let b = Inputs::new(&batch, None, 0, 0, Device::Cpu);
+        let mut simla = simla();
+        let psl = Objectives::try_from(vec!["psl".to_owned()]).unwrap();
+        let look = |simla: &Simla| {
+            let (losses, seen) = no_grad(|| simla.align(&b, 0.0, psl));
+            let chosen =
+                |pair| Vec::<i64>::try_from(seen.keywords.as_ref().unwrap().targets.get(pair).nonzero().view(-1));
+            (losses.psl.unwrap().double_value(&[]), chosen(0).unwrap(), chosen(1).unwrap())
+        };
+        let (loss, first, second) = look(&simla);
+        assert_eq!((first, second), (vec![9, 12], vec![12]));
+        simla.psl.per_keyword = true;
+        let weighed = look(&simla).0;
+        assert!((weighed - loss * 20.0 / 3.0).abs() < 1e-5 * weighed, "of 20 words, 3 keywords: {loss}, {weighed}");
+        simla.psl.never = Some(Tensor::arange(20, (Kind::Int64, Device::Cpu)).eq(12));
+        let (_, first, second) = look(&simla);
+        assert_eq!((first, second), (vec![9], vec![]));
     }
 
     #[test]

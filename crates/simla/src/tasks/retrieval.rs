@@ -296,8 +296,8 @@ pub struct Ranking {
 /// How far an evaluation is: done and all, in images and captions.
 pub type Progress<'a> = &'a mut dyn FnMut(usize, usize);
 
-/// Ranks every image and caption of `gallery` against all others; `top_k` = 0 leaves the ranking by contrast. The processes of `team` share
-/// the work, and all of them call it.
+/// Ranks every image and caption of `gallery` against all others; `top_k` = 0 leaves the ranking by contrast. Also the features `[n, E]`
+/// of its images. The processes of `team` share the work, and all of them call it.
 ///
 /// # Errors
 /// What libtorch could not do, or another process that is gone.
@@ -308,9 +308,10 @@ pub fn evaluate(
     top_k: usize,
     team: &Team,
     progress: Progress,
-) -> Result<Retrieval, TorchError> {
+) -> Result<(Retrieval, Tensor), TorchError> {
     let found = guarded(|| no_grad(|| rank(model, dataset, gallery, (top_k, 0), team, progress)))?;
-    Ok(found?.0)
+    let ((found, _), image_feat) = found?;
+    Ok((found, image_feat))
 }
 
 /// As [`evaluate`], by one process; also the best of every query, `depth` of them where the contrast ranks, `top_k` where the matching score does.
@@ -325,7 +326,8 @@ pub fn evaluate_and_list(
     depth: usize,
     progress: Progress,
 ) -> Result<(Retrieval, Ranking), TorchError> {
-    Ok(guarded(|| no_grad(|| rank(model, dataset, gallery, (top_k, depth), &Team::alone(), progress)))??)
+    let ranked = guarded(|| no_grad(|| rank(model, dataset, gallery, (top_k, depth), &Team::alone(), progress)))?;
+    Ok(ranked?.0)
 }
 
 fn rank(
@@ -335,7 +337,7 @@ fn rank(
     (top_k, depth): (usize, usize),
     team: &Team,
     progress: Progress,
-) -> Result<(Retrieval, Ranking), TeamError> {
+) -> Result<((Retrieval, Ranking), Tensor), TeamError> {
     let (images, captions) = (gallery.images.len(), gallery.captions.len());
     let all = captions + images * if top_k > 0 { 2 } else { 1 };
     let mut done = 0;
@@ -378,7 +380,7 @@ fn rank(
         Ok(Vec::try_from(scores).expect("floats"))
     };
     let of = (&gallery.item_of[..], &gallery.item_of_captions()[..]);
-    judge(&image_feat, &text_feat, of, top_k, depth, scores)
+    Ok((judge(&image_feat, &text_feat, of, top_k, depth, scores)?, image_feat))
 }
 
 /// E_v of some images of a data set, asked for in order: a batch of them is computed at a time.

@@ -125,13 +125,11 @@ fn with_gaps(vocabulary: &Vocabulary, ids: &[i64], mask: i64) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The best `k` whole words of each row of `scores` `[B, vocab]`: scores and ids.
+/// The best `k` content words of each row of `scores` `[B, vocab]`: scores and ids.
 pub fn ranked_words(scores: &Tensor, vocabulary: &Vocabulary, k: i64) -> (Vec<Vec<f32>>, Vec<Vec<i64>>) {
-    let whole: Vec<i64> =
-        vocabulary.words().iter().copied().filter(|&id| !vocabulary.word(id).starts_with("##")).collect();
-    let whole = Tensor::from_slice(&whole).to(scores.device());
-    let (best, at) = scores.index_select(1, &whole).topk(k.min(whole.numel() as i64), 1, true, true);
-    let ids = whole.index_select(0, &at.flatten(0, 1)).view_as(&at);
+    let content = Tensor::from_slice(vocabulary.content_words()).to(scores.device());
+    let (best, at) = scores.index_select(1, &content).topk(k.min(content.numel() as i64), 1, true, true);
+    let ids = content.index_select(0, &at.flatten(0, 1)).view_as(&at);
     let rows = best.size()[0];
     ((0..rows).map(|i| floats(&best.get(i))).collect(), (0..rows).map(|i| integers(&ids.get(i))).collect())
 }

@@ -62,6 +62,7 @@ impl Case {
         let float = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
         let config = ModelConfig {
             closing_sep: true,
+            concept_scale: 1.0,
             image_size: int("image_size"),
             patch_size: int("patch_size"),
             vision_width: int("vision_width"),
