@@ -53,6 +53,7 @@ fn small() -> ModelConfig {
         keywords: 4,
         dropout: 0.0,
         closing_sep: false,
+        concept_scale: 1.0,
         special: SpecialIds { pad: 0, cls: 1, sep: 2, mask: 3 },
     }
 }
