@@ -110,6 +110,15 @@ impl Metrics {
         self.file.write_all(&line).map_err(|source| MetricsError { path: self.path.clone(), source })
     }
 
+    /// The same log, for another thread.
+    ///
+    /// # Errors
+    /// The path and what the system said.
+    pub fn again(&self) -> Result<Self, MetricsError> {
+        let file = self.file.try_clone().map_err(|source| MetricsError { path: self.path.clone(), source })?;
+        Ok(Self { path: self.path.clone(), file })
+    }
+
     /// Makes sure that all lines are on the disk.
     ///
     /// # Errors

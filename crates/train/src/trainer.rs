@@ -300,8 +300,8 @@ impl Trainer {
         team.first(|| {
             let contents = self.contents(task);
             let files = self.files.as_mut().expect("the first process has the files");
-            files.metrics.sync()?;
-            Ok(guarded(|| files.writer.begin(contents, is_best, &team))?)
+            let log = files.metrics.again()?;
+            Ok(guarded(|| files.writer.begin(contents, is_best, log, &team))?)
         })
     }
 

@@ -7,10 +7,12 @@ use std::thread::{Builder, JoinHandle};
 
 use tch::Device;
 
-use crate::checkpoint::{CheckpointError, Checkpoints, Contents};
+use crate::checkpoint::{Checkpoints, Contents};
+use crate::metrics::Metrics;
 use crate::team::Team;
 use crate::torch::memory::{GIB, free_gib};
 use crate::torch::operations::OnHost;
+use crate::trainer::TrainError;
 
 /// A checkpoint that is on the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +25,7 @@ pub struct Written {
 #[derive(Debug)]
 pub struct Writer {
     checkpoints: Checkpoints,
-    writing: Option<JoinHandle<Result<Written, CheckpointError>>>,
+    writing: Option<JoinHandle<Result<Written, TrainError>>>,
 }
 
 impl Writer {
@@ -32,11 +34,11 @@ impl Writer {
     }
 
     /// Begins to write a checkpoint, with the state of this moment whatever becomes of the tensors; `best` marks it as the one to keep.
-    /// Where the host has no memory for a copy, it is written before this returns.
+    /// The lines of `log` are on the disk before it. Where the host has no memory for a copy, it is written before this returns.
     ///
     /// # Panics
     /// Where libtorch fails, and where another is being written.
-    pub fn begin(&mut self, contents: Contents, best: bool, team: &Arc<Team>) {
+    pub fn begin(&mut self, contents: Contents, best: bool, log: Metrics, team: &Arc<Team>) {
         assert!(self.writing.is_none(), "one checkpoint at a time");
         let fits = free_gib(Device::Cpu).is_none_or(|free| free > 2.0 * gib(&contents));
         let copies = fits.then(|| (OnHost::copy(&contents.model), OnHost::copy(&contents.optimizer)));
@@ -49,8 +51,8 @@ impl Writer {
                 }
                 None => contents,
             };
-            let step = contents.step;
-            checkpoints.save(contents, best).map(|path| Written { step, path })
+            log.sync()?;
+            Ok(Written { step: contents.step, path: checkpoints.save(contents, best)? })
         };
         let thread = Builder::new().name("simla-writer".into());
         let writing = if fits {
@@ -66,7 +68,7 @@ impl Writer {
     ///
     /// # Errors
     /// What the system said; the checkpoints before are whole then.
-    pub fn written(&mut self) -> Result<Option<Written>, CheckpointError> {
+    pub fn written(&mut self) -> Result<Option<Written>, TrainError> {
         match &self.writing {
             Some(writing) if writing.is_finished() => self.wait(),
             _ => Ok(None),
@@ -77,7 +79,7 @@ impl Writer {
     ///
     /// # Errors
     /// As there.
-    pub fn wait(&mut self) -> Result<Option<Written>, CheckpointError> {
+    pub fn wait(&mut self) -> Result<Option<Written>, TrainError> {
         let Some(writing) = self.writing.take() else {
             return Ok(None);
         };
