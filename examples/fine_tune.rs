@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Result, bail};
 use simla::tasks::pretrain::{Saved, VOCABULARY};
+use simla_run::compute::Compute;
 use simla_run::fit::Run;
 use simla_run::inputs::{Inputs, Kind};
 use simla_run::settings::Settings;
@@ -26,7 +27,7 @@ fn main() -> Result<()> {
         ..Inputs::default()
     };
     // Everything that can be wrong with data and settings is said here, before anything is computed.
-    let run = Run::prepare(&PathBuf::from(output), settings, inputs, Device::Cpu)?;
+    let run = Run::prepare(&PathBuf::from(output), settings, inputs, &Compute::alone(Device::Cpu))?;
     let fresh = run.model()?;
     // Another thread, or a signal, may set it: then the step is finished and saved.
     let stop = AtomicBool::new(false);

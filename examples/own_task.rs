@@ -91,7 +91,7 @@ fn main() -> Result<()> {
         let names = x.iter().map(|x| format!("the point at {x}")).collect();
         Ok::<_, Infallible>(Points { x, names })
     });
-    let mut watch = Watch::start("line", folder.path(), 0, steps, &["loss/squares"])?;
+    let mut watch = Watch::start("line", folder.path(), 0, steps, &["loss/squares"], &alone)?;
     trainer.run(&mut line, &mut batches, &mut watch, &AtomicBool::new(false))?;
     let [slope, height] = [slope, height].map(|leaf| line.weights.value(leaf).double_value(&[0]));
     println!("y = {slope:.2} x + {height:.2}");

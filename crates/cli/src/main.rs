@@ -16,6 +16,8 @@ use crate::commands::{
     ablate, ask, attention, bench, compare, data, demo, doctor, dvae, embed, entail, eval, export, finetune, ground,
     import, keywords, pretrain, report, score, search, serve, settings, shell,
 };
+use simla_run::compute::is_said_elsewhere;
+use simla_run::launch::end_with_launcher;
 use simla_run::{console, say};
 
 /// Learns from photographs with captions, and nothing else, to align images with sentences, patches with words, and images
@@ -90,6 +92,7 @@ impl Command {
 }
 
 fn main() -> ExitCode {
+    end_with_launcher();
     allocator::keep_freed_memory();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
@@ -133,13 +136,16 @@ fn main() -> ExitCode {
     let code = match outcome {
         Ok(Ok(code)) => code,
         Ok(Err(error)) => {
-            say!("error: {}", console::in_full(&error));
+            if !is_said_elsewhere(&error) {
+                console::complain(format_args!("error: {}", console::in_full(&error)));
+            }
             ExitCode::FAILURE
         }
         Err(panic) => {
             let message =
                 panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-            say!("error: this is a defect of simla, please report it: {}", message.unwrap_or("no message"));
+            let message = message.unwrap_or("no message");
+            console::complain(format_args!("error: this is a defect of simla, please report it: {message}"));
             ExitCode::from(101)
         }
     };

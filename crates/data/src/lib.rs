@@ -38,6 +38,6 @@ pub use pack::{PackError, PackOptions, Packed, Shrunk, pack};
 pub use quoted::{quoted, steers};
 pub use record::{Entry, Location, Record, RecordError};
 pub use sources::{OpenError, Options, Pictures, Records};
-pub use tally::TallyReport;
+pub use tally::{Seen, TallyReport};
 pub use text::vocabulary::{Special, Vocabulary, VocabularyError};
 pub use text::{Sentences, caption, vocabulary};

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::record::{Fault, RecordError};
 
@@ -47,16 +47,51 @@ impl std::fmt::Display for TallyReport {
     }
 }
 
-/// Counts records, two bits each.
+/// Which records one of the processes of a run has seen.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Seen {
+    /// Records of the data set.
+    records: u64,
+    /// A bit a record, 64 in each.
+    tried: Vec<u64>,
+    bad: BTreeMap<u64, Fault>,
+    examples: Vec<String>,
+}
+
+impl TallyReport {
+    /// Of what each process of a run has seen.
+    pub fn of_all(all: Vec<Seen>) -> Self {
+        let records = all.first().map_or(0, |seen| seen.records);
+        let mut tried = vec![0; records.div_ceil(64) as usize];
+        let (mut bad, mut examples) = (BTreeMap::new(), Vec::new());
+        for seen in all {
+            tried.iter_mut().zip(&seen.tried).for_each(|(of_all, own)| *of_all |= own);
+            bad.extend(seen.bad);
+            examples
+                .extend(seen.examples.into_iter().filter(|example| !examples.contains(example)).collect::<Vec<_>>());
+        }
+        examples.truncate(EXAMPLES);
+        let mut faults = BTreeMap::new();
+        bad.values().for_each(|fault| *faults.entry(*fault).or_default() += 1);
+        let seen = tried.iter().map(|bits: &u64| u64::from(bits.count_ones())).sum();
+        Self { records, seen, bad: bad.len() as u64, faults, examples }
+    }
+}
+
+/// Counts records: a bit for each, and more for a bad one.
 #[derive(Debug)]
 pub(crate) struct Tally {
     records: u64,
     max_bad_share: f64,
-    seen: Bits,
-    bad: Bits,
-    seen_count: AtomicU64,
-    bad_count: AtomicU64,
-    details: Mutex<(BTreeMap<Fault, u64>, Vec<String>)>,
+    tried: Vec<AtomicU64>,
+    tried_count: AtomicU64,
+    bad: Mutex<Bad>,
+}
+
+#[derive(Debug, Default)]
+struct Bad {
+    records: BTreeMap<u64, Fault>,
+    examples: Vec<String>,
 }
 
 impl Tally {
@@ -64,63 +99,50 @@ impl Tally {
         Tally {
             records,
             max_bad_share,
-            seen: Bits::new(records),
-            bad: Bits::new(records),
-            seen_count: AtomicU64::new(0),
-            bad_count: AtomicU64::new(0),
-            details: Mutex::default(),
+            tried: (0..records.div_ceil(64)).map(|_| AtomicU64::new(0)).collect(),
+            tried_count: AtomicU64::new(0),
+            bad: Mutex::default(),
         }
     }
 
     /// Notes that `record` was tried.
     pub fn note(&self, record: u64, error: Option<&RecordError>) {
-        if self.seen.set(record) {
-            self.seen_count.fetch_add(1, Relaxed);
+        let bit = 1 << (record % 64);
+        if self.tried[(record / 64) as usize].fetch_or(bit, Relaxed) & bit == 0 {
+            self.tried_count.fetch_add(1, Relaxed);
         }
-        if let Some(error) = error
-            && self.bad.set(record)
-        {
-            self.bad_count.fetch_add(1, Relaxed);
-            let mut details = self.details.lock().unwrap_or_else(PoisonError::into_inner);
-            *details.0.entry(error.fault()).or_default() += 1;
-            if details.1.len() < EXAMPLES {
-                details.1.push(error.to_string());
+        if let Some(error) = error {
+            let mut bad = self.bad();
+            if bad.records.insert(record, error.fault()).is_none() && bad.examples.len() < EXAMPLES {
+                bad.examples.push(error.to_string());
             }
         }
     }
 
     /// Whether the data set has more bad records than allowed: for certain, or as far as the records seen tell.
     pub fn too_many_bad(&self) -> bool {
-        let (seen, bad) = (self.seen_count.load(Relaxed) as f64, self.bad_count.load(Relaxed) as f64);
+        let (seen, bad) = (self.tried_count.load(Relaxed) as f64, self.bad().records.len() as f64);
         let share = self.max_bad_share;
         let deviation = (seen * share * (1.0 - share)).sqrt();
         bad > share * self.records as f64 || (seen >= MIN_SEEN as f64 && bad > share * seen + DEVIATIONS * deviation)
     }
 
-    pub fn report(&self) -> TallyReport {
-        let (faults, examples) = self.details.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        TallyReport {
+    pub fn seen(&self) -> Seen {
+        let bad = self.bad();
+        Seen {
             records: self.records,
-            seen: self.seen_count.load(Relaxed),
-            bad: self.bad_count.load(Relaxed),
-            faults,
-            examples,
+            tried: self.tried.iter().map(|bits| bits.load(Relaxed)).collect(),
+            bad: bad.records.clone(),
+            examples: bad.examples.clone(),
         }
     }
-}
 
-#[derive(Debug)]
-struct Bits(Vec<AtomicU64>);
-
-impl Bits {
-    fn new(count: u64) -> Self {
-        Bits((0..count.div_ceil(64)).map(|_| AtomicU64::new(0)).collect())
+    pub fn report(&self) -> TallyReport {
+        TallyReport::of_all(vec![self.seen()])
     }
 
-    /// Sets a bit; true when it was not set before.
-    fn set(&self, index: u64) -> bool {
-        let bit = 1 << (index % 64);
-        self.0[(index / 64) as usize].fetch_or(bit, Relaxed) & bit == 0
+    fn bad(&self) -> MutexGuard<'_, Bad> {
+        self.bad.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -167,6 +189,18 @@ mod tests {
         assert!(!tally.too_many_bad());
         tally.note(2, Some(&empty("x")));
         assert!(tally.too_many_bad());
+    }
+
+    #[test]
+    fn what_several_processes_saw_counts_once() {
+        let of = |records: std::ops::Range<u64>| {
+            let tally = Tally::new(200, 0.5);
+            records.for_each(|i| tally.note(i, (i == 70 || i == 130).then(|| empty(&i.to_string())).as_ref()));
+            tally.seen()
+        };
+        let report = TallyReport::of_all(vec![of(60..100), of(65..140)]);
+        assert_eq!((report.records, report.seen, report.bad, report.faults[&Fault::EmptyCaption]), (200, 80, 2, 2));
+        assert_eq!(report.examples.len(), 2, "{:?}", report.examples);
     }
 
     #[test]

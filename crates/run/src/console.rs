@@ -8,6 +8,7 @@ use std::fmt::{Display, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -20,6 +21,7 @@ pub const MESSAGES: &str = "messages.log";
 /// Messages from before the folder is known that are held for it.
 const HELD: usize = 1000;
 
+static SILENT: AtomicBool = AtomicBool::new(false);
 static KEPT: Mutex<Kept> = Mutex::new(Kept::Held(Vec::new()));
 static BARS: Mutex<Vec<ProgressBar>> = Mutex::new(Vec::new());
 /// Why the first answer that could not be printed was not.
@@ -57,8 +59,25 @@ pub fn in_full(error: &anyhow::Error) -> String {
     })
 }
 
+/// Of the processes of a run, one talks: the others call this. What ends one of them is still said, by [`complain`].
+pub fn silence() {
+    SILENT.store(true, Ordering::Relaxed);
+}
+
+/// Whether another process talks.
+pub fn is_silent() -> bool {
+    SILENT.load(Ordering::Relaxed)
+}
+
 /// Says a line, beside a bar that is shown.
 pub fn say(message: impl Display) {
+    if !is_silent() {
+        complain(message);
+    }
+}
+
+/// As [`say`], also where another process talks.
+pub fn complain(message: impl Display) {
     let line = shown(message);
     keep(&line);
     let bars = lock(&BARS).clone();
@@ -67,7 +86,9 @@ pub fn say(message: impl Display) {
 
 /// A line that the next one makes old: it is in no folder.
 pub fn say_fleeting(message: impl Display) {
-    print(&shown(message));
+    if !is_silent() {
+        print(&shown(message));
+    }
 }
 
 /// Answers a line or some; the end of the last is added where it is not there.

@@ -8,8 +8,8 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context, Result, bail};
 use simla::config::ModelConfig;
 use simla::import::{StartError, Tensors};
-use simla::tasks::classify::{self, Classified, Classifier, Tuning};
-use simla::tasks::nlvr::{self, TEXT_ASSIGNMENT, TextAssignment};
+use simla::tasks::classify::{self, Classified, Classifier, Outcome, Tuning};
+use simla::tasks::nlvr::{self, Reasoning, TEXT_ASSIGNMENT, TextAssignment};
 use simla::tasks::pretrain::{self, Saved, special_ids};
 use simla::tasks::score::Share;
 use simla::tasks::vqa::{self, Answerer, Answering, answer::K_TEST};
@@ -19,21 +19,21 @@ use simla_data::{
     Sentences, Statement, Statements, TallyReport, Vocabulary,
 };
 use simla_train::checkpoint::Checkpoint;
-use simla_train::metrics::{Metrics, StepRecord};
+use simla_train::metrics::StepRecord;
 use simla_train::torch::guard::guarded;
 use simla_train::weights::Weights;
 use simla_train::{Ending, Observer, Task, Team, Trainer};
-use tch::Device;
 
+use crate::compute::Compute;
 use crate::console::in_full;
-use crate::fit::{Run, say_changed};
+use crate::fit::{Run, ended, locked, say_changed};
 use crate::inputs::{Inputs, Kind};
 use crate::lock::Lock;
 use crate::progress::Progress;
 use crate::say;
 use crate::settings::Settings;
 use crate::sources::open_sources;
-use crate::watch::{Evaluation, Watch};
+use crate::watch::{Log, Watch};
 
 /// Records that are judged at once.
 const JUDGED_AT_ONCE: usize = 32;
@@ -70,7 +70,7 @@ pub trait Downstream: Sized {
     /// The online weights.
     fn online(tuned: &mut Self::Tuned) -> &mut Weights;
 
-    /// How well held-out records are answered; none where the task is not measured.
+    /// How well held-out records are answered, of which `batches` are the share of this process; none where the task is not measured.
     ///
     /// # Errors
     /// What the loader or libtorch could not do.
@@ -87,20 +87,24 @@ pub fn sentences(vocabulary: &Arc<Vocabulary>, max_tokens: i64) -> Sentences {
 }
 
 /// Gives `judge` every record of a data set once, with views of `side` pixels, and `progress` their number; also what was seen of the data.
+/// The processes of `team` share the records out among themselves.
 ///
 /// # Errors
 /// A setting that cannot be, or what `judge` says.
 pub fn each_once<F: Format, T>(
     dataset: &Arc<Dataset<F>>,
     format: F,
-    (side, workers): (i64, u64),
+    (side, workers): (i64, usize),
+    team: &Team,
     mut progress: Progress,
     judge: impl FnOnce(&mut dyn Iterator<Item = Result<Batch<F::Row>, LoadError>>) -> Result<T>,
 ) -> Result<(T, TallyReport)> {
-    let mut loader = Loader::once(Arc::clone(dataset), format, side as u32, JUDGED_AT_ONCE, workers as usize)?;
+    let (rank, world) = (team.rank(), team.world());
+    let dataset = Arc::clone(dataset);
+    let mut loader = Loader::share_of_once(dataset, format, side as u32, JUDGED_AT_ONCE, workers, (rank, world))?;
     let mut done = 0;
     let judged = judge(&mut loader.by_ref().inspect(|batch| {
-        done += batch.as_ref().map_or(0, Batch::len) as u64;
+        done += (batch.as_ref().map_or(0, Batch::len) * world) as u64;
         progress.set(done, String::new);
     }))?;
     Ok((judged, loader.report()))
@@ -126,7 +130,7 @@ impl Downstream for Vqa {
     fn fresh(run: &TaskRun<Self>, config: ModelConfig, start: Option<Tensors>) -> Result<Answering> {
         let list = answers(run)?;
         let s = &run.settings;
-        let mut model = Answerer::new(config, s.train.dtype.kind(), run.device, s.train.seed as i64);
+        let mut model = Answerer::new(config, s.train.dtype.kind(), run.compute.device, s.train.seed as i64);
         start.map_or(Ok(()), |start| model.start(start))?;
         Ok(Answering::new(model, s.recipe.alpha, run.inputs.blind, vocabulary_file(run), Some(list)))
     }
@@ -142,20 +146,28 @@ impl Downstream for Vqa {
     ) -> Result<Numbers> {
         let (list, blind) = (tuned.candidates.as_ref(), run.inputs.blind);
         let found = vqa::evaluate::evaluate(&tuned.model, batches, &run.vocabulary, list, K_TEST, blind)?;
-        if found.truth.len() < found.predictions.len() {
+        let (predictions, truth): (Vec<_>, Vec<_>) =
+            run.compute.team.values((found.predictions, found.truth))?.into_iter().unzip();
+        let (predictions, truth) = (predictions.concat(), truth.concat());
+        if truth.len() < predictions.len() {
             bail!("the held-out questions have no answers to compare with; of VQA v2, --annotations has them");
         }
-        let accuracy =
-            |said: &[_]| Ok::<_, vqa_score::ScoreError>(vqa_score::score(said, &found.truth)?.overall.accuracy);
+        let accuracy = |said: &[_]| Ok::<_, vqa_score::ScoreError>(vqa_score::score(said, &truth)?.overall.accuracy);
         Ok(vec![
-            ("held_out/accuracy", accuracy(&found.predictions)?),
-            ("held_out/accuracy/commonest", accuracy(&vqa_score::commonest(&found.truth))?),
+            ("held_out/accuracy", accuracy(&predictions)?),
+            ("held_out/accuracy/commonest", accuracy(&vqa_score::commonest(&truth))?),
         ])
     }
 }
 
-/// The answers that a run learns to choose among: those it has saved, or those given, or else the commonest of its data.
+/// The answers that a run learns to choose among, as the first process finds them.
 fn answers(run: &TaskRun<Vqa>) -> Result<AnswerList> {
+    let found = run.compute.team.first(|| Ok::<_, anyhow::Error>(find_answers(run)?.answers().to_vec()))?;
+    AnswerList::of(found).map_err(anyhow::Error::msg)
+}
+
+/// Those it has saved, or those given, or else the commonest of its data.
+fn find_answers(run: &TaskRun<Vqa>) -> Result<AnswerList> {
     if let Ok(saved) = Checkpoint::open(&run.folder)
         && let Some(list) = vqa::answer_list(&saved, None)?
     {
@@ -193,6 +205,7 @@ pub trait Classes: Classified + Sized + Send {
         model: &Classifier<Self>,
         batches: impl Iterator<Item = Result<Batch<Self>, LoadError>>,
         blind: bool,
+        team: &Team,
     ) -> Result<Numbers>;
 }
 
@@ -209,8 +222,10 @@ impl Classes for Entailment {
         model: &Classifier<Self>,
         batches: impl Iterator<Item = Result<Batch<Self>, LoadError>>,
         blind: bool,
+        team: &Team,
     ) -> Result<Numbers> {
-        let found = classify::evaluate(model, batches, blind, |_, _| ())?;
+        let found = team.values(classify::evaluate(model, batches, blind, |_, _| ())?)?;
+        let found = found.iter().fold(Outcome::new(Entailment::CLASSES.len()), Outcome::and);
         Ok(vec![
             ("held_out/accuracy", 100.0 * found.accuracy().value()),
             ("held_out/accuracy/commonest", 100.0 * found.commonest().value()),
@@ -231,14 +246,20 @@ impl Classes for Statement {
         model: &Classifier<Self>,
         batches: impl Iterator<Item = Result<Batch<Self>, LoadError>>,
         blind: bool,
+        team: &Team,
     ) -> Result<Numbers> {
-        let mut counts = [0u64; Statement::CLASSES.len()];
-        let found = nlvr::evaluate(model, batches, blind, |statement, _| {
+        let mut counts = vec![0u64; Statement::CLASSES.len()];
+        let judged = nlvr::judge(model, batches, blind, |statement, _| {
             if let Some(label) = statement.label {
                 counts[label as usize] += 1;
             }
         })?;
-        let commonest = Share { right: counts.into_iter().max().unwrap_or_default(), of: counts.iter().sum() };
+        let (judged, counts): (Vec<_>, Vec<_>) = team.values((judged, counts))?.into_iter().unzip();
+        let judged = judged.concat();
+        let found = Reasoning::new(judged.iter().map(|(group, right)| (group.as_str(), *right)));
+        let of_class = |class: usize| counts.iter().map(|counts| counts[class]).sum::<u64>();
+        let classes: Vec<u64> = (0..Statement::CLASSES.len()).map(of_class).collect();
+        let commonest = Share { right: classes.iter().copied().max().unwrap_or_default(), of: classes.iter().sum() };
         Ok(vec![
             ("held_out/accuracy", 100.0 * found.accuracy.value()),
             ("held_out/accuracy/commonest", 100.0 * commonest.value()),
@@ -263,7 +284,7 @@ impl<R: Classes> Downstream for R {
 
     fn fresh(run: &TaskRun<Self>, config: ModelConfig, start: Option<Tensors>) -> Result<Tuning<R>> {
         let s = &run.settings;
-        let mut model = Classifier::new(config, s.train.dtype.kind(), run.device, s.train.seed as i64);
+        let mut model = Classifier::new(config, s.train.dtype.kind(), run.compute.device, s.train.seed as i64);
         start.map_or(Ok(()), |start| model.start(start))?;
         Ok(Tuning { model, alpha: s.recipe.alpha, blind: run.inputs.blind, vocabulary: vocabulary_file(run) })
     }
@@ -277,7 +298,7 @@ impl<R: Classes> Downstream for R {
         run: &TaskRun<Self>,
         batches: impl Iterator<Item = Result<Batch<R>, LoadError>>,
     ) -> Result<Numbers> {
-        <R as Classes>::judge(&tuned.model, batches, run.inputs.blind)
+        <R as Classes>::judge(&tuned.model, batches, run.inputs.blind, &run.compute.team)
     }
 }
 
@@ -309,7 +330,8 @@ impl Downstream for Assignment {
             );
         }
         let vocabulary = vocabulary_file(run);
-        let mut model = TextAssignment::new(config, s.train.dtype.kind(), run.device, s.train.seed as i64, vocabulary);
+        let mut model =
+            TextAssignment::new(config, s.train.dtype.kind(), run.compute.device, s.train.seed as i64, vocabulary);
         start.map_or(Ok(()), |start| model.start(start))?;
         Ok(model)
     }
@@ -335,33 +357,39 @@ pub fn finetune<D: Downstream>(
     folder: &Path,
     settings: Settings,
     inputs: Inputs,
-    device: Device,
+    compute: &Compute,
     stop: &AtomicBool,
     last: impl FnOnce(&mut D::Tuned) -> Result<Option<Checkpoint>>,
 ) -> Result<Ending> {
-    Lock::check(folder)?;
-    let start = match Checkpoint::open(folder) {
-        // A run that has saved something needs the model that it began with no more.
-        Ok(_) => None,
-        Err(_) => Some(start::<D>(inputs.fine_tuned.as_deref().context("run.json: fine_tuned: not there")?)?),
-    };
-    let mut run: TaskRun<D> = Run::open(folder, settings, inputs, device, true, held_out::<D>)?;
+    let team = &compute.team;
+    let mut begins_with = None;
+    team.first(|| {
+        Lock::check(folder)?;
+        // A run that has saved something needs the model that it began with no more; the other processes get theirs of the first.
+        if Checkpoint::open(folder).is_err() {
+            let model = inputs.fine_tuned.as_deref().context("run.json: fine_tuned: not there")?;
+            begins_with = Some(start::<D>(model)?);
+        }
+        Ok::<_, anyhow::Error>(())
+    })?;
+    let start = begins_with;
+    let mut run: TaskRun<D> = Run::open(folder, settings, inputs, compute, true, held_out::<D>)?;
     if let Some(held_out) = &run.held_out {
-        run.inputs.know_held_out(held_out)?;
+        team.all(run.inputs.know_held_out(held_out))?;
     }
     let s = &run.settings;
     let config = s.model(run.vocabulary.len() as i64, special_ids(&run.vocabulary));
     config.validate()?;
     let tensors = start.as_ref().map(|start| start.checkpoint.model()).transpose()?;
-    let mut tuned = guarded(|| D::fresh(&run, config, tensors))?.map_err(|error| match (&start, error) {
+    let fresh = guarded(|| D::fresh(&run, config, tensors))?.map_err(|error| match (&start, error) {
         (Some(start), error) if error.is::<StartError>() => error.context(start.checkpoint.path.display().to_string()),
         (_, error) => error,
-    })?;
+    });
+    let mut tuned = team.all(fresh)?;
     if s.train.recompute {
         D::online(&mut tuned).recompute_layers();
     }
-    run.lock()?;
-    run.write_down()?;
+    run.begin(locked)?;
     let resume = last(&mut tuned)?;
     run.tune::<D>(tuned, resume.as_ref(), stop)
 }
@@ -399,23 +427,21 @@ impl<F: Format> Run<F, Arc<Dataset<F>>> {
     ) -> Result<Ending> {
         let s = &self.settings;
         let (per_epoch, steps) = self.steps();
-        let first = resume.map_or(0, |checkpoint| checkpoint.state.step);
         say_changed(resume, per_epoch);
-        let plan = self.loading(s.train.batch_size, first * s.train.accumulate, steps * s.train.accumulate);
-        let mut loader = Loader::start(Arc::clone(&self.dataset), D::training(self), self.recipe(), plan)?;
-        let (plan, team) = (self.plan(steps, per_epoch), Arc::new(Team::alone()));
-        let mut trainer = Trainer::new(&mut task, s.train.optimizer(), plan, &self.folder, resume, &team)?;
+        let (plan, team) = (self.plan(steps, per_epoch), &self.compute.team);
+        let mut trainer = Trainer::new(&mut task, s.train.optimizer(), plan, &self.folder, resume, team)?;
         let first = trainer.step();
-        let log = match &self.held_out {
-            Some(_) => Some(Metrics::open(&self.folder.join("evaluation.jsonl"), first)?),
-            None => None,
+        let start = || -> Result<_> {
+            let (dataset, plan) = (Arc::clone(&self.dataset), self.batches_from(first, steps));
+            let loader = Loader::start(dataset, D::training(self), self.recipe(), plan)?;
+            let log = self.held_out.as_ref().map(|_| Log::open(&self.folder, first, team)).transpose()?;
+            let shown = &["batch/accuracy", "batch/piece_accuracy"];
+            let watch = Watch::start("fine-tuning", &self.folder, first, steps, shown, team)?;
+            Ok((loader, Judging::<D> { watch, run: self, log }))
         };
-        let watch =
-            Watch::start("fine-tuning", &self.folder, first, steps, &["batch/accuracy", "batch/piece_accuracy"])?;
-        let mut judging = Judging::<D> { watch, run: self, log };
+        let (mut loader, mut judging) = team.all(start())?;
         let ending = trainer.run(&mut task, &mut loader, &mut judging, stop);
-        judging.watch.end(&ending, &loader.report())?;
-        Ok(ending?)
+        ended(judging.watch, ending, &loader, team).map_err(|error| self.with_last_checkpoint(error))
     }
 }
 
@@ -423,7 +449,7 @@ impl<F: Format> Run<F, Arc<Dataset<F>>> {
 struct Judging<'a, D: Downstream> {
     watch: Watch,
     run: &'a TaskRun<D>,
-    log: Option<Metrics>,
+    log: Option<Log>,
 }
 
 impl<D: Downstream> Judging<'_, D> {
@@ -436,12 +462,14 @@ impl<D: Downstream> Judging<'_, D> {
             return Ok(None);
         }
         let format = D::evaluation(sentences(&self.run.vocabulary, s.model.max_positions));
-        let (views, progress) = ((s.model.image_size, s.data.workers), Progress::patient("evaluation", held_out.len()));
-        let (numbers, _) = each_once(held_out, format, views, progress, |batches| D::judge(task, self.run, batches))?;
+        let (views, team) = ((s.model.image_size, self.run.workers()), &self.run.compute.team);
+        let progress = Progress::patient("evaluation", held_out.len());
+        let (numbers, _) =
+            each_once(held_out, format, views, team, progress, |batches| D::judge(task, self.run, batches))?;
         let Some((name, best)) = numbers.first().copied() else {
             return Ok(None);
         };
-        log.write(&Evaluation::new(step, &numbers))?;
+        log.write(step, &numbers)?;
         let name = name.rsplit('/').next().unwrap_or(name);
         say!("step {step}: held-out {name} {best:.2} %");
         Ok(Some(best))

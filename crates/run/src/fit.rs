@@ -18,15 +18,16 @@ use simla::dvae::Dvae;
 use simla::dvae::training::Training;
 use simla::model::Simla;
 use simla::tasks::pretrain::{Pretraining, Saved, special_ids};
-use simla_data::{Batch, Dataset, Format, Loader, LoaderPlan, Options, Pair, Pairs, Vocabulary};
+use simla_data::{Batch, Dataset, Format, Loader, LoaderPlan, Options, Pair, Pairs, TallyReport, Vocabulary};
 use simla_files::write_atomically;
 use simla_image::Recipe;
 use simla_train::checkpoint::Checkpoint;
 use simla_train::optim::AdamWConfig;
 use simla_train::torch::guard::guarded;
-use simla_train::{Ending, Plan, Team, Trainer};
-use tch::Device;
+use simla_train::torch::threads::share_of_cores;
+use simla_train::{Ending, Plan, Team, TrainError, Trainer};
 
+use crate::compute::Compute;
 use crate::held_out::HeldOut;
 use crate::init;
 use crate::inputs::{Inputs, Kind};
@@ -50,20 +51,20 @@ pub struct Run<F: Format = Pairs, H = HeldOut> {
     pub folder: PathBuf,
     pub settings: Settings,
     pub inputs: Inputs,
-    pub device: Device,
+    pub compute: Compute,
     pub dataset: Arc<Dataset<F>>,
     pub vocabulary: Arc<Vocabulary>,
     pub held_out: Option<H>,
-    /// None until something is written, and where several processes share the folder.
+    /// None until something is written, on processes but the first, and where several runs share the folder.
     lock: Option<Lock>,
 }
 
 impl Run {
     /// Opens everything that is given, learns the vocabulary where none is, and only then writes down what the run is made of:
-    /// what is wrong is found before anything is computed or left behind.
-    pub fn prepare(folder: &Path, settings: Settings, inputs: Inputs, device: Device) -> Result<Self> {
-        Lock::check(folder)?;
-        let run = Self::prepare_with(folder, settings, inputs, device, true, locked)?;
+    /// what is wrong is found before anything is computed or left behind. All processes of a run call this, and all that follows, alike.
+    pub fn prepare(folder: &Path, settings: Settings, inputs: Inputs, compute: &Compute) -> Result<Self> {
+        compute.team.first(|| Lock::check(folder))?;
+        let run = Self::prepare_with(folder, settings, inputs, compute, true, locked)?;
         let (s, records) = (&run.settings, run.dataset.epoch_len());
         if run.inputs.fine_tuned.is_none() && s.model.queue_size as u64 >= records {
             say!(
@@ -76,32 +77,32 @@ impl Run {
         Ok(run)
     }
 
-    /// As [`Run::prepare`], for what several processes share: the folder is not locked.
-    pub fn prepare_shared(folder: &Path, settings: Settings, inputs: Inputs, device: Device) -> Result<Self> {
-        Self::prepare_with(folder, settings, inputs, device, true, |_| Ok(None))
+    /// As [`Run::prepare`], for what several runs share: the folder is not locked.
+    pub fn prepare_shared(folder: &Path, settings: Settings, inputs: Inputs, compute: &Compute) -> Result<Self> {
+        Self::prepare_with(folder, settings, inputs, compute, true, |_| Ok(None))
     }
 
     fn prepare_with(
         folder: &Path,
         settings: Settings,
         inputs: Inputs,
-        device: Device,
+        compute: &Compute,
         has_model: bool,
         lock: impl FnOnce(&Path) -> Result<Option<Lock>>,
     ) -> Result<Self> {
-        let mut run = Self::open(folder, settings, inputs, device, has_model, HeldOut::open)?;
+        let mut run = Self::open(folder, settings, inputs, compute, has_model, HeldOut::open)?;
         if let Some(held_out) = &run.held_out {
-            run.inputs.know_held_out(&held_out.dataset)?;
+            let known = run.inputs.know_held_out(&held_out.dataset);
+            compute.team.all(known)?;
         }
-        run.lock = lock(folder)?;
-        run.write_down()?;
+        run.begin(lock)?;
         Ok(run)
     }
 
     /// As [`Run::prepare`], for a tokenizer alone.
-    pub fn prepare_tokenizer(folder: &Path, settings: Settings, inputs: Inputs, device: Device) -> Result<Self> {
-        Lock::check(folder)?;
-        Self::prepare_with(folder, settings, inputs, device, false, locked)
+    pub fn prepare_tokenizer(folder: &Path, settings: Settings, inputs: Inputs, compute: &Compute) -> Result<Self> {
+        compute.team.first(|| Lock::check(folder))?;
+        Self::prepare_with(folder, settings, inputs, compute, false, locked)
     }
 
     /// How pairs become rows.
@@ -125,7 +126,6 @@ impl Run {
         if !self.settings.recipe.objectives.mim {
             return Ok((None, Ending::Finished));
         }
-        let kind = self.settings.train.dtype.kind();
         let folder = match &self.inputs.dvae {
             Some(folder) => folder.clone(),
             None => {
@@ -136,7 +136,7 @@ impl Run {
                 folder
             }
         };
-        let dvae = Dvae::open(&folder, kind, self.device)?;
+        let dvae = self.open_tokenizer(&folder)?;
         let codes = dvae.vocab();
         let s = &self.settings;
         if codes != s.model.visual_vocab {
@@ -149,28 +149,50 @@ impl Run {
         Ok((Some(dvae), Ending::Finished))
     }
 
+    /// The tokenizer in a folder that the first process reads.
+    fn open_tokenizer(&self, folder: &Path) -> Result<Dvae> {
+        let (kind, Compute { device, team }) = (self.settings.train.dtype.kind(), &self.compute);
+        let mut opened = None;
+        let config = team.first(|| {
+            let dvae = Dvae::open(folder, kind, *device)?;
+            Ok::<_, anyhow::Error>(opened.insert(dvae).config)
+        })?;
+        let fresh = || Dvae::new(config, kind, *device, false, 0);
+        let mut dvae = opened.map_or_else(|| guarded(fresh), Ok)?;
+        let tensors = team.tensors_of_first(dvae.named())?;
+        dvae.weights.load(&tensors, str::to_owned)?;
+        Ok(dvae)
+    }
+
     /// Trains a tokenizer in `folder`, from where it is.
     pub fn train_tokenizer(&self, folder: &Path, stop: &AtomicBool) -> Result<Ending> {
-        let s = &self.settings;
-        let resume = match Checkpoint::open(folder).and_then(|last| last.verify().map(|()| last)) {
-            Ok(last) => Some(last),
-            Err(_) => Checkpoint::newest(folder, |_| true).ok(),
-        };
-        let first = resume.as_ref().map_or(0, |checkpoint| checkpoint.state.step);
-        let Tokenizer { dvae_steps: steps, dvae_batch_size, dvae_lr: lr, .. } = s.tokenizer;
+        let (s, Compute { device, team }) = (&self.settings, &self.compute);
+        let Tokenizer { dvae_steps: steps, dvae_batch_size, dvae_accumulate: accumulate, dvae_lr: lr, .. } =
+            s.tokenizer;
+        let (mut resume, mut lock) = (None, None);
+        let first = team.first(|| {
+            resume = match Checkpoint::open(folder).and_then(|last| last.verify().map(|()| last)) {
+                Ok(last) => Some(last),
+                Err(_) => Checkpoint::newest(folder, |_| true).ok(),
+            };
+            let first = resume.as_ref().map_or(0, |checkpoint| checkpoint.state.step);
+            if first < steps {
+                lock = Some(Lock::take(folder)?);
+            }
+            Ok::<_, anyhow::Error>(first)
+        })?;
         if first >= steps {
             return Ok(Ending::Finished);
         }
-        let _lock = Lock::take(folder)?;
-        let mut loader = self.load(self.loading(dvae_batch_size, first, steps))?;
-        let fresh = || Dvae::new(s.tokenizer(), s.train.dtype.kind(), self.device, true, s.train.seed as i64);
+        team.share("dvae_accumulate", accumulate)?;
+        let loading = self.loading(dvae_batch_size, first * accumulate, steps * accumulate);
+        let mut loader = team.all(self.load(loading))?;
+        let per_epoch = loader.steps_per_epoch() / accumulate;
+        let fresh = || Dvae::new(s.tokenizer(), s.train.dtype.kind(), *device, true, s.train.seed as i64);
         let dvae = guarded(fresh)?;
         let mut task = Training::new(dvae, steps);
         let plan = Plan {
-            seed: s.train.seed,
-            steps,
-            steps_per_epoch: loader.steps_per_epoch(),
-            accumulate: 1,
+            accumulate,
             schedule: simla_train::optim::Schedule {
                 lr,
                 warmup_lr: lr / 10.0,
@@ -179,20 +201,20 @@ impl Run {
                 steps,
             },
             clip_norm: 1.0,
-            ..self.plan(steps, loader.steps_per_epoch())
+            ..self.plan(steps, per_epoch)
         };
         let config = AdamWConfig { weight_decay: 0.0, ..s.train.optimizer() };
-        let mut trainer = Trainer::new(&mut task, config, plan, folder, resume.as_ref(), &Arc::new(Team::alone()))?;
+        let mut trainer = Trainer::new(&mut task, config, plan, folder, resume.as_ref(), team)?;
         let shown = &["loss/reconstruction", "batch/codes_used"];
         let mut watch = Reconstructing {
-            watch: Watch::start("tokenizer", folder, first, steps, shown)?,
+            watch: team.all(Watch::start("tokenizer", folder, first, steps, shown, team))?,
             held_out: self.held_out.as_ref().map(|held_out| &*held_out.dataset),
             every: s.saving.eval_every_steps,
             folder,
+            team,
         };
         let ending = trainer.run(&mut task, &mut loader, &mut watch, stop);
-        watch.watch.end(&ending, &loader.report())?;
-        Ok(ending?)
+        ended(watch.watch, ending, &loader, team)
     }
 
     /// A model for the run's vocabulary, with what it is to start from.
@@ -200,17 +222,18 @@ impl Run {
         let s = &self.settings;
         let config = s.model(self.vocabulary.len() as i64, special_ids(&self.vocabulary));
         config.validate()?;
-        let fresh = || Simla::new(config, s.train.dtype.kind(), self.device, s.train.seed as i64);
+        let fresh = || Simla::new(config, s.train.dtype.kind(), self.compute.device, s.train.seed as i64);
         let mut simla = guarded(fresh)?;
-        match &self.inputs.fine_tuned {
+        // The others get theirs of it, when they train.
+        self.compute.team.first(|| match &self.inputs.fine_tuned {
             // A run that has saved something needs the model that it began with no more.
             Some(model) if Checkpoint::open(&self.folder).is_err() => {
                 let model = Saved::open(model)?;
                 model.checkpoint.verify()?;
-                model.load(&mut simla)?;
+                Ok::<_, anyhow::Error>(model.load(&mut simla)?)
             }
-            _ => init::weights(&mut simla, &self.inputs.init)?,
-        }
+            _ => init::weights(&mut simla, &self.inputs.init),
+        })?;
         if s.train.recompute {
             simla.online.recompute_layers();
         }
@@ -237,43 +260,34 @@ impl Run {
     ) -> Result<(Simla, Ending)> {
         let s = &self.settings;
         let (per_epoch, steps) = self.steps();
-        let first = resume.map_or(0, |checkpoint| checkpoint.state.step);
         say_changed(resume, per_epoch);
-        let mut loader =
-            self.load(self.loading(s.train.batch_size, first * s.train.accumulate, steps * s.train.accumulate))?;
-        let vocabulary = fs::read(self.folder.join("vocabulary.json"))?;
+        let vocabulary = self.vocabulary.to_json().into_bytes();
         let (what, mut task) = match self.inputs.fine_tuned {
             None => ("pre-training", Pretraining::new(model, dvae, s.recipe.objectives, s.recipe.alpha, vocabulary)),
             Some(_) => {
                 ("fine-tuning", Pretraining::fine_tuning(model, s.recipe.objectives, s.recipe.alpha, vocabulary))
             }
         };
-        let (plan, team) = (self.plan(steps, per_epoch), Arc::new(Team::alone()));
-        let mut trainer = Trainer::new(&mut task, s.train.optimizer(), plan, &self.folder, resume, &team)?;
+        let (plan, team) = (self.plan(steps, per_epoch), &self.compute.team);
+        let mut trainer = Trainer::new(&mut task, s.train.optimizer(), plan, &self.folder, resume, team)?;
         let first = trainer.step();
         let shown = &["loss/itc", "loss/itm", "loss/mlm", "loss/mim", "loss/psl"];
-        let watch = Watch::start(what, &self.folder, first, steps, shown)?;
-        let looking = match &self.held_out {
-            Some(held_out) => Some(Looking::at(
-                &self.folder,
-                first,
-                held_out,
-                match self.inputs.fine_tuned {
-                    None => Some(self.fixed_pairs(held_out)?),
-                    Some(_) => None,
-                },
-                &self.vocabulary,
-                (s.saving.eval_every_steps, s.saving.samples_every_steps),
-            )?),
-            None => None,
+        let looking = |held_out| {
+            let fixed = match self.inputs.fine_tuned {
+                None if team.is_first() => Some(self.fixed_pairs(held_out)?),
+                _ => None,
+            };
+            let every = (s.saving.eval_every_steps, s.saving.samples_every_steps);
+            Looking::at(&self.folder, first, held_out, fixed, &self.vocabulary, every, team)
         };
-        let mut watch = Evaluating { watch, looking };
+        let start = || -> Result<_> {
+            let watch = Watch::start(what, &self.folder, first, steps, shown, team)?;
+            let watch = Evaluating { watch, looking: self.held_out.as_ref().map(looking).transpose()? };
+            Ok((self.load(self.batches_from(first, steps))?, watch))
+        };
+        let (mut loader, mut watch) = team.all(start())?;
         let ending = trainer.run(&mut task, &mut loader, &mut watch, stop);
-        watch.watch.end(&ending, &loader.report())?;
-        let ending = ending.map_err(|error| match Checkpoint::open(&self.folder) {
-            Ok(last) => anyhow!("{error}; the last checkpoint is whole: {}", last.path.display()),
-            Err(_) => error.into(),
-        })?;
+        let ending = ended(watch.watch, ending, &loader, team).map_err(|error| self.with_last_checkpoint(error))?;
         Ok((task.simla, ending))
     }
 }
@@ -284,10 +298,13 @@ impl<F: Format, H> Run<F, H> {
         folder: &Path,
         settings: Settings,
         inputs: Inputs,
-        device: Device,
+        compute: &Compute,
         has_model: bool,
         held_out: impl FnOnce(&Path, &Options, &Vocabulary, &Settings) -> Result<H>,
     ) -> Result<Self> {
+        let team = &compute.team;
+        team.share("accumulate", settings.train.accumulate)?;
+        team.agree(&format!("version = {}\n{}", env!("CARGO_PKG_VERSION"), settings.to_toml()))?;
         simla_image::set_max_pixels(settings.data.max_pixels);
         let mut inputs = inputs.absolute()?;
         let options = Options {
@@ -301,33 +318,43 @@ impl<F: Format, H> Run<F, H> {
             expressions: inputs.kind() == Kind::Grounding,
             ..Options::default()
         };
-        let dataset = open_sources(&inputs.data, &options)?;
-        check_batches(&settings, &inputs, dataset.epoch_len(), has_model)?;
-        if let Some(dvae) = &inputs.dvae {
-            Checkpoint::open(dvae)?;
-        }
-        let start = init::vocabulary(&inputs.init, inputs.vocabulary.as_deref())?;
-        let saved = folder.join("vocabulary.json");
-        let vocabulary = if saved.exists() {
-            Vocabulary::open(&saved)?
-        } else {
-            match inputs.vocabulary.as_ref().or(start.as_ref()) {
-                Some(path) => Vocabulary::open(path)?,
-                None => {
-                    let captions = if has_model { usize::MAX } else { UNREAD };
-                    learn(&dataset, captions, settings.model.vocab_size as usize)?
+        let mut opened = || {
+            let dataset = open_sources(&inputs.data, &options)?;
+            check_batches(&settings, &inputs, dataset.epoch_len(), has_model)?;
+            inputs.know(&dataset)?;
+            Ok::<_, anyhow::Error>(dataset)
+        };
+        let dataset = team.all(opened())?;
+        let names = inputs.known_by.data.as_ref().map_or("", |known| &known.names);
+        team.agree(&format!("data of {} records\ndata with the checksum {names}", dataset.epoch_len()))?;
+        let mut known = None;
+        let text = team.first(|| {
+            if let Some(dvae) = &inputs.dvae {
+                Checkpoint::open(dvae)?;
+            }
+            let start = init::vocabulary(&inputs.init, inputs.vocabulary.as_deref())?;
+            inputs.know_weights()?;
+            let saved = folder.join("vocabulary.json");
+            let vocabulary = if saved.exists() {
+                Vocabulary::open(&saved)?
+            } else {
+                match inputs.vocabulary.as_ref().or(start.as_ref()) {
+                    Some(path) => Vocabulary::open(path)?,
+                    None => {
+                        let captions = if has_model { usize::MAX } else { UNREAD };
+                        learn(&dataset, captions, settings.model.vocab_size as usize)?
+                    }
                 }
-            }
-        };
+            };
+            Ok::<_, anyhow::Error>(known.insert(vocabulary).to_json())
+        })?;
+        let vocabulary = known.map_or_else(|| Vocabulary::of_json(&text, Path::new("vocabulary.json")), Ok)?;
         let vocabulary = vocabulary.closing(settings.model.closing_sep);
-        inputs.know(&dataset)?;
-        let held_out = match &inputs.held_out {
-            Some(path) => {
-                let options = Options { splits: vec![HELD_OUT_SPLIT.into()], ..options };
-                Some(held_out(path, &options, &vocabulary, &settings)?)
-            }
-            None => None,
-        };
+        let held_out = inputs.held_out.as_deref().map(|path| {
+            let options = Options { splits: vec![HELD_OUT_SPLIT.into()], ..options };
+            held_out(path, &options, &vocabulary, &settings)
+        });
+        let held_out = team.all(held_out.transpose())?;
         let counted = match inputs.kind() {
             Kind::Pretraining => "records",
             Kind::Retrieval | Kind::TextAssignment => "pairs",
@@ -344,7 +371,7 @@ impl<F: Format, H> Run<F, H> {
             folder: folder.into(),
             settings,
             inputs,
-            device,
+            compute: compute.clone(),
             dataset: Arc::new(dataset),
             vocabulary: Arc::new(vocabulary),
             held_out,
@@ -352,14 +379,16 @@ impl<F: Format, H> Run<F, H> {
         })
     }
 
-    /// Takes the folder's lock, for as long as the run is there.
-    pub(crate) fn lock(&mut self) -> Result<()> {
-        self.lock = locked(&self.folder)?;
-        Ok(())
+    /// Takes the folder's lock, for as long as the run is there, and writes down what the run is made of.
+    pub(crate) fn begin(&mut self, lock: impl FnOnce(&Path) -> Result<Option<Lock>>) -> Result<()> {
+        let team = Arc::clone(&self.compute.team);
+        team.first(|| {
+            self.lock = lock(&self.folder)?;
+            self.write_down()
+        })
     }
 
-    /// Writes down what the run is made of.
-    pub(crate) fn write_down(&self) -> Result<()> {
+    fn write_down(&self) -> Result<()> {
         fs::create_dir_all(&self.folder).with_context(|| format!("{}: cannot be made", self.folder.display()))?;
         console::keep_in(&self.folder);
         self.vocabulary.save(&self.folder.join("vocabulary.json"))?;
@@ -385,15 +414,23 @@ impl<F: Format, H> Run<F, H> {
         }
     }
 
-    /// How batches are made; `steps` counts batches, not optimiser steps.
+    /// The batches of training after `first` optimiser steps of `steps`.
+    pub(crate) fn batches_from(&self, first: u64, steps: u64) -> LoaderPlan {
+        let train = &self.settings.train;
+        self.loading(train.batch_size, first * train.accumulate, steps * train.accumulate)
+    }
+
+    /// How batches are made, this process's share of them; `steps` counts batches, not optimiser steps.
     pub(crate) fn loading(&self, batch: u64, first_step: u64, steps: u64) -> LoaderPlan {
-        let s = &self.settings;
+        let (s, team) = (&self.settings, &self.compute.team);
         LoaderPlan {
             batch: batch as usize,
             seed: s.train.seed,
             first_step,
             steps,
-            workers: s.data.workers as usize,
+            workers: self.workers(),
+            rank: team.rank(),
+            world: team.world(),
             halves: self.inputs.kind() == Kind::Pretraining,
             ..LoaderPlan::default()
         }
@@ -406,7 +443,7 @@ impl<F: Format, H> Run<F, H> {
             steps,
             steps_per_epoch,
             accumulate: s.train.accumulate,
-            wire: tch::Kind::Float,
+            wire: s.train.wire.kind(),
             schedule: s.train.schedule(steps),
             clip_norm: s.train.clip_norm,
             max_bad_steps: s.train.max_bad_steps,
@@ -414,6 +451,25 @@ impl<F: Format, H> Run<F, H> {
             save_every: Duration::from_secs_f64(60.0 * s.saving.save_every_minutes),
             keep: s.saving.keep as usize,
             threads: s.train.threads as usize,
+        }
+    }
+
+    /// Threads that prepare batches; 0 for one a core.
+    pub(crate) fn workers(&self) -> usize {
+        match (self.settings.data.workers as usize, self.compute.team.sharers()) {
+            (0, sharers) if sharers > 1 => share_of_cores(sharers),
+            (workers, _) => workers,
+        }
+    }
+
+    /// An error of training, and from where it goes on.
+    pub(crate) fn with_last_checkpoint(&self, error: anyhow::Error) -> anyhow::Error {
+        match Checkpoint::open(&self.folder) {
+            // Of processes that have lost each other it is said already.
+            Ok(last) if !matches!(error.downcast_ref(), Some(TrainError::Team(_))) => {
+                anyhow!("{error}; the last checkpoint is whole: {}", last.path.display())
+            }
+            _ => error,
         }
     }
 
@@ -426,7 +482,22 @@ impl<F: Format, H> Run<F, H> {
     }
 }
 
-fn locked(folder: &Path) -> Result<Option<Lock>> {
+/// Shows how training ended, and what was wrong with the data of all processes.
+pub(crate) fn ended<F: Format>(
+    watch: Watch,
+    ending: Result<Ending, TrainError>,
+    loader: &Loader<F>,
+    team: &Team,
+) -> Result<Ending> {
+    let seen = match &ending {
+        Ok(_) => TallyReport::of_all(team.values(loader.seen())?),
+        Err(_) => loader.report(),
+    };
+    watch.end(&ending, &seen)?;
+    Ok(ending?)
+}
+
+pub(crate) fn locked(folder: &Path) -> Result<Option<Lock>> {
     Lock::take(folder).map(Some)
 }
 

@@ -9,6 +9,7 @@ use simla::tasks::gradcam::default_layer;
 use simla::tasks::grounding::Grounding;
 use simla::tasks::retrieval::{Gallery, Retrieval, evaluate};
 use simla_data::{BoxedPicture, Dataset, Options, ReferFiles, Vocabulary, read_refer};
+use simla_train::Team;
 
 use crate::grounding::Asked;
 use crate::progress::{Count, Progress};
@@ -52,11 +53,15 @@ impl HeldOut {
         Ok(Asked::new(model, vocabulary, &self.boxes, layer)?.grounding(None))
     }
 
-    pub fn evaluate(&self, model: &Simla, top_k: usize, what: &str) -> Result<Retrieval> {
+    /// Ranks all pairs, which the processes of `team` share out among themselves.
+    ///
+    /// # Errors
+    /// What libtorch could not do, or another process that is gone.
+    pub fn evaluate(&self, model: &Simla, top_k: usize, team: &Team, what: &str) -> Result<Retrieval> {
         let mut progress: Option<Progress> = None;
         let mut show = |done: usize, all: usize| {
             progress.get_or_insert_with(|| Progress::new(what, 0, all as u64)).set(done as u64, String::new);
         };
-        Ok(evaluate(model, &self.dataset, &self.gallery, top_k, &mut show)?)
+        Ok(evaluate(model, &self.dataset, &self.gallery, top_k, team, &mut show)?)
     }
 }

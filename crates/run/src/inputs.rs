@@ -127,13 +127,20 @@ impl Inputs {
         })
     }
 
-    /// Checks what is elsewhere now, and takes the checksums of what has none.
+    /// Checks data that are elsewhere now, and takes their checksum where they have none.
     ///
     /// # Errors
-    /// Other records, or other weights, than the run began with.
+    /// Other records than the run began with.
     pub fn know<F: Format>(&mut self, data: &Dataset<F>) -> Result<()> {
         let root = self.image_root.as_deref();
-        known("--data", self.moved.data, &mut self.known_by.data, || fingerprint(data, root))?;
+        known("--data", self.moved.data, &mut self.known_by.data, || fingerprint(data, root))
+    }
+
+    /// As [`Inputs::know`], for weights.
+    ///
+    /// # Errors
+    /// Other weights than the run began with.
+    pub fn know_weights(&mut self) -> Result<()> {
         if let Some(dvae) = &self.dvae {
             weights("--dvae", dvae, self.moved.dvae, &mut self.known_by.dvae)?;
         }
@@ -151,7 +158,7 @@ impl Inputs {
         Ok(())
     }
 
-    /// As [`Inputs::know`], for what is held out.
+    /// As [`Inputs::know`], for data that are held out.
     ///
     /// # Errors
     /// Other records than the run began with.

@@ -2,6 +2,7 @@
 //!
 //! - A run: its [`settings`] and [`inputs`], opened by [`sources`], started by [`init`], trained by [`fit`] with a [`tokenizer`] before it,
 //!   looked at by [`watch`] on [`held_out`] pairs, shown by [`progress`] and [`console`], ended by [`stop`]; its folder is [`lock`]ed meanwhile.
+//!   It may be of several processes ([`compute`], [`launch`]), of which the first writes and talks.
 //! - A run of a [`downstream`] task, whose model is [`asking`]'s then.
 //! - A query: of a [`photo`], or of a [`collection`] that is searched; [`queries`] answers it.
 //! - A measurement: of [`classes`], of [`products`]; for other programs, a [`run_file`] and features ([`embed`]).
@@ -11,6 +12,7 @@
 pub mod asking;
 pub mod classes;
 pub mod collection;
+pub mod compute;
 pub mod console;
 pub mod downstream;
 pub mod embed;
@@ -19,6 +21,8 @@ pub mod grounding;
 pub mod held_out;
 pub mod init;
 pub mod inputs;
+#[cfg(unix)]
+pub mod launch;
 pub mod lock;
 pub mod output;
 pub mod photo;

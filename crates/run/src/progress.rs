@@ -45,7 +45,8 @@ pub struct Progress {
 impl Progress {
     /// `all` units, of which `first` were done before.
     pub fn new(what: &str, first: u64, all: u64) -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
+        let is_shown = std::io::stderr().is_terminal() && !console::is_silent();
+        let bar = is_shown.then(|| {
             let bar = ProgressBar::new(all).with_position(first).with_prefix(quoted(what).to_string());
             let style = ProgressStyle::with_template("{prefix} {bar:24} {pos}/{len}, {eta} left  {wide_msg}");
             bar.set_style(style.expect("a valid template"));

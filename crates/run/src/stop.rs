@@ -10,6 +10,9 @@ use signal_hook::flag;
 /// Exit status at the second signal, as a shell reports an interrupted program.
 const INTERRUPTED: i32 = 130;
 
+/// Exit status of a run that was asked to stop and can be resumed: "try again" among the system's conventions.
+pub const STOPPED: u8 = 75;
+
 /// A flag that the first signal sets.
 pub fn on_signal() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
@@ -24,7 +27,7 @@ pub fn on_signal() -> Result<Arc<AtomicBool>> {
 }
 
 /// Whether whoever started the program has it ignore this signal; where the system does not say: no.
-fn is_ignored(signal: i32) -> bool {
+pub(crate) fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
     mask.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)

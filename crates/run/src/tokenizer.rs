@@ -27,6 +27,8 @@ pub struct Reconstructing<'a> {
     /// Steps between measurements; 0 for one at the end.
     pub every: u64,
     pub folder: &'a Path,
+    /// Measures together; the first draws.
+    pub team: &'a Team,
 }
 
 impl Reconstructing<'_> {
@@ -37,14 +39,16 @@ impl Reconstructing<'_> {
             return Ok(None);
         };
         let mut progress = Progress::patient("held-out pictures", held_out.len());
-        let found = evaluate(&task.dvae, held_out, PICTURES, &Team::alone(), &mut |done, _| {
+        let found = evaluate(&task.dvae, held_out, PICTURES, self.team, &mut |done, _| {
             progress.set(done as u64, String::new);
         })?;
         drop(progress);
         let measured = &found.evaluation;
-        let set = SampleSet { step: Some(record.step), text: told(measured), ..SampleSet::default() };
-        let name = format!("step-{:08}", record.step);
-        set.save(&self.folder.join("samples"), &name, &sheet(&found).draw())?;
+        if self.team.is_first() {
+            let set = SampleSet { step: Some(record.step), text: told(measured), ..SampleSet::default() };
+            let name = format!("step-{:08}", record.step);
+            set.save(&self.folder.join("samples"), &name, &sheet(&found).draw())?;
+        }
         let Some(error) = measured.error else {
             return Ok(None); // not one of the pictures could be read
         };

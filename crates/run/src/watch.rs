@@ -16,7 +16,7 @@ use simla_pictures::run::{State, Status};
 use simla_pictures::samples::{Decoded, Keyword, Prediction, SamplePictures, SampleSet, WordGuess};
 use simla_pictures::tensorboard::EventWriter;
 use simla_train::metrics::{Metrics, StepRecord};
-use simla_train::{Ending, Observer, Task, TrainError};
+use simla_train::{Ending, Observer, Task, Team, TrainError};
 
 use crate::held_out::HeldOut;
 use crate::progress::Progress;
@@ -33,51 +33,46 @@ pub struct Watch {
     progress: Progress,
     /// Scores that the line shows.
     shown: &'static [&'static str],
-    folder: PathBuf,
-    status: Status,
-    events: EventWriter,
-    reported: Option<Instant>,
+    steps: u64,
+    /// Of the first process alone.
+    page: Option<Page>,
     /// Whether it was said that the number of threads is adapted.
     adapted: bool,
 }
 
+/// What a run's page and TensorBoard read.
+struct Page {
+    folder: PathBuf,
+    status: Status,
+    events: EventWriter,
+    reported: Option<Instant>,
+}
+
 impl Watch {
-    /// Of a run in `folder` that has done `first` of its `steps`.
-    pub fn start(what: &str, folder: &Path, first: u64, steps: u64, shown: &'static [&'static str]) -> Result<Self> {
-        let resumed_at = (first > 0).then_some(first + 1);
-        let watch = Self {
-            progress: Progress::new(what, first, steps),
-            shown,
-            folder: folder.into(),
-            status: Status { state: State::Running, step: first, steps, ..Status::default() },
-            events: EventWriter::create(&folder.join("tensorboard"), resumed_at)?,
-            reported: None,
-            adapted: false,
-        };
-        watch.status.save(folder)?;
-        Ok(watch)
+    /// Of a run in `folder` that has done `first` of its `steps`. The first process of `team` writes into it.
+    pub fn start(
+        what: &str,
+        folder: &Path,
+        first: u64,
+        steps: u64,
+        shown: &'static [&'static str],
+        team: &Team,
+    ) -> Result<Self> {
+        let page = team.is_first().then(|| Page::start(folder, first, steps)).transpose()?;
+        Ok(Self { progress: Progress::new(what, first, steps), shown, steps, page, adapted: false })
     }
 
     /// Says how the run ended, and what was wrong with its data.
-    pub fn end(mut self, ending: &Result<Ending, TrainError>, data: &TallyReport) -> Result<()> {
+    pub fn end(self, ending: &Result<Ending, TrainError>, data: &TallyReport) -> Result<()> {
         if data.bad > 0 {
             console::say(data);
         }
-        (self.status.state, self.status.message) = match ending {
-            Ok(Ending::Finished) => (State::Finished, String::new()),
-            Ok(Ending::Stopped) => (State::Stopped, String::new()),
-            Err(error) => (State::Failed, error.to_string()),
-        };
-        self.status.seconds_left = None;
-        self.status.bad_records = data.bad;
-        self.status.first_bad_records = data.examples.clone();
-        self.status.save(&self.folder)?;
-        Ok(self.events.flush()?)
+        self.page.map_or(Ok(()), |page| page.end(ending, data))
     }
 
     /// Whether it is time for something that happens `every` so many steps, and at the end; 0 for the end alone.
     pub fn due(&self, step: u64, every: u64) -> bool {
-        step == self.status.steps || every > 0 && step.is_multiple_of(every)
+        step == self.steps || every > 0 && step.is_multiple_of(every)
     }
 
     fn line(&self, record: &StepRecord) -> String {
@@ -91,18 +86,49 @@ impl Watch {
     fn note(&mut self, record: &StepRecord) -> Result<()> {
         let line = self.line(record);
         self.progress.set(record.step, || line);
+        let left = self.progress.left(record.step);
+        self.page.as_mut().map_or(Ok(()), |page| page.note(record, left))
+    }
+}
+
+impl Page {
+    fn start(folder: &Path, first: u64, steps: u64) -> Result<Self> {
+        let resumed_at = (first > 0).then_some(first + 1);
+        let page = Self {
+            folder: folder.into(),
+            status: Status { state: State::Running, step: first, steps, ..Status::default() },
+            events: EventWriter::create(&folder.join("tensorboard"), resumed_at)?,
+            reported: None,
+        };
+        page.status.save(folder)?;
+        Ok(page)
+    }
+
+    fn note(&mut self, record: &StepRecord, left: Duration) -> Result<()> {
         let numbers = record.numbers();
         self.events.scalars(record.step, numbers.iter().map(|(name, value)| (name.as_str(), *value)))?;
+        self.status.step = record.step;
         if self.reported.is_none_or(|at| at.elapsed() >= REPORT_EVERY) {
-            self.status.step = record.step;
-            self.status.seconds_left = Some(self.progress.left(record.step).as_secs_f64());
+            self.status.seconds_left = Some(left.as_secs_f64());
             self.status.pairs_per_s = Some(record.pairs_per_s);
             self.status.save(&self.folder)?;
             self.events.flush()?;
             self.reported = Some(Instant::now());
         }
-        self.status.step = record.step;
         Ok(())
+    }
+
+    fn end(mut self, ending: &Result<Ending, TrainError>, data: &TallyReport) -> Result<()> {
+        (self.status.state, self.status.message) = match ending {
+            Ok(Ending::Finished) => (State::Finished, String::new()),
+            Ok(Ending::Stopped) => (State::Stopped, String::new()),
+            Err(error) => (State::Failed, error.to_string()),
+        };
+        self.status.seconds_left = None;
+        self.status.bad_records = data.bad;
+        self.status.first_bad_records = data.examples.clone();
+        self.status.save(&self.folder)?;
+        Ok(self.events.flush()?)
     }
 }
 
@@ -127,7 +153,9 @@ impl<T: Task> Observer<T> for Watch {
     }
 
     fn saved(&mut self, step: u64, path: &Path) {
-        self.status.checkpoint = path.file_name().map(|name| name.to_string_lossy().into());
+        if let Some(page) = &mut self.page {
+            page.status.checkpoint = path.file_name().map(|name| name.to_string_lossy().into());
+        }
         say!("step {step} saved in {}", path.display());
     }
 }
@@ -135,12 +163,13 @@ impl<T: Task> Observer<T> for Watch {
 /// Held-out pairs with what is looked at while a run goes on.
 pub struct Looking<'a> {
     held_out: &'a HeldOut,
-    /// The same few pairs every time, with the same masks; none in fine-tuning, which fills no masks.
+    /// The same few pairs every time, with the same masks, on the first process; none in fine-tuning, which fills no masks.
     fixed: Option<Batch<Pair>>,
     vocabulary: &'a Vocabulary,
-    log: Metrics,
+    log: Log,
     eval_every: u64,
     samples_every: u64,
+    team: &'a Team,
 }
 
 impl<'a> Looking<'a> {
@@ -155,9 +184,10 @@ impl<'a> Looking<'a> {
         fixed: Option<Batch<Pair>>,
         vocabulary: &'a Vocabulary,
         (eval_every, samples_every): (u64, u64),
+        team: &'a Team,
     ) -> Result<Self> {
-        let log = Metrics::open(&folder.join("evaluation.jsonl"), first)?;
-        Ok(Self { held_out, fixed, vocabulary, log, eval_every, samples_every })
+        let log = Log::open(folder, first, team)?;
+        Ok(Self { held_out, fixed, vocabulary, log, eval_every, samples_every, team })
     }
 }
 
@@ -165,6 +195,24 @@ impl<'a> Looking<'a> {
 pub struct Evaluating<'a> {
     pub watch: Watch,
     pub looking: Option<Looking<'a>>,
+}
+
+/// RUN/evaluation.jsonl, which the first process writes.
+pub(crate) struct Log(Option<Metrics>);
+
+impl Log {
+    /// Of a run in `folder` that has done `first` steps.
+    pub fn open(folder: &Path, first: u64, team: &Team) -> Result<Self> {
+        let open = || Metrics::open(&folder.join("evaluation.jsonl"), first);
+        Ok(Self(team.is_first().then(open).transpose()?))
+    }
+
+    pub fn write(&mut self, step: u64, scores: &[(impl ToString, f64)]) -> Result<()> {
+        if let Some(file) = &mut self.0 {
+            file.write(&Evaluation::new(step, scores))?;
+        }
+        Ok(())
+    }
 }
 
 /// A row of evaluation.jsonl: what held-out data gave, by name.
@@ -176,7 +224,7 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    pub(crate) fn new(step: u64, scores: &[(impl ToString, f64)]) -> Self {
+    fn new(step: u64, scores: &[(impl ToString, f64)]) -> Self {
         Self { step, scores: scores.iter().map(|(name, score)| (name.to_string(), *score)).collect() }
     }
 }
@@ -188,6 +236,7 @@ impl Evaluating<'_> {
         };
         if let Some(fixed) = &looking.fixed
             && self.watch.due(step, looking.samples_every)
+            && let Some(page) = &mut self.watch.page
         {
             let seen = samples(&mut task.simla, task.dvae.as_ref(), looking.vocabulary, fixed, KEYWORDS)?;
             let set =
@@ -195,13 +244,13 @@ impl Evaluating<'_> {
             let pictures: Vec<SamplePictures> =
                 seen.iter().enumerate().map(|(i, sample)| in_pictures(fixed, i, sample)).collect();
             let sheet = set.draw(&pictures);
-            set.save(&self.watch.folder.join("samples"), &format!("step-{step:08}"), &sheet)?;
-            self.watch.events.image(step, "samples", &sheet)?;
+            set.save(&page.folder.join("samples"), &format!("step-{step:08}"), &sheet)?;
+            page.events.image(step, "samples", &sheet)?;
         }
         if !self.watch.due(step, looking.eval_every) {
             return Ok(None);
         }
-        let found = looking.held_out.evaluate(&task.simla, 0, "evaluation")?;
+        let found = looking.held_out.evaluate(&task.simla, 0, looking.team, "evaluation")?;
         let mut scores = found.named();
         let Recalls { txt_r1, img_r1, .. } = found.itc;
         say!("step {step}: held-out R@1 by contrast: text {txt_r1:.1} %, image {img_r1:.1} %");
@@ -210,8 +259,10 @@ impl Evaluating<'_> {
             scores.extend(boxes.named());
             say!("step {step}: held-out expressions found: {:.1} %", boxes.share());
         }
-        looking.log.write(&Evaluation::new(step, &scores))?;
-        self.watch.events.scalars(step, scores.iter().map(|(name, score)| (name.as_str(), *score)))?;
+        looking.log.write(step, &scores)?;
+        if let Some(page) = &mut self.watch.page {
+            page.events.scalars(step, scores.iter().map(|(name, score)| (name.as_str(), *score)))?;
+        }
         Ok(Some(boxes.map_or(found.itc.mean(), |boxes| boxes.share())))
     }
 }

@@ -173,7 +173,7 @@ impl Trainer {
         Ok(Self {
             gradients: Gradients::new(task.weights()),
             threads: match plan.threads {
-                0 => Threads::shared(team.local_world()),
+                0 => Threads::shared(team.sharers()),
                 asked => Threads::new(asked),
             },
             files,
@@ -396,9 +396,7 @@ impl Trainer {
 
     /// The names of the records of a step's batches, of all processes, in the order of the batches.
     fn records_of_all(&self, own: &[Vec<String>]) -> Result<Vec<String>, TeamError> {
-        let all = self.team.texts(&serde_json::to_string(own).expect("names are JSON"))?;
-        let all: Vec<Vec<Vec<String>>> =
-            all.iter().map(|text| serde_json::from_str(text).expect("what was written")).collect();
+        let all = self.team.values(own.to_vec())?;
         let names = (0..own.len()).flat_map(|nth| all.iter().flat_map(move |of_rank| of_rank[nth].clone()));
         Ok(names.collect())
     }

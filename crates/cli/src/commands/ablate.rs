@@ -13,16 +13,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 use clap::Args;
 use indicatif::HumanDuration;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use simla::objectives::Objectives;
 use simla::tasks::retrieval::Retrieval;
 use simla_files::write_atomically;
-use simla_run::settings::Settings;
+use simla_run::compute::Compute;
+use simla_run::settings::{Decided, Settings};
 use simla_train::Ending;
-use tch::Device;
 
 use crate::commands::ablate_report::{Comparison, Outcome};
 use crate::commands::training::{Training, code, last_checkpoint, read, settings_help};
@@ -87,9 +88,13 @@ pub fn objectives(row: usize) -> Objectives {
 }
 
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
-    let device = arguments.training.device()?;
-    check(&arguments)?;
-    let mut settings = arguments.training.settings()?;
+    if let Some(code) = arguments.training.launched()? {
+        return Ok(code);
+    }
+    let compute = arguments.training.compute()?;
+    let team = &compute.team;
+    team.all(check(&arguments))?;
+    let mut settings = team.all(arguments.training.settings(Decided::default(), team))?;
     settings.recipe.objectives = Objectives::default();
     let inputs = Inputs {
         data: arguments.data,
@@ -101,9 +106,9 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     };
     let inputs = inputs.absolute()?;
     let common = arguments.output.join("common");
-    check_unchanged(&common, &settings, &inputs)?;
+    team.first(|| check_unchanged(&common, &settings, &inputs))?;
     let stop = stop::on_signal()?;
-    let common = Run::prepare_shared(&common, settings, inputs, device)?;
+    let common = Run::prepare_shared(&common, settings, inputs, &compute)?;
     if !tokenize(&common, &stop)? {
         return Ok(stopped());
     }
@@ -122,18 +127,22 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
             ..common.inputs
         },
         settings,
-        device,
+        compute: &compute,
         top_k: arguments.top_k,
     };
-    let Some(outcomes) = rows.all(&arguments.seeds, &stop)? else {
+    if rows.all(&arguments.seeds, &stop)? == Ending::Stopped {
         return Ok(stopped());
-    };
-    let report = Comparison::new(&outcomes, &rows.settings, steps);
-    report.save(&arguments.output)?;
-    match arguments.json {
-        true => console::answer_json(&report.json())?,
-        false => answer!("{}", report.markdown()),
     }
+    team.first(|| {
+        let outcomes = rows.outcomes(&arguments.seeds)?;
+        let report = Comparison::new(&outcomes, &rows.settings, steps);
+        report.save(&arguments.output)?;
+        match arguments.json {
+            true => console::answer_json(&report.json())?,
+            false => answer!("{}", report.markdown()),
+        }
+        Ok::<_, Error>(())
+    })?;
     let folder = arguments.output.display();
     say!("done: {folder}/ablation.md, ablation.json, ablation.png and curves.png");
     Ok(ExitCode::SUCCESS)
@@ -197,20 +206,30 @@ fn check_unchanged(common: &Path, settings: &Settings, inputs: &Inputs) -> Resul
 
 /// Trains the tokenizer that all runs share where it is not there yet, or waits for the process that does. False: asked to stop.
 fn tokenize(common: &Run, stop: &AtomicBool) -> Result<bool> {
+    let mut lock = None;
     let mut told = false;
-    loop {
-        if let Ok(_lock) = Lock::claim(&common.folder)? {
-            return Ok(common.tokenizer(stop)?.1 == Ending::Finished);
+    let stopped = common.compute.team.first(|| {
+        loop {
+            if let Ok(taken) = Lock::claim(&common.folder)? {
+                lock = Some(taken);
+                return Ok::<_, Error>(false);
+            }
+            if stop.load(Ordering::Relaxed) {
+                return Ok(true);
+            }
+            if !told {
+                say!("waiting for the visual tokenizer, which another run trains");
+                told = true;
+            }
+            sleep(PATIENCE);
         }
-        if stop.load(Ordering::Relaxed) {
-            return Ok(false);
-        }
-        if !told {
-            say!("waiting for the visual tokenizer, which another process trains");
-            told = true;
-        }
-        sleep(PATIENCE);
-    }
+    })?;
+    Ok(!stopped && common.tokenizer(stop)?.1 == Ending::Finished)
+}
+
+/// Every row with every seed.
+fn runs(seeds: &[u64]) -> impl Iterator<Item = (u64, usize)> {
+    seeds.iter().flat_map(|&seed| (0..ADDED.len()).map(move |row| (seed, row)))
 }
 
 /// The rows of the table, and what their runs share.
@@ -218,63 +237,74 @@ struct Rows<'a> {
     output: &'a Path,
     settings: Settings,
     inputs: Inputs,
-    device: Device,
+    compute: &'a Compute,
     top_k: usize,
 }
 
+/// What is left to be done.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+enum Next {
+    Nothing,
+    Stop,
+    /// A seed and a row.
+    Train(u64, usize),
+}
+
 impl Rows<'_> {
-    /// What came of every row with every seed, once all are there. None: asked to stop meanwhile.
-    fn all(&self, seeds: &[u64], stop: &AtomicBool) -> Result<Option<Vec<Outcome>>> {
-        let rows = 0..ADDED.len();
-        let mut left: Vec<(u64, usize)> =
-            seeds.iter().flat_map(|&seed| rows.clone().map(move |row| (seed, row))).collect();
-        let (count, mut outcomes, mut waiting) = (left.len(), Vec::new(), false);
+    /// Trains every row with every seed, unless another run does it.
+    fn all(&self, seeds: &[u64], stop: &AtomicBool) -> Result<Ending> {
         loop {
-            let mut unfinished = Vec::new();
-            for (seed, row) in left {
-                match self.outcome(seed, row)? {
-                    Some(outcome) => outcomes.push(outcome),
-                    None => unfinished.push((seed, row)),
+            let mut lock = None;
+            match self.compute.team.first(|| self.next(seeds, stop, &mut lock))? {
+                Next::Nothing => return Ok(Ending::Finished),
+                Next::Stop => return Ok(Ending::Stopped),
+                Next::Train(seed, row) => {
+                    if self.train(seed, row, stop)? == Ending::Stopped {
+                        return Ok(Ending::Stopped);
+                    }
                 }
             }
-            left = unfinished;
+        }
+    }
+
+    /// What came of the rows that have ended, in their order.
+    fn outcomes(&self, seeds: &[u64]) -> Result<Vec<Outcome>> {
+        let found = runs(seeds).filter_map(|(seed, row)| self.outcome(seed, row).transpose());
+        let mut outcomes: Vec<Outcome> = found.collect::<Result<_>>()?;
+        outcomes.sort_by_key(|outcome| (outcome.seed, outcome.row));
+        Ok(outcomes)
+    }
+
+    /// The next row that no other run has, whose `lock` is taken; waits where others have all that are left.
+    fn next(&self, seeds: &[u64], stop: &AtomicBool, lock: &mut Option<Lock>) -> Result<Next> {
+        let mut waiting = false;
+        loop {
+            let outcomes = self.outcomes(seeds)?;
+            let is_done = |run: &(u64, usize)| outcomes.iter().any(|done| (done.seed, done.row) == *run);
+            let left: Vec<_> = runs(seeds).filter(|run| !is_done(run)).collect();
             if left.is_empty() {
-                outcomes.sort_by_key(|outcome: &Outcome| (outcome.seed, outcome.row));
-                return Ok(Some(outcomes));
-            }
-            let mut free = None;
-            for &(seed, row) in &left {
-                if let Ok(lock) = Lock::claim(&self.folder(seed, row))? {
-                    free = Some((lock, seed, row));
-                    break;
-                }
+                return Ok(Next::Nothing);
             }
             if stop.load(Ordering::Relaxed) {
-                return Ok(None);
+                return Ok(Next::Stop);
             }
-            match free {
-                Some((_lock, seed, row)) => {
+            for &(seed, row) in &left {
+                let folder = self.folder(seed, row);
+                if let Ok(taken) = Lock::claim(&folder)? {
+                    *lock = Some(taken);
                     let time = seconds_left(&outcomes, &left).map_or(String::new(), |seconds| {
-                        let time = HumanDuration(Duration::from_secs_f64(seconds));
-                        format!("; about {time} of training left")
+                        format!("; about {} of training left", HumanDuration(Duration::from_secs_f64(seconds)))
                     });
-                    say!(
-                        "{} of {count} runs are done{time}; next: {}",
-                        count - left.len(),
-                        self.folder(seed, row).display(),
-                    );
-                    if self.train(seed, row, stop)? == Ending::Stopped {
-                        return Ok(None);
-                    }
-                }
-                None => {
-                    if !waiting {
-                        say!("waiting for the runs of another process");
-                        waiting = true;
-                    }
-                    sleep(PATIENCE);
+                    let (done, count) = (outcomes.len(), outcomes.len() + left.len());
+                    say!("{done} of {count} runs are done{time}; next: {}", folder.display());
+                    return Ok(Next::Train(seed, row));
                 }
             }
+            if !waiting {
+                say!("waiting for the runs of another process");
+                waiting = true;
+            }
+            sleep(PATIENCE);
         }
     }
 
@@ -289,19 +319,25 @@ impl Rows<'_> {
         let mut settings = self.settings.clone();
         settings.train.seed = seed;
         settings.recipe.objectives = objectives(row);
-        let run = Run::prepare(&folder, settings, self.inputs.clone(), self.device)?;
+        let run = Run::prepare(&folder, settings, self.inputs.clone(), self.compute)?;
         let (dvae, ending) = run.tokenizer(stop)?;
         if ending == Ending::Stopped {
             return Ok(ending);
         }
         let mut model = run.model()?;
-        let resume = last_checkpoint(&folder, true, |tensors| model.load(tensors))?;
+        let team = &self.compute.team;
+        let mut resume = None;
+        team.first(|| {
+            resume = last_checkpoint(&folder, true, |tensors| model.load(tensors))?;
+            Ok::<_, Error>(())
+        })?;
         let (model, ending) = run.train(model, dvae, resume.as_ref(), stop)?;
         if ending == Ending::Finished {
             let held_out = run.held_out.as_ref().expect("an ablation has held-out pairs");
-            let found = held_out.evaluate(&model, self.top_k, "retrieval")?;
+            let found = held_out.evaluate(&model, self.top_k, team, "retrieval")?;
             let path = folder.join(RETRIEVAL);
-            write_atomically(&path, &serde_json::to_vec_pretty(&found)?).with_context(|| path.display().to_string())?;
+            let found = serde_json::to_vec_pretty(&found)?;
+            team.first(|| write_atomically(&path, &found).with_context(|| path.display().to_string()))?;
         }
         Ok(ending)
     }

@@ -13,6 +13,7 @@ use simla_train::Ending;
 use crate::commands::eval::retrieval::table;
 use crate::commands::training::code;
 use crate::commands::{demo_questions, demo_report};
+use simla_run::compute::Compute;
 use simla_run::fit::Run;
 use simla_run::inputs::Inputs;
 use simla_run::progress::Progress;
@@ -66,7 +67,7 @@ pub struct Arguments {
 
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let start = Instant::now();
-    let device = simla_train::torch::device::open(&arguments.device)?;
+    let compute = Compute::alone(simla_train::torch::device::open(&arguments.device)?);
     let assignments: Vec<String> = SETTINGS.iter().map(|&s| s.to_owned()).chain(arguments.set).collect();
     let settings = Settings::resolve(None, &assignments)?;
     let (scenes, folder) = (arguments.output.join("scenes"), arguments.output.join("run"));
@@ -85,20 +86,20 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let path = |file: &std::path::Path| file.display().to_string();
     let inputs = Inputs { data: vec![path(&files.train)], held_out: Some(files.test.clone()), ..Inputs::default() };
     let stop = stop::on_signal()?;
-    let run = Run::prepare(&folder, settings, inputs, device)?;
+    let run = Run::prepare(&folder, settings, inputs, &compute)?;
     let held_out = run.held_out.as_ref().expect("the demo holds scenes out");
     let (dvae, ending) = run.tokenizer(&stop)?;
     if ending == Ending::Stopped {
         return Ok(code(ending));
     }
     let model = run.model()?;
-    let before = held_out.evaluate(&model, TOP_K, "before")?;
+    let before = held_out.evaluate(&model, TOP_K, &compute.team, "before")?;
     let (model, ending) = run.train(model, dvae, None, &stop)?;
     if ending == Ending::Stopped {
         say!("stopped: go on with simla pretrain --resume {}", folder.display());
         return Ok(code(ending));
     }
-    let after = held_out.evaluate(&model, TOP_K, "after")?;
+    let after = held_out.evaluate(&model, TOP_K, &compute.team, "after")?;
     let (first, last) = (before.itm.unwrap_or(before.itc), after.itm.unwrap_or(after.itc));
     answer!("Before training\n{}\nAfter training\n{}\n", table(&before), table(&after));
     answer!(
@@ -114,7 +115,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let asked = arguments.output.join("questions");
     let questions = match arguments.question_steps {
         0 => None,
-        steps => match demo_questions::learn(&asked, &folder, &files, steps, device, &stop)? {
+        steps => match demo_questions::learn(&asked, &folder, &files, steps, &compute, &stop)? {
             None => {
                 say!("stopped: go on with simla finetune vqa --resume {}", asked.display());
                 return Ok(code(Ending::Stopped));

@@ -15,14 +15,14 @@ use simla_pictures::canvas::{BAD, GOOD};
 use simla_pictures::heat::{HeatMap, Overlay};
 use simla_pictures::sheet::{Cell, Sheet};
 use simla_run::asking::Asker;
+use simla_run::compute::Compute;
 use simla_run::downstream::{Vqa, each_once, finetune, sentences};
 use simla_run::inputs::{Inputs, Kind};
 use simla_run::progress::Progress;
 use simla_run::settings::Settings;
 use simla_run::sources::open_sources;
 use simla_scenes::Files;
-use simla_train::Ending;
-use tch::Device;
+use simla_train::{Ending, Team};
 
 /// As in the demo's pre-training, and at a rate for a model that is still young.
 const SETTINGS: &[&str] =
@@ -49,7 +49,7 @@ pub fn learn(
     run: &Path,
     files: &Files,
     steps: u64,
-    device: Device,
+    compute: &Compute,
     stop: &AtomicBool,
 ) -> Result<Option<Learned>> {
     let model = Saved::open(run)?;
@@ -66,10 +66,10 @@ pub fn learn(
         fine_tuned: Some(model.checkpoint.path),
         ..Inputs::default()
     };
-    if finetune::<Vqa>(folder, settings, inputs, device, stop, |_| Ok(None))? == Ending::Stopped {
+    if finetune::<Vqa>(folder, settings, inputs, compute, stop, |_| Ok(None))? == Ending::Stopped {
         return Ok(None);
     }
-    let asker = Asker::open(folder, None, tch::Kind::Float, device)?;
+    let asker = Asker::open(folder, None, tch::Kind::Float, compute.device)?;
     let held_out: Arc<Dataset<Questions>> =
         Arc::new(open_sources(&[files.test_questions.display().to_string()], &Options::default())?);
     let found = answered(&asker, &held_out, false)?;
@@ -87,7 +87,7 @@ fn answered(asker: &Asker, questions: &Arc<Dataset<Questions>>, blind: bool) -> 
     let config = &asker.model.config;
     let format = Questions::evaluation(sentences(&asker.vocabulary, config.max_positions));
     let progress = Progress::patient("questions", questions.len());
-    let (found, _) = each_once(questions, format, (config.image_size, 0), progress, |batches| {
+    let (found, _) = each_once(questions, format, (config.image_size, 0), &Team::alone(), progress, |batches| {
         Ok(evaluate(&asker.model, batches, &asker.vocabulary, asker.answers.as_ref(), K_TEST, blind)?)
     })?;
     Ok(found)

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use simla::dvae::Dvae;
 use simla::dvae::evaluation::{Evaluation, evaluate};
-use simla_run::settings::Dtype;
+use simla_run::settings::{Decided, Dtype};
 use simla_train::{Ending, Team};
 
 use crate::commands::training::code;
@@ -122,8 +122,11 @@ fn table(found: &Evaluation) -> String {
 }
 
 fn train(arguments: TrainArguments) -> Result<ExitCode> {
-    let device = arguments.training.device()?;
-    let settings = arguments.training.settings()?;
+    if let Some(code) = arguments.training.launched()? {
+        return Ok(code);
+    }
+    let compute = arguments.training.compute()?;
+    let settings = compute.team.all(arguments.training.settings(Decided::default(), &compute.team))?;
     let inputs = Inputs {
         data: arguments.data,
         image_root: arguments.training.image_root,
@@ -131,7 +134,7 @@ fn train(arguments: TrainArguments) -> Result<ExitCode> {
         ..Inputs::default()
     };
     let stop = stop::on_signal()?;
-    let run = Run::prepare_tokenizer(&arguments.output, settings, inputs, device)?;
+    let run = Run::prepare_tokenizer(&arguments.output, settings, inputs, &compute)?;
     let ending = run.train_tokenizer(&arguments.output, &stop)?;
     if ending == Ending::Finished {
         say!("done: use it with simla pretrain --dvae {}", arguments.output.display());

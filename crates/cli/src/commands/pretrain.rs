@@ -37,12 +37,15 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
-    let device = arguments.run.training.device()?;
-    let folder = arguments.run.folder()?;
-    let (settings, inputs) = match arguments.run.resumed(Kind::Pretraining)? {
+    if let Some(code) = arguments.run.training.launched()? {
+        return Ok(code);
+    }
+    let compute = arguments.run.training.compute()?;
+    let (folder, team) = (arguments.run.folder(), &compute.team);
+    let (settings, inputs) = match arguments.run.resumed(Kind::Pretraining, team)? {
         Some((settings, inputs)) => {
             let moved = Moved {
-                dvae: arguments.dvae.is_some() && inputs.dvae.is_some(),
+                dvae: inputs.dvae.is_some() && arguments.dvae.is_some(),
                 init: !arguments.init.is_empty(),
                 ..inputs.moved
             };
@@ -51,7 +54,8 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
             (settings, Inputs { dvae, init, moved, ..inputs })
         }
         None => {
-            let settings = arguments.run.training.settings_from(&init::decided(&arguments.init)?)?;
+            let weights = team.first(|| init::decided(&arguments.init))?;
+            let settings = team.all(arguments.run.training.settings(weights, team))?;
             let inputs = Inputs {
                 kind: Some(Kind::Pretraining),
                 data: arguments.run.data.clone(),
@@ -66,7 +70,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         }
     };
     let stop = stop::on_signal()?;
-    let run = Run::prepare(&folder, settings, inputs, device)?;
+    let run = Run::prepare(folder, settings, inputs, &compute)?;
     if !run.inputs.init.is_empty() {
         run.model()?; // what does not fit is said before a tokenizer is trained
     }
@@ -74,10 +78,10 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let ending = match ending {
         Ending::Finished => {
             let mut model = run.model()?;
-            let resume = arguments.run.last_checkpoint(|tensors| model.load(tensors))?;
+            let resume = arguments.run.last_checkpoint(team, |tensors| model.load(tensors))?;
             run.train(model, dvae, resume.as_ref(), &stop)?.1
         }
         Ending::Stopped => ending,
     };
-    Ok(conclude(ending, Kind::Pretraining, &folder))
+    Ok(conclude(ending, Kind::Pretraining, folder))
 }

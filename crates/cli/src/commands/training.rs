@@ -4,20 +4,21 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 use clap::Args;
+use simla::config::ModelConfig;
 use simla::import::Tensors;
+use simla::tasks::pretrain::{Saved, VOCABULARY};
 use simla_run::settings::{Decided, Settings, sections_help};
-use simla_train::Ending;
 use simla_train::checkpoint::{Checkpoint, CheckpointError};
 use simla_train::weights::WeightsError;
-use tch::Device;
+use simla_train::{Ending, Team};
 
+use simla_run::compute::Compute;
 use simla_run::inputs::{Inputs, Kind, Moved};
+use simla_run::launch::launch;
 use simla_run::say;
-
-/// Exit status of a run that was asked to stop and can be resumed: "try again" among the system's conventions.
-const STOPPED: u8 = 75;
+use simla_run::stop::STOPPED;
 
 /// Arguments of every command that trains.
 #[derive(Args)]
@@ -31,15 +32,28 @@ pub struct Training {
     /// Folder that image paths of all data are relative to, in place of each file's own
     #[arg(long, value_name = "DIR")]
     pub image_root: Option<PathBuf>,
-    /// Where to compute: cpu, cuda or cuda:N
+    /// Where to compute: cpu, cuda or cuda:N; of several processes, each takes the GPU of its number
     #[arg(long, default_value = "cpu")]
     device: String,
+    /// Processes of this machine that train together, such as one for each GPU. A new run has so many micro-batches in a step (accumulate);
+    /// it goes on with any number that divides them
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    processes: Option<u16>,
 }
 
 impl Training {
-    /// The device, opened.
-    pub fn device(&self) -> Result<Device> {
-        Ok(simla_train::torch::device::open(&self.device)?)
+    /// Starts the processes that are asked for, and gives the code to exit with when they have ended; none in each of them, and where none
+    /// are asked for.
+    pub fn launched(&self) -> Result<Option<ExitCode>> {
+        match self.processes.map(usize::from) {
+            Some(asked) if !Compute::is_launched(asked)? && asked > 1 => launch(asked).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// Where this process computes, and with whom.
+    pub fn compute(&self) -> Result<Compute> {
+        Compute::join(&self.device)
     }
 
     /// The text of the file of settings, where there is one.
@@ -47,14 +61,17 @@ impl Training {
         self.config.as_deref().map(read).transpose()
     }
 
-    /// The settings of pre-training, resolved.
-    pub fn settings(&self) -> Result<Settings> {
-        self.settings_from(&Decided::default())
+    /// The file's settings and those over it, as assignments.
+    fn assignments(&self) -> Result<Vec<String>> {
+        let file: toml::Table = self.config()?.unwrap_or_default().parse().context("--config")?;
+        let file = file.iter().map(|(name, value)| format!("{name}={value}"));
+        Ok(file.chain(self.set.iter().cloned()).collect())
     }
 
-    /// As [`Training::settings`], for a run that starts from weights.
-    pub fn settings_from(&self, weights: &Decided) -> Result<Settings> {
-        Ok(Settings::resolve_from(weights, self.config()?.as_deref(), &self.set)?)
+    /// The settings of pre-training, resolved, for a run that `team` begins from some weights.
+    pub fn settings(&self, weights: Decided, team: &Team) -> Result<Settings> {
+        let decided = Decided { batches: (team.world() > 1).then_some(team.world() as u64), ..weights };
+        Ok(Settings::resolve_from(&decided, self.config()?.as_deref(), &self.set)?)
     }
 }
 
@@ -71,8 +88,11 @@ pub struct Resumable {
     /// it is now: the same records are expected there
     #[arg(long, value_name = "DIR", conflicts_with_all = ["output", "config"])]
     resume: Option<PathBuf>,
-    /// With --resume: take the newest checkpoint that is whole and fits, where the last one does not
-    #[arg(long, requires = "resume")]
+    /// Go on with the run in --output if there is one, else begin it: the same command starts a run and starts it again
+    #[arg(long = "continue", requires = "output")]
+    goes_on: bool,
+    /// When a run goes on: take the newest checkpoint that is whole and fits, where the last one does not
+    #[arg(long)]
     allow_older: bool,
     /// Held-out data of the same kind: the model is measured on them while the run goes on (eval_every_steps)
     #[arg(long, value_name = "FILE")]
@@ -82,31 +102,39 @@ pub struct Resumable {
 }
 
 impl Resumable {
-    /// The run's folder: for a new run, one that has none yet.
-    pub fn folder(&self) -> Result<PathBuf> {
-        if let Some(folder) = &self.resume {
-            return Ok(folder.clone());
-        }
-        let folder = self.output.as_ref().expect("clap asks for it");
-        if folder.join("run.json").exists() {
-            bail!("{0}: there is a run in here; go on with --resume {0}, or choose another --output", folder.display());
-        }
-        Ok(folder.clone())
+    /// The run's folder.
+    pub fn folder(&self) -> &Path {
+        self.resume.as_ref().or(self.output.as_ref()).expect("clap asks for one of them")
     }
 
-    /// What the run to go on with is made of, with these arguments over its own; none for a new run. It has to be of this kind.
-    pub fn resumed(&self, kind: Kind) -> Result<Option<(Settings, Inputs)>> {
-        let Some(folder) = &self.resume else {
+    /// What the run to go on with is made of, with these arguments over its own; none for a new run, in whose folder there is none yet. It has
+    /// to be of this kind. The first process of `team` reads.
+    pub fn resumed(&self, kind: Kind, team: &Team) -> Result<Option<(Settings, Inputs)>> {
+        let folder = self.folder();
+        let found = team.first(|| {
+            let is_there = folder.join("run.json").exists();
+            if is_there && self.resume.is_none() && !self.goes_on {
+                bail!(
+                    "{0}: there is a run in here; go on with --resume {0}, or choose another --output",
+                    folder.display()
+                );
+            }
+            if !is_there && self.resume.is_none() {
+                return Ok(None);
+            }
+            let saved = read(&folder.join("config.toml")).context("--resume: not the folder of a run")?;
+            Ok(Some((saved, read(&folder.join("run.json"))?)))
+        })?;
+        let Some((saved, inputs)) = found else {
             return Ok(None);
         };
-        let saved = read(&folder.join("config.toml")).context("--resume: not the folder of a run")?;
-        let inputs: Inputs = serde_json::from_str(&read(&folder.join("run.json"))?).context("run.json")?;
+        let inputs: Inputs = serde_json::from_str(&inputs).context("run.json")?;
         if inputs.kind() != kind {
             let command = inputs.kind().command();
             bail!("{0}: a run of {command}; go on with {command} --resume {0}", folder.display());
         }
         let before = Settings::resumed(&saved, &[])?;
-        let set = &self.training.set;
+        let set = &self.training.assignments()?;
         let settings = match kind {
             Kind::Pretraining => Settings::resumed(&saved, set)?,
             _ => Settings::resolve_fine_tuning(kind, &before, None, set)?,
@@ -128,16 +156,51 @@ impl Resumable {
         Ok(Some((settings, inputs)))
     }
 
-    /// Where a run that is resumed goes on; none for a new run, or one that was killed before it saved anything. `fits` puts a checkpoint's
-    /// tensors into the model.
+    /// What a new run that fine-tunes a model is made of: the model of `open`, which also says whether it was trained on larger pictures
+    /// before. `given` are the inputs that its task alone has. The first process of `team` reads the model.
+    pub fn begun(
+        &self,
+        kind: Kind,
+        team: &Team,
+        given: Inputs,
+        open: impl FnOnce() -> Result<(Saved, bool)>,
+    ) -> Result<(Settings, Inputs)> {
+        let (config, again, model, vocabulary): (ModelConfig, bool, PathBuf, PathBuf) = team.first(|| {
+            let (Saved { config, checkpoint, .. }, again) = open()?;
+            let vocabulary = checkpoint.extra(VOCABULARY);
+            Ok::<_, Error>((config, again, checkpoint.path, vocabulary))
+        })?;
+        let mut defaults = Settings::fine_tuning(kind, &config, again);
+        defaults.train.accumulate = team.world() as u64;
+        let (file, set) = (self.training.config()?, &self.training.set);
+        let settings =
+            team.all(Settings::resolve_fine_tuning(kind, &defaults, file.as_deref(), set).map_err(Error::from))?;
+        let inputs = Inputs {
+            kind: Some(kind),
+            data: self.data.clone(),
+            image_root: self.training.image_root.clone(),
+            vocabulary: Some(vocabulary),
+            // This one, wherever its run goes on to.
+            fine_tuned: Some(model),
+            held_out: self.eval_data.clone(),
+            ..given
+        };
+        Ok((settings, inputs))
+    }
+
+    /// Where a run that is resumed goes on; none for a new run, or one that was killed before it saved anything, and none on processes but the
+    /// first. `fits` puts a checkpoint's tensors into the model.
     pub fn last_checkpoint(
         &self,
+        team: &Team,
         fits: impl FnMut(&Tensors) -> Result<(), WeightsError>,
-    ) -> Result<Option<Checkpoint>, CheckpointError> {
-        match &self.resume {
-            Some(folder) => last_checkpoint(folder, self.allow_older, fits),
-            None => Ok(None),
-        }
+    ) -> Result<Option<Checkpoint>> {
+        let mut last = None;
+        team.first(|| {
+            last = last_checkpoint(self.folder(), self.allow_older, fits)?;
+            Ok::<_, Error>(())
+        })?;
+        Ok(last)
     }
 }
 

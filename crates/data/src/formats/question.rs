@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use rand_chacha::ChaCha8Rng;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Format, Place};
@@ -296,7 +296,7 @@ impl Records<AskedQuestion> for Annotated {
 pub struct Annotations;
 
 /// What people answered to a question.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub struct Annotation {
     /// What the question is known by.
     pub question_id: i64,

@@ -32,7 +32,7 @@ use crate::order::{EpochOrder, Order};
 use crate::permutation::Permutation;
 use crate::random::{Purpose, stream};
 use crate::record::RecordError;
-use crate::tally::{Tally, TallyReport};
+use crate::tally::{Seen, Tally, TallyReport};
 use workers::Workbench;
 
 pub use plan::{LoaderPlan, SettingError};
@@ -160,6 +160,21 @@ impl<F: Format> Loader<F> {
         batch: usize,
         workers: usize,
     ) -> Result<Self, LoadError> {
+        Self::share_of_once(dataset, format, side, batch, workers, (0, 1))
+    }
+
+    /// As [`Loader::once`], the batches that are those of process `rank` of `world`.
+    ///
+    /// # Errors
+    /// As [`Loader::once`].
+    pub fn share_of_once(
+        dataset: Arc<Dataset<F>>,
+        format: F,
+        side: u32,
+        batch: usize,
+        workers: usize,
+        (rank, world): (usize, usize),
+    ) -> Result<Self, LoadError> {
         for (field, value) in [("batch", batch as u64), ("side", side.into())] {
             if value == 0 {
                 return Err(SettingError { field, value, expected: "at least 1".into() }.into());
@@ -168,7 +183,8 @@ impl<F: Format> Loader<F> {
         format.check(side)?;
         let positions = dataset.len();
         let steps = positions.div_ceil(batch as u64);
-        let plan = LoaderPlan { batch, steps, workers, halves: false, preflight: 0, ..LoaderPlan::default() };
+        let plan =
+            LoaderPlan { batch, steps, workers, rank, world, halves: false, preflight: 0, ..LoaderPlan::default() };
         Self::run(dataset, format, Views::Whole { side }, plan, positions, steps)
     }
 
@@ -219,6 +235,11 @@ impl<F: Format> Loader<F> {
     /// What was seen of the data set so far, the bad records among it.
     pub fn report(&self) -> TallyReport {
         self.shared.tally.report()
+    }
+
+    /// As [`Loader::report`], to be put together with what other processes of the run have seen.
+    pub fn seen(&self) -> Seen {
+        self.shared.tally.seen()
     }
 
     /// Where the workers' time went so far.

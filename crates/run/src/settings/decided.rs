@@ -1,7 +1,8 @@
-//! What weights to start from decide about a run.
+//! What weights to start from, and the processes that start, decide about a run.
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use simla::config::{ModelConfig, Preset, SpecialIds};
 use toml::Value;
 
@@ -9,20 +10,22 @@ use toml::Value;
 pub(super) const RESAMPLED: &[&str] = &["image_size", "patch_size"];
 
 /// A size, and the weights that have it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Size {
     pub value: i64,
     /// Where they are.
     pub of: String,
 }
 
-/// What weights to start from decide about a run.
-#[derive(Debug, Clone, Default, PartialEq)]
+/// What is decided about a run before its settings.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Decided {
     /// By the names of the settings.
     pub sizes: BTreeMap<String, Size>,
     /// Whether they read text that ends in [SEP], where they have words.
     pub closing_sep: Option<bool>,
+    /// Batches of a step, of the processes that a run begins with: one for each.
+    pub batches: Option<u64>,
 }
 
 impl Decided {
@@ -72,7 +75,9 @@ impl Decided {
             }
         }
         sizes.extend(self.sizes.iter().map(|(name, size)| (name.clone(), size.value)));
-        let sizes = sizes.into_iter().map(|(name, value)| (name, Value::Integer(value)));
+        let batches =
+            ["accumulate", "dvae_accumulate"].into_iter().filter_map(|name| Some((name.into(), self.batches? as i64)));
+        let sizes = sizes.into_iter().chain(batches).map(|(name, value)| (name, Value::Integer(value)));
         sizes.chain(self.closing_sep.map(|closes| ("closing_sep".into(), Value::Boolean(closes)))).collect()
     }
 }

@@ -42,6 +42,8 @@ pub struct Train {
     pub seed: u64,
     /// type of the matrix products: f32 or bf16
     pub dtype: Dtype,
+    /// type in which gradients go from process to process: f32, or bf16 for half the bytes
+    pub wire: Dtype,
     /// computes activations again in the backward pass: much less memory, a fifth more time, the same numbers
     pub recompute: bool,
     /// threads that calculate; 0 is one a core, adapted to what the machine does besides: a number repeats a run bit for bit beside other
@@ -78,6 +80,7 @@ impl Train {
             accumulate: 1,
             seed: 0,
             dtype: Dtype::F32,
+            wire: Dtype::F32,
             recompute: false,
             threads: 0,
             lr: 1e-4,

@@ -305,6 +305,13 @@ impl Outcome {
         Self { confusion: vec![vec![0; classes]; classes] }
     }
 
+    /// With the rows of another part.
+    pub fn and(mut self, other: &Self) -> Self {
+        let ours = self.confusion.iter_mut().flatten();
+        ours.zip(other.confusion.iter().flatten()).for_each(|(ours, theirs)| *ours += theirs);
+        self
+    }
+
     /// Share of the rows that are right.
     pub fn accuracy(&self) -> Share {
         let of = self.confusion.iter().flatten().sum();

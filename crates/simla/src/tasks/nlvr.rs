@@ -220,8 +220,22 @@ pub fn evaluate(
     model: &Classifier<Statement>,
     batches: impl Iterator<Item = Result<Batch<Statement>, LoadError>>,
     blind: bool,
-    mut each: impl FnMut(&Statement, f32),
+    each: impl FnMut(&Statement, f32),
 ) -> Result<Reasoning, EvaluationError> {
+    let judged = judge(model, batches, blind, each)?;
+    Ok(Reasoning::new(judged.iter().map(|(group, right)| (group.as_str(), *right))))
+}
+
+/// As [`evaluate`], before anything is counted: the group of every statement, and whether it was judged rightly.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn judge(
+    model: &Classifier<Statement>,
+    batches: impl Iterator<Item = Result<Batch<Statement>, LoadError>>,
+    blind: bool,
+    mut each: impl FnMut(&Statement, f32),
+) -> Result<Vec<(String, bool)>, EvaluationError> {
     let mut judged = Vec::new();
     classify(model, batches, blind, |statement, probabilities| {
         if let Some(label) = statement.label {
@@ -229,7 +243,7 @@ pub fn evaluate(
         }
         each(statement, probabilities[1]);
     })?;
-    Ok(Reasoning::new(judged.iter().map(|(group, right)| (group.as_str(), *right))))
+    Ok(judged)
 }
 
 /// Why a file of predictions cannot be judged.

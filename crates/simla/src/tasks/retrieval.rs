@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use simla_data::record::Location;
 use simla_data::{Dataset, Entry, RecordError, Vocabulary};
 use simla_image::Limits;
-use tch::{Kind, Tensor, no_grad};
+use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::inputs::normalized;
 use crate::layers::key_bias;
@@ -20,6 +20,7 @@ use crate::objectives::itm;
 use crate::text::{Reading, Rows};
 use simla_train::torch::device::upload;
 use simla_train::torch::guard::{TorchError, guarded};
+use simla_train::{Team, TeamError};
 
 /// Images or captions that are embedded at a time.
 pub const BATCH: usize = 32;
@@ -292,21 +293,24 @@ pub struct Ranking {
 /// How far an evaluation is: done and all, in images and captions.
 pub type Progress<'a> = &'a mut dyn FnMut(usize, usize);
 
-/// Ranks every image and caption of `gallery` against all others; `top_k` = 0 leaves the ranking by contrast.
+/// Ranks every image and caption of `gallery` against all others; `top_k` = 0 leaves the ranking by contrast. The processes of `team` share
+/// the work, and all of them call it.
 ///
 /// # Errors
-/// What libtorch could not do.
+/// What libtorch could not do, or another process that is gone.
 pub fn evaluate(
     model: &Simla,
     dataset: &Dataset,
     gallery: &Gallery,
     top_k: usize,
+    team: &Team,
     progress: Progress,
 ) -> Result<Retrieval, TorchError> {
-    Ok(evaluate_and_list(model, dataset, gallery, top_k, 0, progress)?.0)
+    let found = guarded(|| no_grad(|| rank(model, dataset, gallery, (top_k, 0), team, progress)))?;
+    Ok(found?.0)
 }
 
-/// As [`evaluate`]; also the best of every query, `depth` of them where the contrast ranks, `top_k` where the matching score does.
+/// As [`evaluate`], by one process; also the best of every query, `depth` of them where the contrast ranks, `top_k` where the matching score does.
 ///
 /// # Errors
 /// What libtorch could not do.
@@ -318,44 +322,57 @@ pub fn evaluate_and_list(
     depth: usize,
     progress: Progress,
 ) -> Result<(Retrieval, Ranking), TorchError> {
-    guarded(|| no_grad(|| rank(model, dataset, gallery, top_k, depth, progress)))
+    Ok(guarded(|| no_grad(|| rank(model, dataset, gallery, (top_k, depth), &Team::alone(), progress)))??)
 }
 
 fn rank(
     model: &Simla,
     dataset: &Dataset,
     gallery: &Gallery,
-    top_k: usize,
-    depth: usize,
+    (top_k, depth): (usize, usize),
+    team: &Team,
     progress: Progress,
-) -> (Retrieval, Ranking) {
+) -> Result<(Retrieval, Ranking), TeamError> {
     let (images, captions) = (gallery.images.len(), gallery.captions.len());
     let all = captions + images * if top_k > 0 { 2 } else { 1 };
     let mut done = 0;
     let mut advance = |by: usize| {
-        done += by;
+        done = all.min(done + by * team.world());
         progress(done, all);
     };
-    let mut features = Vec::new();
-    for chunk in gallery.captions.chunks(BATCH) {
-        features.push(text_features(model, chunk));
+    // Parts of a batch each are dealt out to the processes.
+    let all_of = |mine: Vec<Tensor>, queries: usize, none: [i64; 2]| {
+        let none = Tensor::zeros(none, (Kind::Float, model.online.device()));
+        Ok::<_, TeamError>(Tensor::cat(&team.collect(mine, queries.div_ceil(BATCH), &none)?, 0))
+    };
+    let embed_dim = model.config.embed_dim;
+    let mine = team.mine(gallery.captions.chunks(BATCH)).map(|chunk| {
         advance(chunk.len());
-    }
-    let text_feat = Tensor::cat(&features, 0);
-    features.clear();
-    for chunk in gallery.images.chunks(BATCH) {
-        let embeds = image_embeds(model, dataset, chunk);
-        features.push(model.towers.image_feat(&model.online, &embeds));
+        text_features(model, chunk)
+    });
+    let text_feat = all_of(mine.collect(), captions, [0, embed_dim])?;
+    let mine = team.mine(gallery.images.chunks(BATCH)).map(|chunk| {
         advance(chunk.len());
-    }
-    let image_feat = Tensor::cat(&features, 0);
+        model.towers.image_feat(&model.online, &image_embeds(model, dataset, chunk))
+    });
+    let image_feat = all_of(mine.collect(), images, [0, embed_dim])?;
 
     let mut matching = Matching::new(model, dataset, &gallery.images);
-    let scores = |image: usize, texts: &[u32]| {
-        let captions: Vec<&[i64]> = texts.iter().map(|&text| gallery.captions[text as usize].as_slice()).collect();
-        let scores = match_scores(model, &matching.embeds(image), &captions);
-        advance(1);
-        scores
+    let scores = |matched: &[Vec<u32>]| -> Result<Vec<f32>, TeamError> {
+        let mut of_image = |(image, texts): (usize, &Vec<u32>)| {
+            let captions: Vec<&[i64]> = texts.iter().map(|&text| gallery.captions[text as usize].as_slice()).collect();
+            let scores = match_scores(model, &matching.embeds(image), &captions);
+            advance(1);
+            scores
+        };
+        let parts = (0..).step_by(BATCH).zip(matched.chunks(BATCH));
+        let mine = team.mine(parts).map(|(first, part)| {
+            let scores: Vec<f32> = (first..).zip(part).flat_map(&mut of_image).collect();
+            Tensor::from_slice(&scores)
+        });
+        let none = Tensor::zeros([0], (Kind::Float, Device::Cpu));
+        let scores = Tensor::cat(&team.collect(mine.collect(), matched.len().div_ceil(BATCH), &none)?, 0);
+        Ok(Vec::try_from(scores).expect("floats"))
     };
     let of = (&gallery.item_of[..], &gallery.item_of_captions()[..]);
     judge(&image_feat, &text_feat, of, top_k, depth, scores)
@@ -393,8 +410,7 @@ impl<'a> Matching<'a> {
 }
 
 /// The protocol on features `[images, E]` and `[captions, E]` of length one; `item_of` says which item an image shows, and which a caption
-/// is of. `scores(image, captions)` gives the matching scores of an image with some captions; it is asked for the images in order, once
-/// each.
+/// is of. `scores(matched)` gives the matching scores of each image with its captions in `matched`, one after the other.
 ///
 /// A pair is scored once, though it may be among the best of its image and of its caption. What is kept of it are eight bytes, and
 /// eight for each time that it is among the best: 200 MB for COCO's 5,000 images and 25,000 captions at k = 256.
@@ -404,8 +420,8 @@ fn judge(
     (item_of_images, item_of_captions): (&[usize], &[usize]),
     top_k: usize,
     depth: usize,
-    mut scores: impl FnMut(usize, &[u32]) -> Vec<f32>,
-) -> (Retrieval, Ranking) {
+    scores: impl FnOnce(&[Vec<u32>]) -> Result<Vec<f32>, TeamError>,
+) -> Result<(Retrieval, Ranking), TeamError> {
     let (images, captions) = (item_of_images.len(), item_of_captions.len());
     let items = item_of_images.iter().max().map_or(0, |last| last + 1);
     let members = |item_of: &[usize]| {
@@ -426,7 +442,7 @@ fn judge(
     let mut found = Retrieval { images, captions, items, top_k, itc, itm: None };
     if top_k == 0 {
         let tops = |lists: Vec<List>| lists.into_iter().map(|list| list.top).collect();
-        return (found, Ranking { of_images: tops(image_lists), of_captions: tops(text_lists) });
+        return Ok((found, Ranking { of_images: tops(image_lists), of_captions: tops(text_lists) }));
     }
 
     // Pairs to match, image by image: captions among the image's best, and captions that have it among theirs.
@@ -436,15 +452,17 @@ fn judge(
             matched[image as usize].push(text as u32);
         }
     }
-    let mut scored = Vec::with_capacity(images);
-    for (image, texts) in matched.iter_mut().enumerate() {
+    let (mut firsts, mut first) = (Vec::with_capacity(images), 0);
+    for texts in &mut matched {
         texts.sort_unstable();
         texts.dedup();
-        scored.push(scores(image, texts));
+        firsts.push(first);
+        first += texts.len();
     }
+    let scored = scores(&matched)?;
     let score = |image: u32, text: u32| {
         let at = matched[image as usize].binary_search(&text);
-        scored[image as usize][at.expect("a pair that was matched")]
+        scored[firsts[image as usize] + at.expect("a pair that was matched")]
     };
     // Where the best right answer of each query stands, and its candidates in the new order; equals stay in that of the contrast.
     let again = |lists: &[List], score: &dyn Fn(u32, u32) -> f32, right: &dyn Fn(usize) -> Vec<u32>| {
@@ -460,7 +478,7 @@ fn judge(
     let (by_text, of_captions) =
         again(&text_lists, &|text, image| score(image, text), &|text| right_images(text).to_vec());
     found.itm = Some(Recalls::new(&by_image, &by_text));
-    (found, Ranking { of_images, of_captions })
+    Ok((found, Ranking { of_images, of_captions }))
 }
 
 /// Where a query's best right answer stands among all candidates, and the query's best candidates.
@@ -611,6 +629,13 @@ mod tests {
 
     /// Three images and five captions on a plane, by their angles in degrees: captions 0 and 1 are of image 0, 2 and 3 of image 1, 4
     /// of image 2.
+    /// Scores of all that is matched, image by image.
+    fn each(
+        mut scores: impl FnMut(usize, &[u32]) -> Vec<f32>,
+    ) -> impl FnOnce(&[Vec<u32>]) -> Result<Vec<f32>, TeamError> {
+        move |matched| Ok((0..).zip(matched).flat_map(|(image, texts)| scores(image, texts)).collect())
+    }
+
     fn judged(top_k: usize, score: impl Fn(usize, u32) -> f32) -> (Retrieval, Vec<Vec<u32>>) {
         let features = |degrees: &[f32]| {
             let points: Vec<f32> =
@@ -624,7 +649,7 @@ mod tests {
             texts.iter().map(|&text| score(image, text)).collect()
         };
         let of = (&[0, 1, 2][..], &[0, 0, 1, 1, 2][..]);
-        let (found, _) = judge(&features(&images), &features(&texts), of, top_k, 0, scores);
+        let (found, _) = judge(&features(&images), &features(&texts), of, top_k, 0, each(scores)).unwrap();
         (found, asked)
     }
 
@@ -637,7 +662,7 @@ mod tests {
         };
         let (images, texts) = (features(&[0.0, 90.0, 45.0, 135.0]), features(&[88.0, 10.0]));
         let of = (&[0, 0, 1, 1][..], &[0, 1][..]);
-        let (found, ranking) = judge(&images, &texts, of, 0, 3, |_, _| unreachable!("nothing is matched"));
+        let (found, ranking) = judge(&images, &texts, of, 0, 3, |_| unreachable!("nothing is matched")).unwrap();
         // Caption 0 meets its item's second image at once; caption 1 meets image 0 before its own at 45 degrees. Images 0 and 3 meet
         // the other item's caption first.
         assert_eq!((found.images, found.captions, found.items), (4, 2, 2));
@@ -648,14 +673,20 @@ mod tests {
         assert!((ranking.of_captions[0][0].1 - 2f32.to_radians().cos()).abs() < 1e-6, "the similarity");
 
         // Re-ranked, with equal scores of all: the right ones lose, and the order stays that of the contrast.
-        let (found, ranking) = judge(&images, &texts, of, 2, 4, |_, texts| vec![1.0; texts.len()]);
+        let (found, ranking) = judge(&images, &texts, of, 2, 4, each(|_, texts| vec![1.0; texts.len()])).unwrap();
         let itm = found.itm.unwrap();
         assert_eq!((itm.img_r1, itm.txt_r1), (0.0, 0.0));
         assert_eq!(order(&ranking.of_captions[0]), [1, 2], "as many as were matched");
         // By a judge that knows item 1: image 3 of it is not among the two best of caption 1.
-        let (_, ranking) = judge(&images, &texts, of, 2, 0, |image, texts| {
-            texts.iter().map(|&text| f32::from(u8::from((image > 1) == (text == 1)))).collect()
-        });
+        let (_, ranking) = judge(
+            &images,
+            &texts,
+            of,
+            2,
+            0,
+            each(|image, texts| texts.iter().map(|&text| f32::from(u8::from((image > 1) == (text == 1)))).collect()),
+        )
+        .unwrap();
         assert_eq!(ranking.of_captions[1], [(2, 1.0), (0, 0.0)]);
         assert_eq!(ranking.of_images[3], [(1, 1.0), (0, 0.0)]);
         // One of two captions is right for an image, two of four images for a caption.

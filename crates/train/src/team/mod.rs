@@ -62,7 +62,8 @@ impl TeamError {
 pub struct Team {
     rank: usize,
     world: usize,
-    local_world: usize,
+    /// Processes that this one shares its cores with, itself among them.
+    sharers: usize,
     host: String,
     others: Option<Others>,
     spent: Mutex<Spent>,
@@ -89,7 +90,7 @@ struct Others {
 impl Team {
     /// A run of one process.
     pub fn alone() -> Self {
-        Self { rank: 0, world: 1, local_world: 1, host: String::new(), others: None, spent: Mutex::default() }
+        Self { rank: 0, world: 1, sharers: 1, host: String::new(), others: None, spent: Mutex::default() }
     }
 
     /// Waits for all processes to come. `device` is where tensors are that they exchange: on GPUs, each has its own.
@@ -111,11 +112,13 @@ impl Team {
         let mut team = Self {
             rank,
             world,
-            local_world: place.local_world,
             host: hosts[rank].clone(),
             others: Some(Others { group, watch, gpus: None }),
             ..Self::alone()
         };
+        // A launcher may have given each its own cores.
+        let cores = team.values((hosts[rank].clone(), own_cores()))?;
+        team.sharers = cores.iter().filter(|theirs| **theirs == cores[rank]).count();
         team.use_gpu(device, &hosts)?;
         Ok(team)
     }
@@ -126,8 +129,7 @@ impl Team {
             return Ok(());
         };
         let visible = std::env::var("CUDA_VISIBLE_DEVICES").unwrap_or_default();
-        let mine = format!("{} {gpu} {visible}", hosts[self.rank]);
-        let mut all = self.texts(&mine)?;
+        let mut all = self.values((hosts[self.rank].clone(), gpu, visible))?;
         all.sort_unstable();
         if all.windows(2).any(|two| two[0] == two[1]) {
             return Ok(());
@@ -159,9 +161,9 @@ impl Team {
         self.rank == 0
     }
 
-    /// How many processes this machine's cores are for.
-    pub fn local_world(&self) -> usize {
-        self.local_world
+    /// How many processes the cores of this one are for.
+    pub fn sharers(&self) -> usize {
+        self.sharers
     }
 
     /// The name of this machine; empty for a process that is alone.
@@ -328,12 +330,9 @@ impl Team {
         if self.others.is_none() {
             return mine;
         }
-        let told: Result<(), String> = mine.as_ref().map(|_| ()).map_err(|error| format!("{error:#}"));
-        let all = self.texts(&serde_json::to_string(&(&self.host, told)).expect("texts are JSON"))?;
-        let failed = all.iter().enumerate().find_map(|(rank, text)| {
-            let (host, told): (String, Result<(), String>) = serde_json::from_str(text).expect("what was written");
-            told.err().map(|reason| (rank, host, reason))
-        });
+        let told = mine.as_ref().err().map(|error| format!("{error:#}"));
+        let all = self.values((self.host.clone(), told))?;
+        let failed = (0..).zip(all).find_map(|(rank, (host, told))| told.map(|reason| (rank, host, reason)));
         match (failed, mine) {
             (None, mine) => mine,
             (Some(_), Err(error)) if self.rank == 0 => {
@@ -352,9 +351,7 @@ impl Team {
         if self.others.is_none() {
             return Ok(());
         }
-        let all = self.texts(&serde_json::to_string(&(&self.host, lines)).expect("texts are JSON"))?;
-        let all: Vec<(String, String)> =
-            all.iter().map(|text| serde_json::from_str(text).expect("what was written")).collect();
+        let all = self.values((self.host.clone(), lines.to_owned()))?;
         for (rank, (host, theirs)) in all.iter().enumerate() {
             let mut theirs = theirs.lines();
             let pairs = all[0].1.lines().map(|line| (line, theirs.next().unwrap_or("nothing")));
@@ -366,22 +363,25 @@ impl Team {
         Ok(())
     }
 
-    /// Text of every process, in the order of their ranks.
+    /// What every process has, in the order of their ranks.
     ///
     /// # Errors
     /// As [`Team::sum`].
-    pub fn texts(&self, mine: &str) -> Result<Vec<String>, TeamError> {
-        let lengths = self.gather(&Tensor::from_slice(&[mine.len() as i64]))?;
+    pub fn values<T: Serialize + DeserializeOwned>(&self, mine: T) -> Result<Vec<T>, TeamError> {
+        if self.others.is_none() {
+            return Ok(vec![mine]);
+        }
+        let mut bytes = serde_json::to_vec(&mine).expect("what is shared is JSON");
+        let lengths = self.gather(&Tensor::from_slice(&[bytes.len() as i64]))?;
         let lengths: Vec<i64> = Vec::try_from(lengths).expect("lengths");
         let longest = lengths.iter().copied().max().unwrap_or(0) as usize;
-        let mut bytes = mine.as_bytes().to_vec();
         bytes.resize(longest, 0);
         let all = self.gather(&Tensor::from_slice(&bytes))?;
         let all: Vec<u8> = Vec::try_from(all).expect("bytes");
-        let text = |(rank, length): (usize, &i64)| {
-            String::from_utf8_lossy(&all[rank * longest..][..*length as usize]).into_owned()
+        let value = |(rank, length): (usize, &i64)| {
+            serde_json::from_slice(&all[rank * longest..][..*length as usize]).expect("what was written")
         };
-        Ok(lengths.iter().enumerate().map(text).collect())
+        Ok(lengths.iter().enumerate().map(value).collect())
     }
 
     /// While this is held, the loss of another process does not end this one: something is written that should be whole.
@@ -459,6 +459,12 @@ impl Team {
             _ => self.known(reason),
         }
     }
+}
+
+/// The cores that the system lets this process have, as it writes them; the same everywhere where it does not tell.
+fn own_cores() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap_or_default().trim().to_owned()
 }
 
 fn bytes(x: &Tensor) -> f64 {

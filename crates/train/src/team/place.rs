@@ -4,36 +4,22 @@ use std::time::Duration;
 
 use super::TeamError;
 
-/// A launcher's names of: the rank, the number of processes, the rank among those of the machine, their number.
+/// A launcher's names of: the rank, the number of processes, the rank among those of the machine.
 struct Launcher {
-    names: [&'static str; 4],
+    names: [&'static str; 3],
     /// What says that it is this launcher, beside the first two.
     required: Option<&'static str>,
 }
 
 const LAUNCHERS: [Launcher; 4] = [
     // torchrun, and `--processes`.
-    Launcher { names: ["RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"], required: None },
+    Launcher { names: ["RANK", "WORLD_SIZE", "LOCAL_RANK"], required: None },
     // Open MPI.
-    Launcher {
-        names: [
-            "OMPI_COMM_WORLD_RANK",
-            "OMPI_COMM_WORLD_SIZE",
-            "OMPI_COMM_WORLD_LOCAL_RANK",
-            "OMPI_COMM_WORLD_LOCAL_SIZE",
-        ],
-        required: None,
-    },
+    Launcher { names: ["OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"], required: None },
     // MPICH and Intel MPI. srun sets the first two as well.
-    Launcher {
-        names: ["PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"],
-        required: Some("MPI_LOCALRANKID"),
-    },
+    Launcher { names: ["PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"], required: Some("MPI_LOCALRANKID") },
     // srun. Not SLURM_NTASKS: a batch script, which is one process, has it too.
-    Launcher {
-        names: ["SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE"],
-        required: None,
-    },
+    Launcher { names: ["SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"], required: None },
 ];
 
 /// The port at which processes meet where no variable says: this, and the last digits of a Slurm job's number.
@@ -47,7 +33,6 @@ pub struct Place {
     pub world: usize,
     /// Among those of this machine.
     pub local_rank: usize,
-    pub local_world: usize,
     /// Where rank 0 serves the store in which they meet.
     pub host: String,
     pub port: u16,
@@ -76,7 +61,7 @@ impl Place {
                 Err(_) => Err(TeamError::Variable { name: name.into(), value, expected: "a number".into() }),
             },
         };
-        for Launcher { names: [rank, world, local_rank, local_world], required } in LAUNCHERS {
+        for Launcher { names: [rank, world, local_rank], required } in LAUNCHERS {
             let (Some(nth), Some(all)) = (number(rank)?, number(world)?) else {
                 continue;
             };
@@ -86,12 +71,6 @@ impl Place {
             if all < 2 {
                 return Ok(None);
             }
-            let local_rank_of = number(local_rank)?.unwrap_or(0);
-            let local_world_of = match number(local_world) {
-                Ok(count) => count.unwrap_or(local_rank_of + 1),
-                // `4(x2),3`, where the machines do not have the same number.
-                Err(_) => variable(local_world).and_then(|text| leading_number(&text)).unwrap_or(1),
-            };
             let refuse = |name: &str, value: usize, below: usize| {
                 let expected = format!("a number below {below}, as many processes as there are");
                 Err(TeamError::Variable { name: name.into(), value: value.to_string(), expected })
@@ -109,8 +88,7 @@ impl Place {
             return Ok(Some(Self {
                 rank: nth,
                 world: all,
-                local_rank: local_rank_of,
-                local_world: local_world_of.clamp(1, all),
+                local_rank: number(local_rank)?.unwrap_or(0),
                 host: host.unwrap_or_else(|| "127.0.0.1".into()),
                 port,
                 agent: variable("TORCHELASTIC_USE_AGENT_STORE").as_deref() == Some("True"),
@@ -126,11 +104,6 @@ impl Place {
 const JOINING: Duration = Duration::from_secs(600);
 /// Rank 0 saves, or learns a vocabulary, while the others wait.
 const CALL: Duration = Duration::from_secs(1800);
-
-fn leading_number(text: &str) -> Option<usize> {
-    let digits = text.split(|c: char| !c.is_ascii_digit()).next()?;
-    digits.parse().ok()
-}
 
 /// `node[003-007,9],other` to `node003`.
 fn first_host(list: &str) -> String {
@@ -152,9 +125,9 @@ mod tests {
         Place::from_variables(&found).map_err(|error| error.to_string())
     }
 
-    fn numbers(variables: &[(&str, &str)]) -> [usize; 4] {
+    fn numbers(variables: &[(&str, &str)]) -> [usize; 3] {
         let place = of(variables).unwrap().unwrap();
-        [place.rank, place.world, place.local_rank, place.local_world]
+        [place.rank, place.world, place.local_rank]
     }
 
     #[test]
@@ -163,27 +136,22 @@ mod tests {
             ("RANK", "5"),
             ("WORLD_SIZE", "8"),
             ("LOCAL_RANK", "1"),
-            ("LOCAL_WORLD_SIZE", "4"),
             ("MASTER_ADDR", "big"),
             ("MASTER_PORT", "29400"),
             ("TORCHELASTIC_USE_AGENT_STORE", "True"),
         ];
         let place = of(&torchrun).unwrap().unwrap();
-        assert_eq!(numbers(&torchrun), [5, 8, 1, 4]);
+        assert_eq!(numbers(&torchrun), [5, 8, 1]);
         assert_eq!((place.host.as_str(), place.port, place.agent), ("big", 29400, true));
 
-        let open_mpi = [
-            ("OMPI_COMM_WORLD_RANK", "1"),
-            ("OMPI_COMM_WORLD_SIZE", "2"),
-            ("OMPI_COMM_WORLD_LOCAL_RANK", "1"),
-            ("OMPI_COMM_WORLD_LOCAL_SIZE", "2"),
-        ];
+        let open_mpi =
+            [("OMPI_COMM_WORLD_RANK", "1"), ("OMPI_COMM_WORLD_SIZE", "2"), ("OMPI_COMM_WORLD_LOCAL_RANK", "1")];
         let place = of(&open_mpi).unwrap().unwrap();
-        assert_eq!(numbers(&open_mpi), [1, 2, 1, 2]);
+        assert_eq!(numbers(&open_mpi), [1, 2, 1]);
         assert_eq!((place.host.as_str(), place.port, place.agent), ("127.0.0.1", PORT, false));
 
-        let mpich = [("PMI_RANK", "3"), ("PMI_SIZE", "4"), ("MPI_LOCALRANKID", "1"), ("MPI_LOCALNRANKS", "2")];
-        assert_eq!(numbers(&mpich), [3, 4, 1, 2]);
+        let mpich = [("PMI_RANK", "3"), ("PMI_SIZE", "4"), ("MPI_LOCALRANKID", "1")];
+        assert_eq!(numbers(&mpich), [3, 4, 1]);
 
         let srun = [
             ("PMI_RANK", "9"),
@@ -191,12 +159,11 @@ mod tests {
             ("SLURM_PROCID", "9"),
             ("SLURM_STEP_NUM_TASKS", "16"),
             ("SLURM_LOCALID", "1"),
-            ("SLURM_NTASKS_PER_NODE", "8(x2)"),
             ("SLURM_STEP_NODELIST", "gpu[003-004]"),
             ("SLURM_JOB_ID", "123456"),
         ];
         let place = of(&srun).unwrap().unwrap();
-        assert_eq!(numbers(&srun), [9, 16, 1, 8]);
+        assert_eq!(numbers(&srun), [9, 16, 1]);
         assert_eq!((place.host.as_str(), place.port), ("gpu003", PORT + 3456));
     }
 

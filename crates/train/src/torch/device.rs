@@ -12,6 +12,8 @@ use tch::{Cuda, Device, Kind, TchError, Tensor};
 
 /// The NVIDIA driver's own library.
 const DRIVER_LIBRARY: &str = "libcuda.so.1";
+/// The GPU that is first, or the process's own.
+const ANY_GPU: &str = "cuda";
 /// `CUDA_ERROR_NO_DEVICE` of the driver's interface.
 const NO_DEVICE: c_int = 100;
 
@@ -39,6 +41,15 @@ pub enum DeviceError {
         name: String,
         /// The number of the driver's error.
         code: c_int,
+    },
+    /// Each process of a run has its own GPU.
+    #[error(
+        "device `{name}`: this is one of several processes, each of which takes the GPU of its number on this machine; \
+         expected `cuda`, with CUDA_VISIBLE_DEVICES for a choice"
+    )]
+    OneForAll {
+        /// What was asked for.
+        name: String,
     },
     /// There is no GPU, or not so many.
     #[error(
@@ -107,10 +118,28 @@ pub enum DeviceError {
 /// If the name is unknown, or the GPU cannot be used: there is no driver, no such GPU, no CUDA build of libtorch of the
 /// same version, or the first calculation fails. Each error says what to do.
 pub fn open(name: &str) -> Result<Device, DeviceError> {
-    let Some(index) = gpu_index(name)? else {
-        return Ok(Device::Cpu);
-    };
-    let count = driver_gpus(name)?;
+    match gpu_index(name)? {
+        None => Ok(Device::Cpu),
+        Some(index) => open_gpu(name, index, driver_gpus(name)?),
+    }
+}
+
+/// As [`open`], for one of several processes of a run, which is the `nth` of this machine: `cuda` is its own GPU, or the one that it sees.
+///
+/// # Errors
+/// As [`open`]; and `cuda:N`, which would be the same for all.
+pub fn open_nth(name: &str, nth: usize) -> Result<Device, DeviceError> {
+    match gpu_index(name)? {
+        None => Ok(Device::Cpu),
+        Some(_) if name != ANY_GPU => Err(DeviceError::OneForAll { name: name.into() }),
+        Some(_) => {
+            let count = driver_gpus(name)?;
+            open_gpu(name, if count == 1 { 0 } else { nth }, count)
+        }
+    }
+}
+
+fn open_gpu(name: &str, index: usize, count: usize) -> Result<Device, DeviceError> {
     if index >= count {
         return Err(DeviceError::NoSuchGpu { name: name.into(), count });
     }
@@ -132,7 +161,7 @@ fn gpu_index(name: &str) -> Result<Option<usize>, DeviceError> {
     let unknown = || DeviceError::UnknownName { name: name.into() };
     match name {
         "cpu" => Ok(None),
-        "cuda" => Ok(Some(0)),
+        ANY_GPU => Ok(Some(0)),
         _ => {
             let digits = name.strip_prefix("cuda:").ok_or_else(unknown)?;
             let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
@@ -241,6 +270,13 @@ mod tests {
             assert!(matches!(&error, DeviceError::UnknownName { .. }), "{name}: {error}");
             assert!(error.to_string().contains(&format!("`{name}`")), "{error}");
         }
+    }
+
+    #[test]
+    fn processes_of_a_run_do_not_all_have_the_same_gpu() {
+        assert_eq!(open_nth("cpu", 3).unwrap(), Device::Cpu);
+        let error = open_nth("cuda:1", 1).unwrap_err();
+        assert!(matches!(&error, DeviceError::OneForAll { .. }), "{error}");
     }
 
     /// Whatever machine this runs on, there are not 128 GPUs.

@@ -23,10 +23,13 @@ const KEPT_TIMES: f64 = 20.0;
 /// So much faster than all threads must fewer be.
 const WORTH: f64 = 1.03;
 
+/// OpenMP's number of threads.
+const COUNT: &str = "OMP_NUM_THREADS";
+
 /// Starts the program anew with a wait at the end of parallel loops that is short: a thread that waits takes the core of one that is
 /// waited for, where other work has the rest. OpenMP reads the length of the wait when it is loaded, so that this process cannot change
 /// its own. Call it before anything is computed. Where the user has set any of OpenMP's variables, or the system does not start it,
-/// all stays as it is.
+/// all stays as it is. That torchrun has set one thread, since the user had not set any number, is not the user's word.
 #[cfg(target_os = "linux")]
 pub fn wait_briefly() {
     use std::os::unix::process::CommandExt;
@@ -34,13 +37,21 @@ pub fn wait_briefly() {
     /// core is free again before the system takes it.
     const WAIT: (&str, &str) = ("GOMP_SPINCOUNT", "10000");
     const OPENMP: [&str; 3] = ["OMP_", "GOMP_", "KMP_"];
-    let is_set = |name: &std::ffi::OsString| OPENMP.iter().any(|start| name.to_string_lossy().starts_with(start));
+    let of_torchrun = env::var_os("TORCHELASTIC_RUN_ID").is_some() && env::var_os(COUNT).is_some_and(|n| n == "1");
+    let is_set = |name: &std::ffi::OsString| {
+        OPENMP.iter().any(|start| name.to_string_lossy().starts_with(start)) && !(of_torchrun && name == COUNT)
+    };
     let mut arguments = env::args_os();
     if let (Some(name), Ok(program)) = (arguments.next(), env::current_exe())
         && !env::vars_os().any(|(name, _)| is_set(&name))
     {
+        let mut again = std::process::Command::new(program);
+        again.arg0(name).args(arguments).env(WAIT.0, WAIT.1);
+        if of_torchrun {
+            again.env_remove(COUNT);
+        }
         // It returns where it fails alone: then waits are long.
-        let _ = std::process::Command::new(program).arg0(name).args(arguments).env(WAIT.0, WAIT.1).exec();
+        let _ = again.exec();
     }
 }
 
@@ -88,7 +99,7 @@ impl Threads {
         match processes {
             0 | 1 => Self::new(0),
             _ if is_decided() => Self::new(0),
-            _ => Self::new((cores() / processes).max(1)),
+            _ => Self::new(share_of_cores(processes)),
         }
     }
 
@@ -128,7 +139,12 @@ impl Adapting {
 
 /// Whether the user has said how many threads there are to be.
 fn is_decided() -> bool {
-    ["OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "MKL_NUM_THREADS"].iter().any(|name| env::var_os(name).is_some())
+    [COUNT, "OMP_THREAD_LIMIT", "MKL_NUM_THREADS"].iter().any(|name| env::var_os(name).is_some())
+}
+
+/// Cores for each of some processes that share those which this one may use.
+pub fn share_of_cores(processes: usize) -> usize {
+    (cores() / processes.max(1)).max(1)
 }
 
 /// Cores that this process may use: by its affinity, and by the time that its container has.

@@ -16,6 +16,7 @@ use tch::Device;
 
 use crate::commands::bench::dtype;
 use simla_run::say;
+use simla_train::Team;
 
 /// Which model is measured, and on what.
 #[derive(Args)]
@@ -84,7 +85,7 @@ impl Judged {
         judge: impl FnOnce(&mut dyn Iterator<Item = Result<Batch<F::Row>, LoadError>>) -> Result<T>,
     ) -> Result<T> {
         let progress = Progress::new("evaluation", 0, dataset.len());
-        let (judged, report) = each_once(dataset, format, (side, 0), progress, judge)?;
+        let (judged, report) = each_once(dataset, format, (side, 0), &Team::alone(), progress, judge)?;
         if report.bad > 0 && self.predictions.is_some() {
             bail!("--predictions: a result file has every record of the split once, but {report}");
         }

@@ -5,8 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Args;
-use simla::tasks::pretrain::{FINE_TUNING, Saved, VOCABULARY};
-use simla_run::settings::Settings;
+use simla::tasks::pretrain::{FINE_TUNING, Saved};
 
 use crate::commands::finetune::tuning::tuning_help;
 use crate::commands::training::{Resumable, conclude};
@@ -43,37 +42,24 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
 
 /// Fine-tunes contrast and matching, on captions or on expressions as `kind` says.
 pub fn align(arguments: Aligning, kind: Kind) -> Result<ExitCode> {
-    let device = arguments.run.training.device()?;
-    let folder = arguments.run.folder()?;
-    let (settings, inputs) = match arguments.run.resumed(kind)? {
+    let run = &arguments.run;
+    if let Some(code) = run.training.launched()? {
+        return Ok(code);
+    }
+    let compute = run.training.compute()?;
+    let (folder, team) = (run.folder(), &compute.team);
+    let (settings, inputs) = match run.resumed(kind, team)? {
         Some(resumed) => resumed,
-        None => {
-            let model = Saved::open(&arguments.checkpoint.expect("clap asks for it"))?;
+        None => run.begun(kind, team, Inputs::default(), || {
+            let model = Saved::open(arguments.checkpoint.as_ref().expect("clap asks for it"))?;
             let again = model.checkpoint.state.task == FINE_TUNING;
-            let training = &arguments.run.training;
-            let settings = Settings::resolve_fine_tuning(
-                kind,
-                &Settings::fine_tuning(kind, &model.config, again),
-                training.config()?.as_deref(),
-                &training.set,
-            )?;
-            let inputs = Inputs {
-                kind: Some(kind),
-                data: arguments.run.data.clone(),
-                image_root: training.image_root.clone(),
-                vocabulary: Some(model.checkpoint.extra(VOCABULARY)),
-                // This one, wherever its run goes on to.
-                fine_tuned: Some(model.checkpoint.path),
-                held_out: arguments.run.eval_data.clone(),
-                ..Inputs::default()
-            };
-            (settings, inputs)
-        }
+            Ok((model, again))
+        })?,
     };
     let stop = stop::on_signal()?;
-    let run = Run::prepare(&folder, settings, inputs, device)?;
-    let mut model = run.model()?;
-    let resume = arguments.run.last_checkpoint(|tensors| model.load(tensors))?;
-    let (_, ending) = run.train(model, None, resume.as_ref(), &stop)?;
-    Ok(conclude(ending, kind, &folder))
+    let prepared = Run::prepare(folder, settings, inputs, &compute)?;
+    let mut model = prepared.model()?;
+    let resume = run.last_checkpoint(team, |tensors| model.load(tensors))?;
+    let (_, ending) = prepared.train(model, None, resume.as_ref(), &stop)?;
+    Ok(conclude(ending, kind, folder))
 }

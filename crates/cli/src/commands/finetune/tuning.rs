@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Args;
 use simla::tasks::nlvr::TEXT_ASSIGNMENT;
-use simla::tasks::pretrain::{TASK, VOCABULARY};
+use simla::tasks::pretrain::TASK;
 use simla_run::downstream::{Downstream, finetune, start};
 use simla_run::inputs::{Inputs, Kind};
 use simla_run::settings::{Settings, sections_help};
@@ -42,32 +42,22 @@ pub fn tuning_help(kind: Kind) -> String {
 /// Fine-tunes on `D`; `given` are the inputs that it alone has.
 pub fn tune<D: Downstream>(arguments: Tuning, given: Inputs) -> Result<ExitCode> {
     let (run, kind) = (&arguments.run, D::KIND);
-    let device = run.training.device()?;
-    let folder = run.folder()?;
-    let (settings, inputs) = match run.resumed(kind)? {
+    if let Some(code) = run.training.launched()? {
+        return Ok(code);
+    }
+    let compute = run.training.compute()?;
+    let team = &compute.team;
+    let (settings, inputs) = match run.resumed(kind, team)? {
         Some(resumed) => resumed,
-        None => {
-            let model = start::<D>(&arguments.checkpoint.expect("clap asks for it"))?;
+        None => run.begun(kind, team, given, || {
+            let model = start::<D>(arguments.checkpoint.as_ref().expect("clap asks for it"))?;
             // Pre-training, text assignment included, sees smaller pictures.
             let again = ![TASK, TEXT_ASSIGNMENT].contains(&model.checkpoint.state.task.as_str());
-            let defaults = Settings::fine_tuning(kind, &model.config, again);
-            let settings =
-                Settings::resolve_fine_tuning(kind, &defaults, run.training.config()?.as_deref(), &run.training.set)?;
-            let inputs = Inputs {
-                kind: Some(kind),
-                data: run.data.clone(),
-                image_root: run.training.image_root.clone(),
-                vocabulary: Some(model.checkpoint.extra(VOCABULARY)),
-                // This one, wherever its run goes on to.
-                fine_tuned: Some(model.checkpoint.path),
-                held_out: run.eval_data.clone(),
-                ..given
-            };
-            (settings, inputs)
-        }
+            Ok((model, again))
+        })?,
     };
     let stop = stop::on_signal()?;
-    let last = |model: &mut D::Tuned| Ok(run.last_checkpoint(|tensors| model.load(tensors))?);
-    let ending = finetune::<D>(&folder, settings, inputs, device, &stop, last)?;
-    Ok(conclude(ending, kind, &folder))
+    let last = |model: &mut D::Tuned| run.last_checkpoint(team, |tensors| model.load(tensors));
+    let ending = finetune::<D>(run.folder(), settings, inputs, &compute, &stop, last)?;
+    Ok(conclude(ending, kind, run.folder()))
 }
