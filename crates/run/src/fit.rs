@@ -205,7 +205,7 @@ impl Run {
         let config = s.model(self.vocabulary.len() as i64, special_ids(&self.vocabulary));
         config.validate()?;
         let fresh = || Simla::new(config, s.train.dtype.kind(), self.device, s.train.seed as i64);
-        let mut simla = guarded(fresh)?;
+        let mut simla = guarded(fresh).map_err(|error| self.advised(error.into()))?;
         match &self.inputs.fine_tuned {
             // A run that has saved something needs the model that it began with no more.
             Some(model) if Checkpoint::open(&self.folder).is_err() => {
@@ -219,6 +219,17 @@ impl Run {
             simla.online.recompute_layers();
         }
         Ok(simla)
+    }
+
+    /// What does not fit, with what would.
+    fn advised(&self, error: TrainError) -> anyhow::Error {
+        match &error {
+            TrainError::Torch(TorchError::OutOfMemory(_)) => {
+                let advice = self.room.advice(&self.settings, self.vocabulary.len() as i64);
+                anyhow!("{error}. As far as can be reckoned, {advice}")
+            }
+            _ => error.into(),
+        }
     }
 
     /// A few held-out pairs, always the same, whole and with the same masks.
@@ -252,15 +263,8 @@ impl Run {
                 ("fine-tuning", Pretraining::fine_tuning(model, s.recipe.objectives, s.recipe.alpha, vocabulary))
             }
         };
-        let vocab_size = self.vocabulary.len() as i64;
-        say!("{}", self.room.told(s, vocab_size));
-        // What does not fit is told with what would.
-        let told = |error: TrainError| match &error {
-            TrainError::Torch(TorchError::OutOfMemory(_)) => {
-                anyhow!("{error}. As far as can be reckoned, {}", self.room.advice(s, vocab_size))
-            }
-            _ => error.into(),
-        };
+        say!("{}", self.room.told(s, self.vocabulary.len() as i64));
+        let told = |error: TrainError| self.advised(error);
         let (plan, team) = (self.plan(steps, per_epoch), Arc::new(Team::alone()));
         let trainer = Trainer::new(&mut task, s.train.optimizer(), plan, &self.folder, resume, &team);
         let mut trainer = trainer.map_err(told)?;
