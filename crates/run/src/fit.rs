@@ -229,7 +229,7 @@ impl Run {
         let config = s.model(self.vocabulary.len() as i64, special_ids(&self.vocabulary));
         config.validate()?;
         let fresh = || Simla::new(config, s.train.dtype.kind(), self.compute.device, s.train.seed as i64);
-        let mut simla = guarded(fresh).map_err(TrainError::from)?;
+        let mut simla = guarded(fresh).map_err(|error| self.advised(error.into()))?;
         let team = &self.compute.team;
         let begun = team.first(|| Ok::<_, anyhow::Error>(Checkpoint::open(&self.folder).is_ok()))?;
         if s.recipe.objectives.psl {
@@ -282,6 +282,17 @@ impl Run {
         Ok(simla.expect_concepts(&prior)?)
     }
 
+    /// What does not fit, with what would.
+    fn advised(&self, error: TrainError) -> anyhow::Error {
+        match &error {
+            TrainError::Torch(TorchError::OutOfMemory(_)) => {
+                let advice = self.room.advice(&self.settings, self.vocabulary.len() as i64);
+                anyhow!("{error}. As far as can be reckoned, {advice}")
+            }
+            _ => error.into(),
+        }
+    }
+
     /// A few held-out pairs, always the same, whole and with the same masks.
     fn fixed_pairs(&self, held_out: &HeldOut) -> Result<Batch<Pair>> {
         const PAIRS: u64 = 6;
@@ -310,18 +321,10 @@ impl Run {
                 ("fine-tuning", Pretraining::fine_tuning(model, s.recipe.objectives, s.recipe.alpha, vocabulary))
             }
         };
-        let vocab_size = self.vocabulary.len() as i64;
-        say!("{}", self.room.told(s, vocab_size));
-        // What does not fit is told with what would.
-        let told = |error: TrainError| match &error {
-            TrainError::Torch(TorchError::OutOfMemory(_)) => {
-                anyhow!("{error}. As far as can be reckoned, {}", self.room.advice(s, vocab_size))
-            }
-            _ => error.into(),
-        };
+        say!("{}", self.room.told(s, self.vocabulary.len() as i64));
         let (plan, team) = (self.plan(steps, per_epoch), &self.compute.team);
         let trainer = Trainer::new(&mut task, s.train.optimizer(), plan, &self.folder, resume, team);
-        let mut trainer = trainer.map_err(told)?;
+        let mut trainer = trainer.map_err(|error| self.advised(error))?;
         let first = trainer.step();
         let shown = &["loss/itc", "loss/itm", "loss/mlm", "loss/mim", "loss/psl"];
         let looking = |held_out| {
@@ -341,7 +344,7 @@ impl Run {
         let ending = trainer.run(&mut task, &mut loader, &mut watch, stop);
         let ending = ended(watch.watch, ending, &loader, team).map_err(|error| {
             self.with_last_checkpoint(match error.downcast() {
-                Ok(error) => told(error),
+                Ok(error) => self.advised(error),
                 Err(error) => error,
             })
         })?;
