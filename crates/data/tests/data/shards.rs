@@ -284,7 +284,7 @@ fn hostile_shards_are_refused_or_harmless() {
         let error = dataset.record(0).unwrap_err().to_string();
         assert!(error.contains(reason), "{error}");
     }
-    assert!(begin.elapsed().as_secs() < 5);
+    assert!(begin.elapsed().as_secs() < 30);
 }
 
 /// Pairs called `name(i)`, for each `i` below `count`.
