@@ -4,7 +4,6 @@
 mod common;
 
 use std::fs;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -12,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::common::{MICRO, Scenes, assert_refused, metrics, said, simla};
+use crate::common::{MICRO, Scenes, assert_refused, metrics, read, said, simla};
 
 /// Exit status of a run that was asked to stop.
 const STOPPED: i32 = 75;
@@ -54,10 +53,6 @@ fn wait_until(what: &str, mut happened: impl FnMut() -> bool) {
         assert!(start.elapsed() < PATIENCE, "{what} does not happen");
         sleep(Duration::from_millis(5));
     }
-}
-
-fn read(path: &Path) -> String {
-    fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 use simla_simulated::{Counts, on_device};
 
-use crate::common::{Scenes, assert_done, copy, metrics, pretraining, refusal, simla};
+use crate::common::{Scenes, assert_done, computed, copy, pretraining, refusal, simla};
 
 /// Of a step of the base model's depth, with all objectives.
 const OPERATIONS: f64 = 3716.0;
@@ -30,17 +30,6 @@ fn words(line: &str) -> Command {
     let mut command = simla();
     command.args(line.split(' '));
     command
-}
-
-/// What steps gave, bit for bit, but for what the clock says.
-fn computed(run: &Path) -> Vec<Value> {
-    let mut rows = metrics(run);
-    for row in &mut rows {
-        for measured in ["pairs_per_s", "waited_s", "memory_gib"] {
-            row.as_object_mut().unwrap().remove(measured).unwrap();
-        }
-    }
-    rows
 }
 
 fn checkpoint(run: &Path, step: u64) -> PathBuf {

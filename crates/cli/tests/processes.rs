@@ -16,7 +16,7 @@ use rand::Rng;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
 
-use crate::common::{Scenes, assert_done, assert_refused, metrics, output_of, pretraining, said, simla};
+use crate::common::{Scenes, assert_done, assert_refused, lines, metrics, output_of, pretraining, read, said, simla};
 
 const STOPPED: i32 = 75;
 /// Longest that a test waits.
@@ -38,10 +38,6 @@ fn wait_until(what: &str, mut happened: impl FnMut() -> bool) {
     }
 }
 
-fn steps(run: &Path) -> usize {
-    fs::read_to_string(run.join("metrics.jsonl")).map_or(0, |text| text.lines().count())
-}
-
 /// The processes that a launcher has started and that are there.
 fn started_by(launcher: &Child) -> Vec<Pid> {
     let id = launcher.id();
@@ -61,10 +57,6 @@ fn assert_same_run(run: &Path, one: &Path) {
             assert!((ours - theirs).abs() <= 1e-4 * theirs.abs(), "{name}: {ours} and {theirs}");
         }
     }
-}
-
-fn read(path: &Path) -> String {
-    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 #[test]
@@ -101,26 +93,26 @@ fn a_signal_ends_all_at_one_step_and_any_number_goes_on() {
     let scenes = Scenes::new();
     let run = scenes.path("run");
     let mut launcher = two(&scenes, "run", LONG).stderr(Stdio::piped()).spawn().unwrap();
-    wait_until("step 3", || steps(&run) >= 3);
+    wait_until("step 3", || lines(&run) >= 3);
     kill_process(Pid::from_child(&launcher), Signal::TERM).unwrap();
     wait_until("the end", || launcher.try_wait().unwrap().is_some());
     let stopped = launcher.wait_with_output().unwrap();
     let said_once = said(&stopped);
     assert_eq!(stopped.status.code(), Some(STOPPED), "{said_once}");
     assert_eq!(said_once.matches("stopped: go on with").count(), 1, "{said_once}");
-    let at = steps(&run);
+    let at = lines(&run);
     assert!(read(&run.join("checkpoints/latest")).contains(&format!("step-{at:08}")), "step {at}");
 
     // One goes on, a signal to one of two of the next start ends both, and the same command as at first comes to the end.
     let mut alone = simla();
     alone.args(["pretrain", "--resume", run.to_str().unwrap()]);
     let mut alone = alone.stderr(Stdio::null()).spawn().unwrap();
-    wait_until("5 more steps", || steps(&run) >= at + 5);
+    wait_until("5 more steps", || lines(&run) >= at + 5);
     kill_process(Pid::from_child(&alone), Signal::INT).unwrap();
     assert_eq!(alone.wait().unwrap().code(), Some(STOPPED));
-    let at = steps(&run);
+    let at = lines(&run);
     let mut again = two(&scenes, "run", &[LONG, &["--continue"]].concat()).stderr(Stdio::null()).spawn().unwrap();
-    wait_until("5 more steps", || steps(&run) >= at + 5);
+    wait_until("5 more steps", || lines(&run) >= at + 5);
     kill_process(started_by(&again)[1], Signal::TERM).unwrap();
     assert_eq!(again.wait().unwrap().code(), Some(STOPPED));
     assert_done(&two(&scenes, "run", &[LONG, &["--continue"]].concat()).output().unwrap());
@@ -134,9 +126,9 @@ fn one_that_is_killed_ends_all_and_the_same_command_goes_on() {
     let run = scenes.path("run");
     let command = || two(&scenes, "run", &[LONG, &["--continue"]].concat());
     for killed in [1, 0] {
-        let at = steps(&run);
+        let at = lines(&run);
         let launcher = command().stderr(Stdio::piped()).spawn().unwrap();
-        wait_until("7 steps", || steps(&run) >= at + 7);
+        wait_until("7 steps", || lines(&run) >= at + 7);
         kill_process(started_by(&launcher)[killed], Signal::KILL).unwrap();
         let output = launcher.wait_with_output().unwrap();
         let said = said(&output);
@@ -153,7 +145,7 @@ fn nobody_is_left_behind_where_the_launcher_is_killed() {
     let scenes = Scenes::new();
     let run = scenes.path("run");
     let mut launcher = two(&scenes, "run", LONG).spawn().unwrap();
-    wait_until("step 2", || steps(&run) >= 2);
+    wait_until("step 2", || lines(&run) >= 2);
     let started = started_by(&launcher);
     assert_eq!(started.len(), 2);
     launcher.kill().unwrap();
@@ -273,9 +265,9 @@ fn soak() {
     let mut rng = rand::rng();
     let (mut hits, start) = ([0, 0], Instant::now());
     for _ in 0..kills {
-        let (at, more) = (steps(&run), rng.random_range(0..3));
+        let (at, more) = (lines(&run), rng.random_range(0..3));
         let mut launcher = two(&scenes, "run", &long).stderr(Stdio::null()).spawn().unwrap();
-        wait_until("the next step", || steps(&run) >= at + more || launcher.try_wait().unwrap().is_some());
+        wait_until("the next step", || lines(&run) >= at + more || launcher.try_wait().unwrap().is_some());
         sleep(Duration::from_millis(rng.random_range(0..200)));
         let rank = rng.random_range(0..2);
         if let Some(pid) = started_by(&launcher).get(rank)
@@ -291,6 +283,6 @@ fn soak() {
     println!(
         "{hits:?} kills of the first and of the second process in {:?}; {} steps, none lost",
         start.elapsed(),
-        steps(&run)
+        lines(&run)
     );
 }

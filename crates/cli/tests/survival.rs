@@ -18,7 +18,7 @@ use rand::Rng;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::common::{MICRO, Scenes, assert_done, metrics, pretraining, refusal, said, simla};
+use crate::common::{MICRO, Scenes, assert_done, computed, lines, metrics, pretraining, refusal, said, simla};
 
 /// Exit status of a run that was asked to stop, and of one that was asked twice.
 const STOPPED: i32 = 75;
@@ -51,21 +51,6 @@ fn wait_until(what: &str, mut happened: impl FnMut() -> bool) {
         assert!(start.elapsed() < PATIENCE, "{what} does not happen");
         sleep(Duration::from_millis(5));
     }
-}
-
-fn lines(run: &Path) -> usize {
-    fs::read_to_string(run.join("metrics.jsonl")).map_or(0, |text| text.lines().count())
-}
-
-/// What a run computed: its log without what a clock or the system says.
-fn computed(run: &Path) -> Vec<Value> {
-    let mut rows = metrics(run);
-    for row in &mut rows {
-        for measured in ["pairs_per_s", "waited_s", "memory_gib"] {
-            row.as_object_mut().unwrap().remove(measured).unwrap();
-        }
-    }
-    rows
 }
 
 fn latest(run: &Path) -> String {

@@ -362,17 +362,16 @@ pub fn finetune<D: Downstream>(
     last: impl FnOnce(&mut D::Tuned) -> Result<Option<Checkpoint>>,
 ) -> Result<Ending> {
     let team = &compute.team;
-    let mut begins_with = None;
+    let mut start = None;
     team.first(|| {
         Lock::check(folder)?;
         // A run that has saved something needs the model that it began with no more; the other processes get theirs of the first.
         if Checkpoint::open(folder).is_err() {
             let model = inputs.fine_tuned.as_deref().context("run.json: fine_tuned: not there")?;
-            begins_with = Some(start::<D>(model)?);
+            start = Some(self::start::<D>(model)?);
         }
         Ok::<_, anyhow::Error>(())
     })?;
-    let start = begins_with;
     let mut run: TaskRun<D> = Run::open(folder, settings, inputs, compute, true, held_out::<D>)?;
     if let Some(held_out) = &run.held_out {
         team.all(run.inputs.know_held_out(held_out))?;

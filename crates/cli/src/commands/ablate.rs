@@ -425,7 +425,6 @@ impl Rows<'_> {
             return Ok(ending);
         }
         let mut model = run.model()?;
-        let team = &self.compute.team;
         let mut resume = None;
         team.first(|| {
             resume = last_checkpoint(&folder, true, |tensors| model.load(tensors))?;

@@ -56,7 +56,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
         }
         None => {
             let weights = team.first(|| init::decided(&arguments.init))?;
-            let settings = team.all(arguments.run.training.settings_on(compute.device, weights, team))?;
+            let settings = arguments.run.training.settings_on(compute.device, weights, team)?;
             let inputs = Inputs {
                 kind: Some(Kind::Pretraining),
                 data: arguments.run.data.clone(),

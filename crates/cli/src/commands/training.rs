@@ -85,7 +85,7 @@ impl Training {
         const AUTO: &str = "batch_size=auto";
         let (auto, mut set): (Vec<String>, _) = self.set.iter().cloned().partition(|set| set.replace(' ', "") == AUTO);
         let decided = decided(weights, team);
-        let settings = self.resolved(&decided, &set)?;
+        let settings = team.all(self.resolved(&decided, &set))?;
         if auto.is_empty() {
             return Ok(settings);
         }

@@ -147,3 +147,25 @@ pub fn metrics(run: &Path) -> Vec<Value> {
     let line = |line| serde_json::from_str::<Map<String, Value>>(line).unwrap();
     text.lines().map(|text| Value::Object(line(text).into_iter().map(short).collect())).collect()
 }
+
+/// What a run computed: its log without what a clock or the system says.
+pub fn computed(run: &Path) -> Vec<Value> {
+    let mut rows = metrics(run);
+    for row in &mut rows {
+        for measured in ["pairs_per_s", "waited_s", "memory_gib"] {
+            row.as_object_mut().unwrap().remove(measured).unwrap();
+        }
+    }
+    rows
+}
+
+/// Steps in its log so far.
+pub fn lines(run: &Path) -> usize {
+    fs::read_to_string(run.join("metrics.jsonl")).map_or(0, |text| text.lines().count())
+}
+
+/// The text of a file that is there.
+#[track_caller]
+pub fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
