@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::{Child, Stdio};
 
 use browser::Browser;
-use common::{Scenes, assert_refused, output_of, printed, said, simla};
+use common::{Scenes, assert_done, assert_refused, output_of, printed, said, simla};
 use serde_json::Value;
 
 /// Pictures of the folder.
@@ -18,7 +18,7 @@ const PICTURES: usize = 40;
 
 /// Pictures in a folder with another in it, and a model.
 struct Photos {
-    _scenes: Scenes,
+    scenes: Scenes,
     run: String,
     pictures: String,
 }
@@ -39,7 +39,16 @@ impl Photos {
             fs::copy(scenes.train.with_file_name(image), folder.join(name)).unwrap();
         }
         let path = |path: PathBuf| path.display().to_string();
-        Self { run: path(scenes.path("run")), pictures: path(folder), _scenes: scenes }
+        Self { run: path(scenes.path("run")), pictures: path(folder), scenes }
+    }
+
+    /// A model that answers questions, made of the other.
+    fn answering(&self) -> String {
+        let (data, output) = (self.scenes.train.with_file_name("train-questions.json"), self.scenes.path("vqa"));
+        let (data, output) = (data.display().to_string(), output.display().to_string());
+        let start = ["finetune", "vqa", "--checkpoint", &self.run, "--data", &data, "--output", &output];
+        assert_done(&output_of(&[&start[..], &["--set", "batch_size=8", "--set", "steps=2"]].concat()));
+        output
     }
 
     fn arguments<'a>(&'a self, command: &[&'a str]) -> Vec<&'a str> {
@@ -152,7 +161,8 @@ fn a_server_answers_as_the_command_line_does_from_its_first_line_to_its_last() {
 fn the_page_in_a_browser() {
     let Some(browser) = Browser::start() else { return };
     let photos = Photos::new();
-    let server = Server::start(&photos.arguments(&["serve"]));
+    let vqa = photos.answering();
+    let server = Server::start(&photos.arguments(&["serve", "--vqa", &vqa]));
     let cells = "document.querySelectorAll('#grid a').length";
     let text = |selector: &str| {
         browser.script(&format!("return document.querySelector('{selector}').innerText")).as_str().unwrap().to_owned()
@@ -212,6 +222,25 @@ fn the_page_in_a_browser() {
     browser.wait(&format!("{open} && {heat} === '' && document.querySelector('#phrase').value === ''"));
     browser.back();
     browser.wait(&format!("!{open} && {cells} > 0"));
+
+    // A question: the best answers, where its words looked, and the same after a reload.
+    browser.click("#grid li:nth-child(1) a");
+    browser.wait(open);
+    browser.write("#question", "how many circles are there?\u{E007}");
+    let answered =
+        format!("document.querySelectorAll('#answers li').length === 5 && {heat} === 'how many circles are there?'");
+    browser.wait(&answered);
+    assert!(text("#seen").contains("with probability"), "{}", text("#seen"));
+    assert!(text("#answers").lines().all(|answer| answer.contains('%')), "{}", text("#answers"));
+    assert_eq!(text("#words").split_whitespace().collect::<Vec<_>>(), ["how", "many", "circles", "are", "there?"]);
+    browser.point("#words button:nth-child(3)");
+    browser.wait(&format!("{heat} === 'circles'"));
+    browser.picture("ask");
+    assert!(address().contains("ask=how+many+circles"), "{}", address());
+    browser.reload();
+    browser.wait(&format!("{open} && {answered}"));
+    browser.write("#phrase", "\u{E00C}");
+    browser.wait(&format!("!{open}"));
 
     // The keyboard: to a picture, to the next one, to the attention of a head, and out.
     browser.write("#grid li:nth-child(1) a", "\u{E007}");

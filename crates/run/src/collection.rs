@@ -18,9 +18,6 @@ use crate::progress::{Progress, say_broken};
 use crate::say;
 use crate::sources::open_data;
 
-/// Items that are embedded before they are put on the disk: so many are lost where the program is ended.
-const CHUNK: usize = 128;
-
 /// Where the items are.
 enum Source {
     /// The folder that names of pictures are relative to.
@@ -167,8 +164,11 @@ impl Collection {
         }
         let mut unusable = Vec::new();
         let mut progress = None;
-        for (nth, chunk) in missing.chunks(CHUNK).enumerate() {
-            let items: Vec<Item> = chunk.iter().map(|&i| self.items[i].clone()).collect();
+        let mut rest = missing.as_slice();
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(index.piece().min(rest.len()));
+            rest = later;
+            let items: Vec<Item> = now.iter().map(|&i| self.items[i].clone()).collect();
             let mut rows = Vec::with_capacity(items.len());
             if self.is_pictures() {
                 let entries = items.iter().map(|item| self.picture(&item.name));
@@ -189,7 +189,7 @@ impl Collection {
             index.add(rows)?;
             progress
                 .get_or_insert_with(|| Progress::new(self.what(), 0, missing.len() as u64))
-                .set((nth * CHUNK + chunk.len()) as u64, String::new);
+                .set((missing.len() - rest.len()) as u64, String::new);
         }
         drop(progress);
         index.commit()?;

@@ -1,6 +1,6 @@
 //! The index: which items there are, where their rows lie, and how both change together.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -186,6 +186,16 @@ impl Index {
         Ok((0..found.len()).filter(|&i| !known(&found[i])).collect())
     }
 
+    /// How many items to add at a time. What is added in one piece is lost where the program is ended meanwhile, and held in memory; but
+    /// each piece writes the names of all items once more, so that a large index grows by larger pieces.
+    pub fn piece(&self) -> usize {
+        const LEAST: usize = 128;
+        const SHARE: usize = 50; // of what is there
+        const BYTES: usize = 256 << 20;
+        let Contents { features, payload, .. } = self.manifest.contents;
+        (self.len() / SHARE).min(BYTES / (4 * features + payload)).max(LEAST)
+    }
+
     /// Adds items with their features and payloads; they are on the disk when this returns.
     ///
     /// # Errors
@@ -248,12 +258,9 @@ impl Index {
         if !self.changed {
             return Ok(());
         }
-        let live = |file: &u32| self.manifest.items.values().any(|place| place.file == *file);
-        let empty: Vec<u32> = self.manifest.rows.keys().copied().filter(|file| !live(file)).collect();
-        for file in empty {
-            self.manifest.rows.remove(&file);
-            self.rows.remove(&file);
-        }
+        let live: BTreeSet<u32> = self.manifest.items.values().map(|place| place.file).collect();
+        self.manifest.rows.retain(|file, _| live.contains(file));
+        self.rows.retain(|file, _| live.contains(file));
         let all: usize = self.manifest.rows.values().map(|&count| count as usize).sum();
         if all > 2 * self.len() {
             self.compact()?;

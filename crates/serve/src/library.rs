@@ -21,9 +21,8 @@ use crate::refusal::Refusal;
 
 /// Pictures that the model looks at in one turn: others wait no longer than that.
 const TURN: usize = 4;
-/// Pictures that go to the disk together: few at first, so that something is found soon, and more later.
+/// Pictures that go to the disk together at first, so that something is found soon; later more do.
 const FIRST: usize = 16;
-const MOST: usize = 128;
 
 /// A number that stands for a picture, of its name: stays the same as long as the name does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -256,7 +255,7 @@ impl Library {
         let (mut broken, mut rest, mut chunk) = (Vec::new(), missing.as_slice(), FIRST);
         while !rest.is_empty() && !self.stopped() {
             let (now, later) = rest.split_at(chunk.min(rest.len()));
-            (rest, chunk) = (later, (2 * chunk).min(MOST));
+            (rest, chunk) = (later, (2 * chunk).min(self.index().piece()));
             let mut rows = Vec::with_capacity(now.len());
             for few in now.chunks(TURN) {
                 let items: Vec<&Item> = few.iter().map(|&at| collection.item(at)).collect();
