@@ -21,11 +21,16 @@ const ROWS: [&str; 5] = ["1-itm", "2-itc", "3-mlm", "4-mim", "5-psl"];
 
 /// `simla ablate` of a micro model into the folder `output`.
 fn ablating(scenes: &Scenes, output: &str, more: &[&str]) -> Command {
+    timed(scenes, output, &[&["--set", "steps=3"], more].concat())
+}
+
+/// As long as it is told.
+fn timed(scenes: &Scenes, output: &str, more: &[&str]) -> Command {
     let mut command = simla();
     command.arg("ablate").arg("--data").arg(&scenes.train);
     command.arg("--eval-data").arg(&scenes.test);
     command.arg("--output").arg(scenes.path(output));
-    for setting in MICRO.iter().chain(&["steps=3", "save_every_steps=1", "dropout=0.1"]) {
+    for setting in MICRO.iter().chain(&["save_every_steps=1", "dropout=0.1"]) {
         command.args(["--set", setting]);
     }
     command.args(more);
@@ -121,7 +126,7 @@ fn every_row_is_a_run_and_the_table_is_the_same_when_killed_shared_and_continued
 fn baselines_have_the_same_time() {
     let scenes = Scenes::new();
     let baselines = ["--rows", "baselines", "--seeds", "4", "--top-k", "4", "--minutes", "0.01", "--json"];
-    let output = ablating(&scenes, "run", &baselines).output().unwrap();
+    let output = timed(&scenes, "run", &baselines).output().unwrap();
     assert!(output.status.success(), "{}", said(&output));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let rows = report["rows"].as_array().unwrap();
@@ -137,9 +142,11 @@ fn baselines_have_the_same_time() {
         assert!(!folder.join("pace").exists());
     }
     assert!(scenes.path("run/curves-pairs.png").exists());
-    let longer = ablating(&scenes, "run", &["--rows", "baselines", "--minutes", "2"]).output().unwrap();
+    let longer = timed(&scenes, "run", &["--rows", "baselines", "--minutes", "2"]).output().unwrap();
     assert_refused(&longer, &["--minutes", "0.01", "2.0", "--output"]);
-    let none = ablating(&scenes, "none", &["--minutes", "0"]).output().unwrap();
+    let twice = ablating(&scenes, "none", &["--minutes", "2"]).output().unwrap();
+    assert_refused(&twice, &["--set steps=3", "--minutes"]);
+    let none = timed(&scenes, "none", &["--minutes", "0"]).output().unwrap();
     assert!(!none.status.success() && said(&none).contains("--minutes"), "{}", said(&none));
 }
 
@@ -147,7 +154,7 @@ fn baselines_have_the_same_time() {
 fn what_would_not_be_a_comparison_is_refused() {
     let scenes = Scenes::new();
     let refused = |more: &[&str], words: &[&str]| {
-        assert_refused(&ablating(&scenes, "run", more).output().unwrap(), words);
+        assert_refused(&timed(&scenes, "run", more).output().unwrap(), words);
     };
     refused(&["--set", "objectives=[\"itm\"]"], &["objectives", "the rows decide"]);
     refused(&["--set", "seed=4"], &["seed=4", "--seeds"]);
@@ -158,7 +165,7 @@ fn what_would_not_be_a_comparison_is_refused() {
     refused(&["--dvae", "nowhere"], &["nowhere"]);
     assert!(!scenes.path("run").exists(), "refused before anything is left behind");
     for more in [&["--seeds", ""][..], &["--seeds", "one"]] {
-        let output = ablating(&scenes, "run", more).output().unwrap();
+        let output = timed(&scenes, "run", more).output().unwrap();
         assert!(!output.status.success() && said(&output).contains("--seeds"), "{}", said(&output));
     }
     let mut without = simla();
@@ -166,7 +173,7 @@ fn what_would_not_be_a_comparison_is_refused() {
     let output = without.output().unwrap();
     assert!(!output.status.success() && said(&output).contains("--eval-data"));
 
-    let mut begun = ablating(&scenes, "run", &[]).stderr(Stdio::null()).spawn().unwrap();
+    let mut begun = timed(&scenes, "run", &[]).stderr(Stdio::null()).spawn().unwrap();
     wait_until("a run", || scenes.path("run/seed-0/1-itm/run.json").exists());
     begun.kill().unwrap();
     begun.wait().unwrap();

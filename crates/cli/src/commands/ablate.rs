@@ -233,6 +233,9 @@ fn check(arguments: &Arguments) -> Result<()> {
         match set.split('=').next().unwrap_or_default().trim() {
             "objectives" => bail!("--set {set}: the rows decide which objectives take part"),
             "seed" => bail!("--set {set}: expected --seeds, a list"),
+            "steps" | "epochs" if arguments.minutes.is_some() => {
+                bail!("--set {set}: --minutes says already how long is trained; expected one of the two")
+            }
             _ => {}
         }
     }
