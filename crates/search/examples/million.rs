@@ -41,7 +41,8 @@ fn main() {
     let graph = |query: &[f32]| index.nearest(query, TOP, false).expect("searched");
     let exact = |query: &[f32]| index.nearest(query, TOP, true).expect("searched");
     let folder = |query: &[f32]| index.nearest_among(query, TOP, |name, _| name.starts_with("07/"));
-    let ways: [(&str, &dyn Fn(&[f32]) -> Vec<Hit>, &[Vec<f32>]); 3] =
+    type Search<'a> = &'a dyn Fn(&[f32]) -> Vec<Hit>;
+    let ways: [(&str, Search, &[Vec<f32>]); 3] =
         [("graph", &graph, &queries), ("exact", &exact, &queries[..20]), ("one folder", &folder, &queries[..20])];
     for (name, search, queries) in ways {
         let mut times: Vec<f64> = vec![];
