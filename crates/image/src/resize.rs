@@ -1,7 +1,8 @@
 //! Bicubic resizing of a box, with antialiasing as Pillow's `resize(box=...)`.
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 
 use crate::error::ImageError;
 use crate::turn::Rect;
@@ -25,7 +26,8 @@ pub(crate) fn resize(
         value: format!("{crop:?} of {width} x {height} pixels ({e})"),
         expected: "a box inside the picture",
     };
-    let from = ImageRef::new(width, height, pixels, PixelType::U8x3).map_err(|e| wrong(&e))?;
-    let mut to = Image::from_slice_u8(to.0, to.1, out, PixelType::U8x3).map_err(|e| wrong(&e))?;
-    resizer.resize(&from, &mut to, &options).map_err(|e| wrong(&e))
+    // By the type of its pixels: the call that finds it out compiles the code of all types, for a minute.
+    let from = TypedImageRef::<U8x3>::from_buffer(width, height, pixels).map_err(|e| wrong(&e))?;
+    let mut to = TypedImage::<U8x3>::from_buffer(to.0, to.1, out).map_err(|e| wrong(&e))?;
+    resizer.resize_typed(&from, &mut to, &options).map_err(|e| wrong(&e))
 }
