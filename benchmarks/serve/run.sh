@@ -22,7 +22,8 @@ server=$!
 trap 'kill $server' EXIT
 until grep -q http "$said"; do sleep 0.1; done
 address=$(cut -d' ' -f1 "$said")
-memory() { echo "memory $1: $(awk '/VmRSS/ {print int($2 / 1024)}' /proc/$server/status) MiB, at most $(awk '/VmHWM/ {print int($2 / 1024)}' /proc/$server/status) MiB"; }
+# 'own': without what is mapped from files, such as the index.
+memory() { awk -v when="$1" '/^(VmHWM|VmRSS|RssAnon)/ {kb[$1] = $2} END {printf "memory %s: %d MiB, of it own %d, at most %d\n", when, kb["VmRSS:"] / 1024, kb["RssAnon:"] / 1024, kb["VmHWM:"] / 1024}' /proc/$server/status; }
 sleep 5
 memory "at the start"
 "$load" "$address" page
