@@ -9,6 +9,7 @@ use tch::{Device, Kind, Tensor};
 
 use simla_train::seed::draw_seed;
 use simla_train::torch::linear::linear;
+use simla_train::torch::operations::{add_kept, keep_order, linear_beside};
 use simla_train::torch::values::values;
 use simla_train::weights::{Init, Layout, Leaf, Weights};
 
@@ -45,6 +46,15 @@ impl Linear {
 
     pub fn forward(self, w: &Weights, x: &Tensor) -> Tensor {
         linear(x, &w[self.weight], &w[self.bias])
+    }
+
+    /// As [`Linear::forward`], and `x` for the residual that goes past it. On a GPU the backward pass adds the gradients of both within a
+    /// product.
+    pub fn beside(self, w: &Weights, x: &Tensor) -> (Tensor, Tensor) {
+        if x.device() == Device::Cpu || !x.requires_grad() {
+            return (self.forward(w, x), x.shallow_clone());
+        }
+        linear_beside(x, &w[self.weight], &w[self.bias])
     }
 
     /// Those `rows` of the outputs alone.
@@ -109,7 +119,9 @@ pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, bias: Option<&Tensor>, p: f64)
     let fused = q.device() != Device::Cpu || p == 0.0 && q.kind() == Kind::Float;
     if fused {
         let bias = bias.map(|bias| of_keys(bias, k));
-        return Tensor::scaled_dot_product_attention(q, k, v, bias.as_ref(), p, false, None, false);
+        let seen = Tensor::scaled_dot_product_attention(q, k, v, bias.as_ref(), p, false, None, false);
+        keep_order(&seen);
+        return seen;
     }
     // A few images at a time, whose scores (in the paper's base size, of two images) stay in the processor's caches.
     const SCORES: i64 = 1 << 21;
@@ -194,6 +206,38 @@ pub fn dropout(x: Tensor, p: f64) -> Tensor {
         return x.dropout(p, p > 0.0);
     }
     &x * kept(&x, p) / (1.0 - p)
+}
+
+/// What dropout keeps in the sub-layers of one layer, each of which it ends with a residual. On a GPU that is drawn for all of them at once.
+#[derive(Debug)]
+pub struct Kept {
+    p: f64,
+    /// `[sublayers, ...]`: true where an element is kept.
+    kept: Option<Tensor>,
+}
+
+impl Kept {
+    /// For so many sub-layers whose outputs are of the size of `like`.
+    pub fn draw(sublayers: i64, like: &Tensor, p: f64) -> Self {
+        let draw = || {
+            let size = [&[sublayers][..], &like.size()].concat();
+            Tensor::empty(size.as_slice(), (Kind::Bool, like.device())).bernoulli_float_(1.0 - p)
+        };
+        Self { p, kept: (p > 0.0 && like.device() != Device::Cpu).then(draw) }
+    }
+
+    /// Everything: no dropout.
+    pub fn all() -> Self {
+        Self { p: 0.0, kept: None }
+    }
+
+    /// `residual + dropout(x)` at the end of the `nth` sub-layer.
+    pub fn add(&self, nth: i64, residual: &Tensor, x: Tensor) -> Tensor {
+        match &self.kept {
+            Some(kept) => add_kept(residual, &x, &kept.get(nth), 1.0 / (1.0 - self.p)),
+            None => residual + dropout(x, self.p),
+        }
+    }
 }
 
 /// 0 for a share `p` of the elements of `like`, at random, 1 for the others, in its type: a product with this is several times faster

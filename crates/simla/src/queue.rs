@@ -106,7 +106,9 @@ impl Queues {
             for (queue, new) in features.into_iter().chain(ids) {
                 let new = new.detach().narrow(1, batch - kept, kept);
                 queue.narrow(1, start, before_end).copy_(&new.narrow(1, 0, before_end));
-                queue.narrow(1, 0, kept - before_end).copy_(&new.narrow(1, before_end, kept - before_end));
+                if kept > before_end {
+                    queue.narrow(1, 0, kept - before_end).copy_(&new.narrow(1, before_end, kept - before_end));
+                }
             }
         });
         self.next = (self.next + batch) % size;

@@ -11,7 +11,7 @@ use crate::layers::key_bias;
 use crate::model::Simla;
 use crate::objectives::negatives::{Negatives, sample};
 use crate::objectives::{Objectives, itc, itm, psl, xmm};
-use crate::text::{Reading, Rows};
+use crate::text::{Reading, Rows, join_groups, some_groups};
 use simla_train::torch::device::upload;
 use simla_train::torch::operations::select;
 use simla_train::weights::{Gradients, Weights};
@@ -248,15 +248,14 @@ impl Simla {
             };
             let all = Reading { context: &context, swapped: objectives.itm };
             let (embedded, biases): (Vec<Tensor>, Vec<Tensor>) = groups.into_iter().unzip();
-            let (x, biases) = (Tensor::cat(&embedded, 0), Tensor::cat(&biases, 0));
+            let (count, x, biases) = (embedded.len() as i64, join_groups(&embedded), join_groups(&biases));
             let x = towers.text.lower(w, &x, Some(&biases), Some(all), p);
 
             // Image-text matching, equation 5.
             if objectives.itm {
-                let last = |x: &Tensor| x.narrow(0, x.size()[0] - 3 * batch, 3 * batch);
+                let last = |x: &Tensor| some_groups(x, count, count - 3, 3);
                 let pairs = towers.text.last(w, &last(&x), Rows::Cls, Some(&last(&biases)), Some(all), p).select(1, 0);
-                let pairs = pairs.chunk(3, 0);
-                let pairs = Tensor::cat(&[&pairs[1], &pairs[0], &pairs[2]], 0);
+                let pairs = Tensor::cat(&[1, 0, 2].map(|group| some_groups(&pairs, 3, group, 1)), 0);
                 let logits = self.itm_head.forward(w, &pairs).to_kind(Kind::Float);
                 losses.itm = Some(itm::loss(&logits));
                 itm_logits = Some(logits);
@@ -266,7 +265,7 @@ impl Simla {
             if objectives.mlm {
                 let own_image = Some(Reading::own(&context));
                 let rows = Rows::At(&b.words.rows);
-                let hidden = towers.text.last(w, &x.narrow(0, 0, batch), rows, Some(&bias), own_image, p);
+                let hidden = towers.text.last(w, &some_groups(&x, count, 0, 1), rows, Some(&bias), own_image, p);
                 let logits = towers.word_head.logits(w, &b.words.select(&hidden));
                 losses.mlm = Some(xmm::loss(&logits, &b.word_labels, teacher.mlm_logits.as_ref(), alpha));
                 mlm_logits = Some(logits);
@@ -303,7 +302,6 @@ impl Simla {
     /// carry no noise of their own.
     fn teach(&self, b: &Inputs, image: &Tensor, bias: &Tensor, alpha: f64, objectives: Objectives) -> Teacher {
         let (towers, w) = (&self.towers, &self.momentum);
-        let batch = b.ids.size()[0];
         let (image_embeds, masked_embeds) = self.seen_by_teacher(b, image, alpha > 0.0 && objectives.mim);
         let words = towers.text.embed_words(w, &b.ids, 0.0);
         let text_embeds = towers.text_embeds(w, &words, bias, Rows::Cls, 0.0);
@@ -327,14 +325,15 @@ impl Simla {
         }
         let context = towers.image_context(w, &image_embeds);
         let own_image = Some(Reading::own(&context));
-        let biases = bias.repeat([groups.len() as i64, 1, 1, 1]);
-        let x = towers.text.lower(w, &Tensor::cat(&groups, 0), Some(&biases), own_image, 0.0);
+        let count = groups.len() as i64;
+        let biases = join_groups(&groups.iter().map(|_| bias.shallow_clone()).collect::<Vec<_>>());
+        let x = towers.text.lower(w, &join_groups(&groups), Some(&biases), own_image, 0.0);
         if objectives.psl {
-            let attention = towers.text.last_attention(w, &x.narrow(0, 0, batch), Rows::Cls, Some(bias));
+            let attention = towers.text.last_attention(w, &some_groups(&x, count, 0, 1), Rows::Cls, Some(bias));
             teacher.keyword_attention = Some(attention.squeeze_dim(2));
         }
         if distil_words {
-            let masked = x.narrow(0, x.size()[0] - batch, batch);
+            let masked = some_groups(&x, count, count - 1, 1);
             let hidden = towers.text.last(w, &masked, Rows::At(&b.words.rows), Some(bias), own_image, 0.0);
             teacher.mlm_logits = Some(towers.word_head.logits(w, &b.words.select(&hidden)));
         }

@@ -11,7 +11,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::config::ModelConfig;
 use crate::layers::{
-    INITIAL_STD, LayerNorm, Linear, attend, attention, dropout, key_bias, merge_heads, split_heads, take_rows,
+    INITIAL_STD, Kept, LayerNorm, Linear, attend, attention, dropout, key_bias, merge_heads, split_heads, take_rows,
 };
 use simla_train::torch::operations::select;
 use simla_train::weights::{Init, Layout, Leaf, Weights};
@@ -43,7 +43,7 @@ impl KeysValues {
 
     /// The items `rows` `[n]`, some of them several times or never.
     pub fn gather(&self, rows: &Tensor) -> Self {
-        let pick = |x: &Tensor| x.index_select(0, rows);
+        let pick = |x: &Tensor| select(x, rows);
         Self {
             layers: self.layers.iter().map(|(k, v)| (pick(k), pick(v))).collect(),
             bias: self.bias.as_ref().map(pick),
@@ -62,8 +62,29 @@ impl KeysValues {
     }
 }
 
-/// What the queries of a pass read. Queries `[G x B, L, D]` are G groups of the context's B items, one group after the other;
-/// group by group, item i reads context i.
+/// G groups of queries `[B, ...]` as one batch `[G x B, ...]`. On a CPU one group stands after the other. On a GPU the queries of an item
+/// stand side by side: so they are more queries of one context without being copied.
+pub fn join_groups(groups: &[Tensor]) -> Tensor {
+    match groups[0].device() {
+        Device::Cpu => Tensor::cat(groups, 0),
+        _ => Tensor::stack(groups, 1).flatten(0, 1),
+    }
+}
+
+/// Of such a batch of `count` groups, those from `first` on that are `wanted`, as a batch.
+pub fn some_groups(x: &Tensor, count: i64, first: i64, wanted: i64) -> Tensor {
+    let items = x.size()[0] / count;
+    match x.device() {
+        Device::Cpu => x.narrow(0, first * items, wanted * items),
+        _ => {
+            let size = [&[items, count][..], &x.size()[1..]].concat();
+            x.view(size.as_slice()).narrow(1, first, wanted).flatten(0, 1)
+        }
+    }
+}
+
+/// What the queries of a pass read. Queries `[G x B, L, D]` are G groups of the context's B items (see [`join_groups`]); in each group, item i
+/// reads context i.
 #[derive(Debug, Clone, Copy)]
 pub struct Reading<'a> {
     pub context: &'a KeysValues,
@@ -113,12 +134,10 @@ impl LayerReading {
     /// Cross-attention of queries `[G x B, L, D]` of so many heads: what they see, `[G x B, L, D]`.
     fn attend(&self, q: &Tensor, heads: i64, p: f64) -> Tensor {
         let ((k, v), bias) = (&self.keys_values, self.bias.as_ref());
-        let swapped = match &self.swapped {
-            None => None,
-            Some(LayerSwapped::Rows(rows)) => Some((select(k, rows), select(v, rows))),
-            Some(LayerSwapped::Picked((k, v))) => Some((k.shallow_clone(), v.shallow_clone())),
-        };
-        let mut seen = match swapped {
+        if q.device() != Device::Cpu {
+            return self.attend_side_by_side(q, heads, p);
+        }
+        let mut seen = match self.swapped.as_ref().map(|swapped| swapped.of(k, v)) {
             None => attend_groups(q, k, v, heads, bias, p),
             Some((k_last, v_last)) => {
                 debug_assert!(bias.is_none(), "of images, all of which counts, some are swapped");
@@ -132,6 +151,35 @@ impl LayerReading {
             }
         };
         if seen.len() == 1 { seen.remove(0) } else { Tensor::cat(&seen, 0) }
+    }
+
+    /// The same where the queries of an item stand side by side.
+    fn attend_side_by_side(&self, q: &Tensor, heads: i64, p: f64) -> Tensor {
+        let ((k, v), bias) = (&self.keys_values, self.bias.as_ref());
+        let (rows, tokens, width) = q.size3().expect("[G x B, L, D]");
+        let batch = k.size()[0];
+        let q = q.view([batch, rows / batch * tokens, width]);
+        let seen = |q: &Tensor, k: &Tensor, v: &Tensor| merge_heads(&attend(&split_heads(q, heads), k, v, bias, p));
+        let all = match &self.swapped {
+            None => seen(&q, k, v),
+            Some(swapped) => {
+                debug_assert!(bias.is_none(), "of images, all of which counts, some are swapped");
+                let groups = q.split_with_sizes([q.size()[1] - tokens, tokens], 1);
+                let (k_last, v_last) = swapped.of(k, v);
+                Tensor::cat(&[seen(&groups[0], k, v), seen(&groups[1], &k_last, &v_last)], 1)
+            }
+        };
+        all.view([rows, tokens, width])
+    }
+}
+
+impl LayerSwapped {
+    /// The swapped ones of keys and values.
+    fn of(&self, k: &Tensor, v: &Tensor) -> (Tensor, Tensor) {
+        match self {
+            Self::Rows(rows) => (select(k, rows), select(v, rows)),
+            Self::Picked((k, v)) => (k.shallow_clone(), v.shallow_clone()),
+        }
     }
 }
 
@@ -187,8 +235,9 @@ impl Output {
         }
     }
 
-    fn forward(&self, w: &Weights, hidden: &Tensor, residual: &Tensor, p: f64) -> Tensor {
-        self.norm.forward(w, &(residual + dropout(self.dense.forward(w, hidden), p)))
+    /// At the end of the `nth` sub-layer.
+    fn forward(&self, w: &Weights, hidden: &Tensor, residual: &Tensor, (kept, nth): (&Kept, i64)) -> Tensor {
+        self.norm.forward(w, &kept.add(nth, residual, self.dense.forward(w, hidden)))
     }
 }
 
@@ -222,18 +271,22 @@ impl Layer {
         }
     }
 
-    /// Queries of `rows`, keys and values of all rows.
-    fn heads_of(&self, w: &Weights, x: &Tensor, rows: Rows) -> (Tensor, Tensor, Tensor) {
+    /// Queries of `rows`, keys and values of all rows; and `rows` themselves, for the residual.
+    fn heads_of(&self, w: &Weights, x: &Tensor, rows: Rows) -> ([Tensor; 3], Tensor) {
         let heads = |x: &Tensor| split_heads(x, self.heads);
         match rows {
             Rows::All => {
-                let qkv = self.qkv.forward(w, x).chunk(3, -1);
-                (heads(&qkv[0]), heads(&qkv[1]), heads(&qkv[2]))
+                let (qkv, x) = self.qkv.beside(w, x);
+                let qkv = qkv.chunk(3, -1);
+                ([0, 1, 2].map(|i| heads(&qkv[i])), x)
             }
             _ => {
-                let parts = self.qkv.split(w, &[&rows.of(x), x], &[self.width, 2 * self.width]);
+                let read = rows.of(x);
+                let parts = self.qkv.split(w, &[&read, x], &[self.width, 2 * self.width]);
                 let kv = parts[1].chunk(2, -1);
-                (heads(&parts[0]), heads(&kv[0]), heads(&kv[1]))
+                // On a CPU picked once more: so gradients add up in the order of runs that exist.
+                let residual = if x.device() == Device::Cpu { rows.of(x) } else { read };
+                ([&parts[0], &kv[0], &kv[1]].map(heads), residual)
             }
         }
     }
@@ -247,19 +300,24 @@ impl Layer {
         reading: Option<&LayerReading>,
         p: f64,
     ) -> Tensor {
-        let mut x = self.read_own(w, x, rows, bias, p);
+        let ([q, k, v], x) = self.heads_of(w, x, rows);
+        let sublayers = if reading.is_some() { 3 } else { 2 };
+        let kept = Kept::draw(sublayers, &x, p);
+        let seen = merge_heads(&attend(&q, &k, &v, bias, p));
+        let mut x = self.attention.forward(w, &seen, &x, (&kept, 0));
         if let Some(reading) = reading {
-            let seen = reading.attend(&self.cross_query.forward(w, &x), self.heads, p);
-            x = self.crossattention.forward(w, &seen, &x, p);
+            let (q, residual) = self.cross_query.beside(w, &x);
+            let seen = reading.attend(&q, self.heads, p);
+            x = self.crossattention.forward(w, &seen, &residual, (&kept, 1));
         }
-        self.feed(w, &x, p)
+        self.feed(w, &x, (&kept, sublayers - 1))
     }
 
-    /// The first sub-layer, for `rows`: self-attention.
-    fn read_own(&self, w: &Weights, x: &Tensor, rows: Rows, bias: Option<&Tensor>, p: f64) -> Tensor {
-        let (q, k, v) = self.heads_of(w, x, rows);
-        let seen = merge_heads(&attend(&q, &k, &v, bias, p));
-        self.attention.forward(w, &seen, &rows.of(x), p)
+    /// The first sub-layer, without dropout: self-attention.
+    fn read_own(&self, w: &Weights, x: &Tensor, bias: Option<&Tensor>) -> Tensor {
+        let ([q, k, v], x) = self.heads_of(w, x, Rows::All);
+        let seen = merge_heads(&attend(&q, &k, &v, bias, 0.0));
+        self.attention.forward(w, &seen, &x, (&Kept::all(), 0))
     }
 
     /// Queries of the cross-attention: `[batch, H, L, D / H]`.
@@ -268,13 +326,14 @@ impl Layer {
     }
 
     /// The last sub-layer: feed-forward.
-    fn feed(&self, w: &Weights, x: &Tensor, p: f64) -> Tensor {
-        self.output.forward(w, &self.intermediate.forward(w, x).gelu("none"), x, p)
+    fn feed(&self, w: &Weights, x: &Tensor, kept: (&Kept, i64)) -> Tensor {
+        let (hidden, x) = self.intermediate.beside(w, x);
+        self.output.forward(w, &hidden.gelu("none"), &x, kept)
     }
 
     /// Self-attention probabilities of `rows`, in f32: `[batch, H, rows, tokens]`.
     fn attention(&self, w: &Weights, x: &Tensor, rows: Rows, bias: Option<&Tensor>) -> Tensor {
-        let (q, k, _) = self.heads_of(w, x, rows);
+        let ([q, k, _], _) = self.heads_of(w, x, rows);
         attention(&q, &k, bias)
     }
 }
@@ -550,7 +609,7 @@ impl TextEncoder {
             layer.forward(w, &x, Rows::All, bias, Some(&reading), 0.0)
         });
         let opened = &self.layers[layer];
-        let hidden = opened.read_own(w, &x, Rows::All, bias, 0.0);
+        let hidden = opened.read_own(w, &x, bias);
         let (keys, _) = &context.layers[layer];
         let map = attention(&opened.queries(w, &hidden), keys, context.bias.as_ref());
         OpenedText { layer, hidden, map }
@@ -568,9 +627,10 @@ impl TextEncoder {
         let layer = &self.layers[opened.layer];
         let (_, values) = &context.layers[opened.layer];
         let seen = merge_heads(&map.to_kind(w.kind()).matmul(values));
-        let x = layer.crossattention.forward(w, &seen, &opened.hidden, 0.0);
+        let all = Kept::all();
+        let x = layer.crossattention.forward(w, &seen, &opened.hidden, (&all, 1));
         let reading = Reading::own(context);
-        self.layers[opened.layer + 1..].iter().fold(layer.feed(w, &x, 0.0), |x, layer| {
+        self.layers[opened.layer + 1..].iter().fold(layer.feed(w, &x, (&all, 2)), |x, layer| {
             let reading = reading.of(layer.index);
             layer.forward(w, &x, Rows::All, bias, Some(&reading), 0.0)
         })

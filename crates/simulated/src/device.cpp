@@ -187,9 +187,9 @@ struct Log {
     Counts operations, waits, beside;
     const std::thread::id opener = std::this_thread::get_id();
 
-    void operation(const std::string &name) {
+    void operation(const std::string &name, size_t times = 1) {
         const Lock lock(mutex);
-        ++operations[name];
+        operations[name] += times;
     }
     // Where the host waits, by whatever stands for it: by the thread that opened the device, or beside it.
     void wait(const std::string &why) {
@@ -471,14 +471,29 @@ struct Call {
     }
 };
 
+// Operations on lists are one where each list is of one type, and sizes and strides of both are the same; else libtorch takes one tensor
+// after the other.
+size_t kernels(const std::string &name, const c10::IValue &self, const c10::IValue &other) {
+    if (!is_one_of(name, {"_foreach_copy_", "_foreach_add_"})) return 1;
+    const auto to = self.toTensorVector(), from = other.toTensorVector();
+    bool at_once = name == "_foreach_copy_" || to[0].dtype() == from[0].dtype();
+    for (size_t i = 0; i < to.size(); ++i) {
+        at_once = at_once && to[i].dtype() == to[0].dtype() && from[i].dtype() == from[0].dtype() &&
+                  to[i].sizes() == from[i].sizes() && to[i].strides() == from[i].strides();
+    }
+    return at_once ? 1 : to.size();
+}
+
 void on_the_cpu(const c10::OperatorHandle &op, torch::jit::Stack *stack) {
     const size_t arguments = op.schema().arguments().size(), returns = op.schema().returns().size();
     Call call{op.operator_name().name.substr(6)};
+    const size_t first = stack->size() - arguments;
+    const size_t operations = arguments < 2 ? 1 : kernels(call.name, (*stack)[first], (*stack)[first + 1]);
     for (size_t i = stack->size() - arguments; i < stack->size(); ++i) (*stack)[i] = call.there((*stack)[i]);
     call.check();
     const at::AutoDispatchBelowAutograd below;
     const bool tf32 = call.in_tf32();
-    the<Log>().operation(toString(op.operator_name()).substr(6) + (tf32 ? " in TF32" : ""));
+    the<Log>().operation(toString(op.operator_name()).substr(6) + (tf32 ? " in TF32" : ""), operations);
     // The product with which `simla bench step` looks for the peak of a GPU would take minutes: it is not computed.
     if (call.name == "mm" && call.given[0].first.numel() >= 1 << 26) {
         torch::jit::drop(*stack, arguments);
@@ -565,6 +580,7 @@ Four attend_backward(const Tensor &grad, const Tensor &q, const Tensor &k, const
                      const Tensor &, const Tensor &seed, const Tensor &, double p, std::array<bool, 4>, bool, std::optional<double>) {
     if (!grad.defined()) return {};
     the<Log>().operation("attention, backward");
+    if (!at::globalContext().deterministicAlgorithms()) the<Log>().operation("(attention, backward, in any order)");
     const at::AutoDispatchBelowAutograd below;
     const Weighed w(q, k, v, bias, p, seed);
     const Tensor g = on_host(grad).to(at::kFloat);

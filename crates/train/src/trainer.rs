@@ -372,6 +372,9 @@ impl Trainer {
         ];
         let lr = self.plan.schedule.at(self.step);
         let mean = 1.0 / self.plan.accumulate as f64;
+        // Numbers of one type change it together.
+        sums.sort_by_key(|(_, value, _)| value.kind() == Kind::Double);
+        let singles = sums.partition_point(|(_, value, _)| value.kind() != Kind::Double);
         // The one moment of a step at which the host waits for the device.
         let values = guarded(|| {
             let device = task.weights().device();
@@ -379,9 +382,14 @@ impl Trainer {
                 true => norm(&mut self.gradients).to_kind(Kind::Double),
                 false => Tensor::zeros([0; 0], (Kind::Double, device)),
             };
-            let mut all: Vec<Tensor> = sums.iter().map(|(_, value, _)| value.to_kind(Kind::Double)).collect();
-            all.push(norm);
-            let all = Tensor::cat(&[Tensor::stack(&all, 0), upload(&Tensor::from_slice(&own), device)], 0);
+            let (singles, doubles) = sums.split_at(singles);
+            let together = |values: &[(&str, Tensor, bool)]| {
+                let values: Vec<&Tensor> = values.iter().map(|(_, value, _)| value).collect();
+                (!values.is_empty()).then(|| Tensor::stack(&values, 0).to_kind(Kind::Double))
+            };
+            let rest = [norm.view(1), upload(&Tensor::from_slice(&own), device)];
+            let all: Vec<Tensor> = [together(singles), together(doubles)].into_iter().flatten().chain(rest).collect();
+            let all = Tensor::cat(&all, 0);
             self.team.sum(&all, Kind::Double)?;
             let shared = shared.iter().map(|(_, value)| value.to_kind(Kind::Double).view(1));
             let all: Vec<Tensor> = std::iter::once(all).chain(shared).collect();

@@ -2,14 +2,16 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use simla_train::checkpoint::Checkpoint;
+use simla_train::checkpoint::{Checkpoint, Checkpoints, Contents};
 use simla_train::optim::AdamWConfig;
 use simla_train::{Ending, Plan, Team, TrainError, Trainer};
+use tch::{Device, Kind, Tensor};
 
 use crate::common::{Notes, Regression, batch, plan};
 
@@ -194,8 +196,31 @@ fn how_long_a_checkpoint_stops_training() {
         let usual = (at("step", step) - at("step", step - 5)) / 5.0;
         let stopped = at("step", step + 1) - at("step", step) - usual;
         println!(
-            "stops training for {stopped:.2} s, is written after {:.2} s; a step takes {usual:.2} s",
-            at("saved", step) - at("step", step)
+            "stops training for {:.0} ms, is written after {:.0}; a step takes {:.0}",
+            1e3 * stopped,
+            1e3 * (at("saved", step) - at("step", step)),
+            1e3 * usual
         );
+    }
+    // What one of as many bytes took when it was written within the step.
+    let apart = tempfile::tempdir().unwrap();
+    for step in 1..=3 {
+        let zeros = |n: i64| BTreeMap::from([("all".to_owned(), Tensor::zeros([n], (Kind::Float, Device::Cpu)))]);
+        let (config, extra) = (serde_json::Value::Null, BTreeMap::new());
+        let contents = Contents {
+            step,
+            epoch: 0.0,
+            steps_per_epoch: 1,
+            seed: 0,
+            best: None,
+            task: "bytes".into(),
+            config,
+            model: zeros(PARAMETERS),
+            optimizer: zeros(2 * PARAMETERS),
+            extra,
+        };
+        let start = std::time::Instant::now();
+        Checkpoints::open(apart.path(), 1).unwrap().save(contents, false).unwrap();
+        println!("within the step it would take {:.0} ms", 1e3 * start.elapsed().as_secs_f64());
     }
 }

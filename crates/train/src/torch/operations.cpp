@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 #include <ATen/Context.h>
 #include <torch/csrc/autograd/custom_function.h>
+#include <torch/csrc/autograd/function_hook.h>
 
 #include <map>
 
@@ -86,17 +87,82 @@ struct Rows : torch::autograd::Function<Rows> {
     }
 };
 
+// x W' + b, and x itself for one more use. libtorch adds the gradients of both in an operation of its own; here the product adds, in place:
+// of that use's gradient nobody else reads anything then, for the way from y came back to it before.
+struct LinearBeside : torch::autograd::Function<LinearBeside> {
+    static variable_list forward(AutogradContext *context, const Tensor &x, const Tensor &weight, const Tensor &bias) {
+        context->save_for_backward({x, weight});
+        context->set_materialize_grads(false);
+        return {at::linear(x, weight, bias), x};
+    }
+
+    static variable_list backward(AutogradContext *context, variable_list gradients) {
+        const auto saved = context->get_saved_variables();
+        const Tensor &x = saved[0], &weight = saved[1];
+        if (!gradients[0].defined()) {
+            return {gradients[1], Tensor(), Tensor()};
+        }
+        const Tensor gradient = gradients[0].reshape({-1, weight.size(0)});
+        Tensor of_x, of_weight, of_bias;
+        if (context->needs_input_grad(0) && gradients[1].defined()) {
+            Tensor sum = gradients[1].reshape({-1, weight.size(1)}).contiguous();
+            of_x = at::addmm_out(sum, sum, gradient, weight).view(x.sizes());
+        } else if (context->needs_input_grad(0)) {
+            of_x = gradient.mm(weight).view(x.sizes());
+        }
+        if (context->needs_input_grad(1)) {
+            of_weight = gradient.t().mm(x.reshape({-1, weight.size(1)}));
+        }
+        if (context->needs_input_grad(2)) {
+            of_bias = gradient.sum(0);
+        }
+        return {of_x, of_weight, of_bias};
+    }
+};
+
+// residual + scale kept x: dropout, of which is known what it keeps, and the sum that follows it, in one operation.
+struct AddKept : torch::autograd::Function<AddKept> {
+    static Tensor forward(AutogradContext *context, const Tensor &residual, const Tensor &x, const Tensor &kept, double scale) {
+        context->save_for_backward({kept});
+        context->saved_data["scale"] = scale;
+        return at::addcmul(residual, x, kept, scale);
+    }
+
+    static variable_list backward(AutogradContext *context, variable_list gradients) {
+        const Tensor kept = context->get_saved_variables()[0];
+        return {gradients[0], at::native_dropout_backward(gradients[0], kept, context->saved_data["scale"].toDouble()), Tensor(), Tensor()};
+    }
+};
+
+// The kernels of attention on a GPU add up gradients by atomic operations, unless deterministic ones are asked for. That is asked for around
+// them alone: elsewhere nothing here depends on it, and cuBLAS would want a variable of the environment.
+struct InOrder final : torch::autograd::FunctionPreHook {
+    variable_list operator()(const variable_list &gradients) override {
+        at::globalContext().setDeterministicAlgorithms(true, false);
+        return gradients;
+    }
+};
+struct InAnyOrder final : torch::autograd::FunctionPostHook {
+    variable_list operator()(const variable_list &gradients, const variable_list &) override {
+        at::globalContext().setDeterministicAlgorithms(false, false);
+        return gradients;
+    }
+};
+
 } // namespace
 
 extern "C" {
 
 // How a GPU computes. TF32 cuts 13 bits off the factors of products in f32. Attention of cuDNN, which libtorch 2.11 takes first on an H100,
-// gives gradients that are not numbers at some sizes (pytorch#196678), and makes a plan for each new shape.
+// gives gradients that are not numbers at some sizes (pytorch#196678), and makes a plan for each new shape. Convolutions are the same every
+// time.
 bool simla_configure(bool tf32, char *message, size_t length) {
     return caught(message, length, [&] {
         at::globalContext().setSDPUseCuDNN(false);
         at::globalContext().setAllowTF32CuBLAS(tf32);
         at::globalContext().setAllowTF32CuDNN(tf32);
+        at::globalContext().setDeterministicCuDNN(true);
+        at::globalContext().setDeterministicFillUninitializedMemory(false);
     });
 }
 
@@ -147,6 +213,35 @@ Tensor *simla_select(const Tensor *x, const Tensor *rows, char *message, size_t 
     Tensor *selected = nullptr;
     caught(message, length, [&] { selected = new Tensor(Rows::apply(*x, *rows)); });
     return selected;
+}
+
+// x W' + b and x again, in `both`: new tensors that the caller owns.
+bool simla_linear_beside(const Tensor *x, const Tensor *weight, const Tensor *bias, Tensor **both, char *message, size_t length) {
+    return caught(message, length, [&] {
+        const variable_list made = LinearBeside::apply(*x, *weight, *bias);
+        for (size_t i = 0; i < made.size(); ++i) {
+            both[i] = new Tensor(made[i]);
+        }
+    });
+}
+
+// residual + scale kept x. A new tensor that the caller owns; null where that could not be.
+Tensor *simla_add_kept(const Tensor *residual, const Tensor *x, const Tensor *kept, double scale, char *message, size_t length) {
+    Tensor *sum = nullptr;
+    caught(message, length, [&] { sum = new Tensor(AddKept::apply(*residual, *x, *kept, scale)); });
+    return sum;
+}
+
+// What attention gave: its backward pass adds in one order.
+bool simla_keep_order(const Tensor *seen, char *message, size_t length) {
+    return caught(message, length, [&] {
+        const auto node = seen->grad_fn();
+        // Plain products are no kernel of attention.
+        if (node && node->name().find("ScaledDotProduct") != std::string::npos) {
+            node->add_pre_hook(std::make_unique<InOrder>());
+            node->add_post_hook(std::make_unique<InAnyOrder>());
+        }
+    });
 }
 
 // Copies on the host, new tensors that the caller owns. What several share of memory is copied once, and shared by the copies. From a GPU it

@@ -30,6 +30,17 @@ unsafe extern "C" {
         length: usize,
     ) -> bool;
     fn simla_product(x: Raw, y: Raw, message: *mut c_char, length: usize) -> *mut c_void;
+    fn simla_linear_beside(
+        x: Raw,
+        weight: Raw,
+        bias: Raw,
+        both: *mut *mut c_void,
+        message: *mut c_char,
+        length: usize,
+    ) -> bool;
+    fn simla_add_kept(residual: Raw, x: Raw, kept: Raw, scale: f64, message: *mut c_char, length: usize)
+    -> *mut c_void;
+    fn simla_keep_order(seen: Raw, message: *mut c_char, length: usize) -> bool;
     fn simla_select(x: Raw, rows: Raw, message: *mut c_char, length: usize) -> *mut c_void;
     fn simla_on_host(
         tensors: *const Raw,
@@ -139,6 +150,47 @@ pub fn select(x: &Tensor, rows: &Tensor) -> Tensor {
     made(x, rows, simla_select)
 }
 
+/// Of `x` `[n]`: for each of `count`, the sum of those values whose place in `owners` `[n]` names it. The same every time, bit for bit.
+pub fn sums_by(x: &Tensor, owners: &Tensor, count: i64) -> Tensor {
+    if x.device() == Device::Cpu {
+        return Tensor::zeros([count], (x.kind(), x.device())).index_add(0, owners, x);
+    }
+    // There libtorch adds in whatever order they come.
+    let is_owned = Tensor::arange(count, (owners.kind(), x.device())).unsqueeze(1).eq_tensor(owners);
+    product(&is_owned.to_kind(x.kind()), &x.unsqueeze(1)).squeeze_dim(1)
+}
+
+/// `x W' + b` `[..., outputs]` of `x` `[..., inputs]`, and `x` itself for one more use, whose gradient the backward pass adds to within a
+/// product, in its place. So that use has to be one that `x W' + b` comes back to: a residual.
+pub fn linear_beside(x: &Tensor, weight: &Tensor, bias: &Tensor) -> (Tensor, Tensor) {
+    let mut both = [std::ptr::null_mut(); 2];
+    // SAFETY: as above.
+    done(checked(|message, length| unsafe {
+        simla_linear_beside(raw(x), raw(weight), raw(bias), both.as_mut_ptr(), message, length)
+    }));
+    // SAFETY: as above.
+    let [y, x] = both.map(|tensor| unsafe { Tensor::from_ptr(tensor.cast()) });
+    (y, x)
+}
+
+/// `residual + scale x kept x x`, where `kept` says which elements of `x` are.
+pub fn add_kept(residual: &Tensor, x: &Tensor, kept: &Tensor, scale: f64) -> Tensor {
+    let mut sum = std::ptr::null_mut();
+    // SAFETY: as above.
+    done(checked(|message, length| unsafe {
+        sum = simla_add_kept(raw(residual), raw(x), raw(kept), scale, message, length);
+        !sum.is_null()
+    }));
+    // SAFETY: as above.
+    unsafe { Tensor::from_ptr(sum.cast()) }
+}
+
+/// The backward pass of attention, which gave `seen`, will add in one order: on a GPU it is the same every time then, bit for bit.
+pub fn keep_order(seen: &Tensor) {
+    // SAFETY: as above.
+    done(checked(|message, length| unsafe { simla_keep_order(raw(seen), message, length) }));
+}
+
 type OfTwo = unsafe extern "C" fn(Raw, Raw, *mut c_char, usize) -> *mut c_void;
 
 fn made(x: &Tensor, y: &Tensor, f: OfTwo) -> Tensor {
@@ -239,6 +291,53 @@ mod tests {
         let ours = with_gradients([super::made(&x, &y, simla_product), super::made(&whole, &rows, simla_select)]);
         let theirs = with_gradients([x.matmul(&y), whole.index_select(0, &rows)]);
         assert!(ours.iter().zip(&theirs).all(|(ours, theirs)| ours.allclose(theirs, 1e-5, 1e-6, false)));
+    }
+
+    #[test]
+    fn a_linear_layer_beside_its_residual_has_libtorchs_values_and_gradients() {
+        let leaf = |size: &[i64]| random(size, Kind::Float).set_requires_grad(true);
+        let leaves = [leaf(&[2, 5, 3]), leaf(&[4, 3]), leaf(&[4])];
+        let [x, weight, bias] = &leaves;
+        let factors = [random(&[2, 5, 4], Kind::Float), random(&[2, 5, 3], Kind::Float)];
+        let gradients = |y: Tensor, x: Tensor| {
+            let loss = (y.square() * &factors[0]).sum(Kind::Float) + (x * &factors[1]).sum(Kind::Float);
+            Tensor::run_backward(&[loss], &leaves, false, false)
+        };
+        let (y, again) = linear_beside(x, weight, bias);
+        assert!(y.equal(&x.linear(weight, Some(bias))) && again.equal(x));
+        let ours = gradients(y, again);
+        let theirs = gradients(x.linear(weight, Some(bias)), x.shallow_clone());
+        assert!(ours.iter().zip(&theirs).all(|(ours, theirs)| ours.allclose(theirs, 1e-5, 1e-6, false)));
+        // Where nobody reads the one or the other.
+        let (y, again) = linear_beside(x, weight, bias);
+        let alone = Tensor::run_backward(&[y.sum(Kind::Float)], &[x], false, false).remove(0);
+        assert!(alone.allclose(
+            &weight.sum_dim_intlist([0].as_slice(), false, Kind::Float).expand_as(x),
+            1e-5,
+            1e-6,
+            false
+        ));
+        let passed = Tensor::run_backward(&[again.sum(Kind::Float)], &[x], false, false).remove(0);
+        assert!(passed.equal(&x.ones_like()));
+    }
+
+    #[test]
+    fn what_is_kept_is_added_and_takes_gradients() {
+        let leaf = || random(&[3, 4], Kind::Float).set_requires_grad(true);
+        let (residual, x) = (leaf(), leaf());
+        let kept = random(&[3, 4], Kind::Float).gt(0.0);
+        let sum = add_kept(&residual, &x, &kept, 1.25);
+        assert!(sum.allclose(&(&residual + &x * &kept * 1.25), 1e-5, 1e-6, false));
+        let factor = random(&[3, 4], Kind::Float);
+        let gradients = Tensor::run_backward(&[(sum * &factor).sum(Kind::Float)], &[residual, x], false, false);
+        assert!(gradients[0].equal(&factor));
+        assert!(gradients[1].allclose(&(&factor * &kept * 1.25), 1e-5, 1e-6, false));
+    }
+
+    #[test]
+    fn values_are_summed_by_their_owners() {
+        let sums = sums_by(&Tensor::from_slice(&[1.0f32, 2.0, 4.0]), &Tensor::from_slice(&[2i64, 0, 2]), 4);
+        assert_eq!(Vec::<f32>::try_from(sums).unwrap(), [2.0, 0.0, 5.0, 0.0]);
     }
 
     #[test]

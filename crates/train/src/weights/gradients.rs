@@ -107,20 +107,16 @@ impl Gradients {
 
     /// The same in a few operations: on a GPU, starting one for each leaf takes longer than what it does.
     fn gather_at_once(&mut self, gradients: &[Tensor]) {
-        let (mut first, mut of_its_type, mut of_another) = (Vec::new(), Vec::new(), Vec::new());
+        // Of one type each: else libtorch takes one after the other.
+        let mut lists: [Vec<(&Tensor, &Tensor)>; 4] = Default::default();
         for ((sum, touched), gradient) in self.sums.iter().zip(&mut self.touched).zip(gradients) {
             if !gradient.defined() {
                 continue;
             }
-            let list = match (std::mem::replace(touched, true), gradient.kind() == sum.kind()) {
-                (false, _) => &mut first,
-                (true, true) => &mut of_its_type,
-                (true, false) => &mut of_another,
-            };
-            list.push((sum, gradient));
+            let (is_sum, is_converted) = (std::mem::replace(touched, true), gradient.kind() != sum.kind());
+            lists[2 * usize::from(is_sum) + usize::from(is_converted)].push((sum, gradient));
         }
-        type Operation = fn(&[&Tensor], &[&Tensor]);
-        for (list, operation) in [(first, copy_all as Operation), (of_its_type, add_all), (of_another, add_all)] {
+        for (list, operation) in lists.into_iter().zip([copy_all, copy_all, add_all, add_all]) {
             let (sums, gradients): (Vec<_>, Vec<_>) = list.into_iter().unzip();
             operation(&sums, &gradients);
         }
