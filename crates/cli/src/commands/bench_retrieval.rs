@@ -10,7 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use simla::config::Preset;
 use simla::model::Simla;
-use simla::tasks::retrieval::{BATCH, embed_pixels, match_scores, text_features};
+use simla::tasks::retrieval::{BATCH, embed_pixels, match_odds, text_features};
 use simla_run::settings::Dtype;
 use simla_train::torch::device::use_tf32;
 use simla_train::torch::guard::guarded;
@@ -84,7 +84,7 @@ fn measure(arguments: &Arguments, device: Device) -> Value {
     // Once before anything counts.
     let _ = text_features(&model, &captions[..1]);
     let warm = embed(&pixels[..bytes]).1;
-    match_scores(&model, &warm, &captions[..1]);
+    let _ = match_odds(&model, &warm, &captions[..1]);
 
     let per_s = |count: usize, f: &mut dyn FnMut()| {
         synchronize(device);
@@ -109,7 +109,7 @@ fn measure(arguments: &Arguments, device: Device) -> Value {
         for image in 0..arguments.images {
             let first = image * arguments.top_k % captions.len();
             let texts: Vec<&[i64]> = candidates.clone().skip(first).take(arguments.top_k).copied().collect();
-            match_scores(&model, &warm, &texts);
+            let _ = match_odds(&model, &warm, &texts);
         }
     });
     json!({

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 use serde::Serialize;
 use simla_data::{Dataset, RecordError};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::dvae::Dvae;
 use crate::inputs::{halved, whole_view};
@@ -74,16 +74,10 @@ pub fn evaluate(
                 Err(error) => broken.push(error.to_string()),
             }
         }
-        let restored = guarded(|| sums.add(&halves))?;
-        let wanted = kept - reconstructions.len();
+        let restored = guarded(|| sums.add(&halves, kept - reconstructions.len()))?;
         let side = sums.side;
-        reconstructions.extend(
-            halves.into_iter().zip(restored).take(wanted).map(|(original, restored)| Reconstruction {
-                side,
-                original,
-                restored,
-            }),
-        );
+        let pictures = halves.into_iter().zip(restored);
+        reconstructions.extend(pictures.map(|(original, restored)| Reconstruction { side, original, restored }));
         progress(last, all);
     }
     let broken = team.values(broken)?.concat();
@@ -105,54 +99,57 @@ struct Sums<'a> {
     images: usize,
     /// `[vocab]`: how often each code occurred.
     codes: Tensor,
-    /// Of pixels, over all channels: how many, sum, sum of squares, and sum of squared errors.
+    /// Pixels, over all channels.
     count: f64,
-    sum: f64,
-    squares: f64,
-    errors: f64,
+    /// Their sum, sum of squares, and sum of squared errors: `[3]`. On the device, like the codes: nobody waits for them before the end.
+    of_pixels: Tensor,
 }
 
 impl<'a> Sums<'a> {
     fn new(dvae: &'a Dvae) -> Self {
+        let device = dvae.weights.device();
         Self {
             dvae,
             side: dvae.config.image_size as usize / 2,
             images: 0,
-            codes: Tensor::zeros([dvae.vocab()], (Kind::Int64, dvae.weights.device())),
+            codes: Tensor::zeros([dvae.vocab()], (Kind::Int64, device)),
             count: 0.0,
-            sum: 0.0,
-            squares: 0.0,
-            errors: 0.0,
+            of_pixels: Tensor::zeros([3], (Kind::Double, device)),
         }
     }
 
-    /// Looks at half-size views, and gives their reconstructions: none without a decoder.
-    fn add(&mut self, halves: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    /// Looks at half-size views, and gives the reconstructions of the first that are `wanted`: none without a decoder.
+    fn add(&mut self, halves: &[Vec<u8>], wanted: usize) -> Vec<Vec<u8>> {
         if halves.is_empty() {
             return Vec::new();
         }
-        let (dvae, total) = (self.dvae, |x: Tensor| x.sum(Kind::Double).double_value(&[]));
+        let (dvae, total) = (self.dvae, |x: &Tensor| x.sum(Kind::Double));
         let pixels = halved(&halves.concat(), halves.len(), self.side, dvae.weights.device());
         let tokens = dvae.tokens(&pixels);
         self.images += halves.len();
-        self.codes += tokens.flatten(0, -1).bincount::<Tensor>(None, dvae.vocab());
+        // Not `bincount`, for which the host waits to learn how many there are.
+        let codes = tokens.flatten(0, -1);
+        let _ = self.codes.scatter_add_(0, &codes, &codes.ones_like());
         let Some(restored) = dvae.decode_tokens(&tokens) else {
             return Vec::new();
         };
         self.count += pixels.numel() as f64;
-        self.sum += total(pixels.shallow_clone());
-        self.squares += total(pixels.square());
-        self.errors += total((&restored - &pixels).square());
-        let bytes = to_bytes(&restored);
+        let errors = (&restored - &pixels).square();
+        self.of_pixels += Tensor::stack(&[total(&pixels), total(&pixels.square()), total(&errors)], 0);
+        let wanted = wanted.min(halves.len()) as i64;
+        if wanted == 0 {
+            return Vec::new();
+        }
+        let bytes = to_bytes(&restored.narrow(0, 0, wanted));
         let picture = |i| Vec::try_from(bytes.get(i).contiguous().flatten(0, -1)).expect("bytes");
-        (0..halves.len() as i64).map(picture).collect()
+        (0..wanted).map(picture).collect()
     }
 
     /// Of all processes.
     fn finish(self, team: &Team) -> Result<Evaluation, TeamError> {
         team.sum(&self.codes, Kind::Int64)?;
-        let own = [self.images as f64, self.count, self.sum, self.squares, self.errors];
-        let of_all = Tensor::from_slice(&own);
+        let counts = Tensor::from_slice(&[self.images as f64, self.count]);
+        let of_all = Tensor::cat(&[counts, self.of_pixels.to(Device::Cpu)], 0);
         team.sum(&of_all, Kind::Double)?;
         let of_all = Vec::<f64>::try_from(of_all).expect("numbers");
         let [images, count, sum, squares, errors] = of_all.try_into().expect("as many as were summed");

@@ -351,22 +351,29 @@ pub fn evaluate<R: Classified>(
     mut each: impl FnMut(&R, &[f32]),
 ) -> Result<Outcome, EvaluationError> {
     let mut outcome = Outcome::new(R::CLASSES.len());
+    let (mut rows, mut found) = (Vec::new(), Vec::new());
     for batch in batches {
         let batch = batch?;
-        let rows = guarded(|| {
+        found.push(guarded(|| {
             let mut inputs = model.inputs(&batch);
             if blind {
                 inputs.images = inputs.images.zeros_like();
             }
-            let probabilities = model.probabilities(&inputs);
-            Vec::<Vec<f32>>::try_from(probabilities.to(Device::Cpu)).expect("[B, classes]")
-        })?;
-        for (row, probabilities) in batch.rows.iter().zip(&rows) {
-            if let Some(label) = row.label() {
-                outcome.confusion[label as usize][largest(probabilities)] += 1;
-            }
-            each(row, probabilities);
+            model.probabilities(&inputs)
+        })?);
+        rows.extend(batch.rows);
+    }
+    if rows.is_empty() {
+        return Ok(outcome);
+    }
+    // To the host at once: it does not wait for each batch.
+    let found = guarded(|| Tensor::cat(&found, 0).to(Device::Cpu))?;
+    let found = Vec::<Vec<f32>>::try_from(found).expect("[rows, classes]");
+    for (row, probabilities) in rows.iter().zip(&found) {
+        if let Some(label) = row.label() {
+            outcome.confusion[label as usize][largest(probabilities)] += 1;
         }
+        each(row, probabilities);
     }
     Ok(outcome)
 }

@@ -28,6 +28,7 @@ use crate::objectives::xmm;
 use crate::text::{Depth, Rows};
 use simla_train::seed::step_seed;
 use simla_train::torch::device::upload;
+use simla_train::torch::operations::select;
 use simla_train::weights::{Gradients, Layout, Weights, WeightsError};
 use simla_train::{At, Scores, Task};
 
@@ -125,7 +126,7 @@ impl TextAssignment {
         let other = wrong.select(1, 0);
         let first = own.where_self(&labels.eq(0), &other);
         let second = own.where_self(&labels.eq(1), &other.where_self(&labels.eq(0), &wrong.select(1, 1)));
-        let images = [&first, &second].map(|rows| embeds.index_select(0, rows));
+        let images = [&first, &second].map(|rows| select(&embeds, rows));
         let states = self.encoders.states(w, &b.ids, &b.mask, &[&images[0], &images[1]], Rows::Cls, p);
         self.head.forward(w, &states.select(1, 0)).to_kind(Kind::Float)
     }

@@ -8,10 +8,11 @@ use rand::seq::{SliceRandom, index};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use simla_data::Dataset;
-use tch::{Kind, Tensor, no_grad};
+use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::model::Simla;
-use crate::tasks::retrieval::{BATCH, Matching, Progress, Recalls, match_scores, text_features};
+use crate::tasks::retrieval::{BATCH, Matching, Progress, Recalls, match_odds, text_features};
+use simla_train::torch::device::upload;
 use simla_train::torch::guard::{TorchError, guarded};
 
 /// Usable records of products: a picture and what is said of it.
@@ -169,21 +170,20 @@ fn choose(model: &Simla, dataset: &Dataset, shelf: &Shelf, lists: &Lists, progre
     let features = Tensor::cat(&features, 0);
     let images: Vec<u64> = pairs.keys().map(|&record| shelf.positions[record]).collect();
     let mut matching = Matching::new(model, dataset, &images);
-    let mut scores: HashMap<(usize, usize), [f32; 2]> = HashMap::new();
-    for (nth, (&image, captions)) in pairs.iter().enumerate() {
+    let mut found = Vec::with_capacity(pairs.len());
+    for (nth, captions) in pairs.values().enumerate() {
         let embeds = matching.embeds(nth);
         let rows: Vec<i64> = captions.iter().map(|caption| place[caption]).collect();
-        let rows = Tensor::from_slice(&rows).to(features.device());
+        let rows = upload(&Tensor::from_slice(&rows), features.device());
         let own = model.towers.image_feat(&model.online, &embeds);
         let similar = features.index_select(0, &rows).matmul(&own.transpose(0, 1)).to_kind(Kind::Float);
-        let similar = Vec::<f32>::try_from(similar.flatten(0, -1)).expect("floats");
         let ids: Vec<&[i64]> = captions.iter().map(|&caption| shelf.captions[caption].as_slice()).collect();
-        let matched = match_scores(model, &embeds, &ids);
-        for ((&caption, similar), matched) in captions.iter().zip(similar).zip(matched) {
-            scores.insert((image, caption), [similar, matched]);
-        }
+        found.push(Tensor::stack(&[similar.flatten(0, -1), match_odds(model, &embeds, &ids)], 1));
         advance(1);
     }
+    let found = Vec::<Vec<f32>>::try_from(Tensor::cat(&found, 0).to(Device::Cpu)).expect("two floats a pair");
+    let pairs = pairs.iter().flat_map(|(&image, captions)| captions.iter().map(move |&caption| (image, caption)));
+    let scores: HashMap<(usize, usize), [f32; 2]> = pairs.zip(found.iter().map(|found| [found[0], found[1]])).collect();
     judge(lists, |image, caption| scores[&(image, caption)])
 }
 

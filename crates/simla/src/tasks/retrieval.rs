@@ -366,18 +366,18 @@ fn rank(
     let scores = |matched: &[Vec<u32>]| -> Result<Vec<f32>, TeamError> {
         let mut of_image = |(image, texts): (usize, &Vec<u32>)| {
             let captions: Vec<&[i64]> = texts.iter().map(|&text| gallery.captions[text as usize].as_slice()).collect();
-            let scores = match_scores(model, &matching.embeds(image), &captions);
+            let odds = match_odds(model, &matching.embeds(image), &captions);
             advance(1);
-            scores
+            odds
         };
         let parts = (0..).step_by(BATCH).zip(matched.chunks(BATCH));
         let mine = team.mine(parts).map(|(first, part)| {
-            let scores: Vec<f32> = (first..).zip(part).flat_map(&mut of_image).collect();
-            Tensor::from_slice(&scores)
+            let odds: Vec<Tensor> = (first..).zip(part).map(&mut of_image).collect();
+            Tensor::cat(&odds, 0)
         });
-        let none = Tensor::zeros([0], (Kind::Float, Device::Cpu));
+        let none = Tensor::zeros([0], (Kind::Float, model.online.device()));
         let scores = Tensor::cat(&team.collect(mine.collect(), matched.len().div_ceil(BATCH), &none)?, 0);
-        Ok(Vec::try_from(scores).expect("floats"))
+        Ok(Vec::try_from(scores.to(Device::Cpu)).expect("floats"))
     };
     let of = (&gallery.item_of[..], &gallery.item_of_captions()[..]);
     Ok((judge(&image_feat, &text_feat, of, top_k, depth, scores)?, image_feat))
@@ -502,25 +502,41 @@ impl List {
 fn ranked<'a>(queries: &Tensor, candidates: &Tensor, listed: usize, right: impl Fn(usize) -> &'a [u32]) -> Vec<List> {
     let candidates = candidates.transpose(0, 1);
     let k = (listed as i64).min(candidates.size()[1]);
-    let mut lists = Vec::with_capacity(queries.size()[0] as usize);
+    let (mut ranks, mut scores, mut items) = (Vec::new(), Vec::new(), Vec::new());
+    let mut first = 0;
     for block in queries.split(BATCH as i64, 0) {
         let similarities = product(&block, &candidates);
-        let top = similarities.topk(k, 1, true, true).1;
-        let similarities = Vec::<Vec<f32>>::try_from(similarities.to(Device::Cpu)).expect("floats");
-        let top = Vec::<Vec<i64>>::try_from(top.to(Device::Cpu)).expect("integers");
-        for (similarities, top) in similarities.into_iter().zip(top) {
-            let rank = rank_of(&similarities, right(lists.len()));
-            lists.push(List { rank, top: top.into_iter().map(|i| (i as u32, similarities[i as usize])).collect() });
-        }
+        let next = first + block.size()[0] as usize;
+        ranks.push(ranks_of(&similarities, &(first..next).map(&right).collect::<Vec<_>>()));
+        let (best, at) = similarities.topk(k, 1, true, true);
+        scores.push(best);
+        items.push(at);
+        first = next;
     }
-    lists
+    // To the host at once: it does not wait for each block.
+    let on_host = |blocks: &[Tensor]| Tensor::cat(blocks, 0).to(Device::Cpu);
+    let ranks = Vec::<i64>::try_from(on_host(&ranks)).expect("integers");
+    let scores = Vec::<Vec<f32>>::try_from(on_host(&scores)).expect("floats");
+    let items = Vec::<Vec<i64>>::try_from(on_host(&items)).expect("integers");
+    let tops = items.into_iter().zip(scores);
+    let tops = tops.map(|(items, scores)| items.into_iter().map(|i| i as u32).zip(scores).collect());
+    ranks.into_iter().zip(tops).map(|(rank, top)| List { rank: rank as usize, top }).collect()
 }
 
-/// Wrong candidates that come before the best of the `right` ones (at least one); a tie counts against it, so that equal scores for
-/// all win nothing.
-fn rank_of(scores: &[f32], right: &[u32]) -> usize {
-    let best = right.iter().map(|&r| scores[r as usize]).fold(f32::NEG_INFINITY, f32::max);
-    (0..).zip(scores).filter(|(i, score)| **score >= best && !right.contains(i)).count()
+/// Of each row of `scores` `[n, candidates]`: the wrong candidates that come before the best of its `right` ones, `[n]`. A tie counts
+/// against it, so that equal scores for all win nothing, and so does what is no number.
+fn ranks_of(scores: &Tensor, right: &[&[u32]]) -> Tensor {
+    let most = right.iter().map(|right| right.len()).max().unwrap_or(0).max(1);
+    let at = right.iter().flat_map(|right| (0..most).map(|i| i64::from(right.get(i).copied().unwrap_or(0))));
+    let is_there = right.iter().flat_map(|right| (0..most).map(|i| i < right.len()));
+    let [at, is_there] =
+        [Tensor::from_slice(&at.collect::<Vec<_>>()), Tensor::from_slice(&is_there.collect::<Vec<_>>())]
+            .map(|x| upload(&x.view([right.len() as i64, most as i64]), scores.device()));
+    let of_right = scores.gather(1, &at, false).masked_fill(&is_there.logical_not(), f64::NEG_INFINITY);
+    let best = of_right.amax([1].as_slice(), true);
+    let before = |x: &Tensor| x.lt_tensor(&best).logical_not();
+    let count = |x: Tensor| x.sum_dim_intlist([1].as_slice(), false, Kind::Int64);
+    count(before(scores)) - count(before(&of_right).logical_and(&is_there))
 }
 
 /// Rank of the best right answer among `top`, candidates with their scores; none where no right answer is among them.
@@ -571,13 +587,18 @@ pub fn text_features(model: &Simla, captions: &[impl AsRef<[i64]>]) -> Tensor {
     towers.text_feat(w, &towers.text_embeds(w, &words, &key_bias(&mask, w.kind()), Rows::Cls, 0.0))
 }
 
-/// Log-odds that captions belong to images `[1, 1 + P, D]` or `[n, 1 + P, D]`: all n to the one, whose keys and values are projected
-/// once, or each to its own.
+/// As [`match_odds`], on the host.
 pub fn match_scores(model: &Simla, image_embeds: &Tensor, captions: &[&[i64]]) -> Vec<f32> {
-    if captions.is_empty() {
-        return vec![];
-    }
+    Vec::try_from(match_odds(model, image_embeds, captions).to(Device::Cpu)).expect("floats")
+}
+
+/// Log-odds that captions belong to images `[1, 1 + P, D]` or `[n, 1 + P, D]`: all n to the one, whose keys and values are projected
+/// once, or each to its own. On the device: `[n]`.
+pub fn match_odds(model: &Simla, image_embeds: &Tensor, captions: &[&[i64]]) -> Tensor {
     let (towers, w) = (&model.towers, &model.online);
+    if captions.is_empty() {
+        return Tensor::zeros([0], (Kind::Float, w.device()));
+    }
     let images = image_embeds.size()[0];
     let shared = (images == 1).then(|| towers.image_context(w, image_embeds));
     // Captions of one length together: padding is computed too.
@@ -602,12 +623,11 @@ pub fn match_scores(model: &Simla, image_embeds: &Tensor, captions: &[&[i64]]) -
         let logits = logits.to_kind(Kind::Float);
         all_odds.push(logits.select(1, itm::MATCH) - logits.select(1, 1 - itm::MATCH));
     }
-    let all_odds = Vec::<f32>::try_from(Tensor::cat(&all_odds, 0)).expect("floats");
-    let mut scores = vec![0.0; captions.len()];
-    for (&i, odds) in order.iter().zip(all_odds) {
-        scores[i] = odds;
+    let mut places = vec![0i64; captions.len()];
+    for (&caption, place) in order.iter().zip(0..) {
+        places[caption] = place;
     }
-    scores
+    Tensor::cat(&all_odds, 0).index_select(0, &upload(&Tensor::from_slice(&places), w.device()))
 }
 
 #[cfg(test)]
@@ -616,6 +636,14 @@ mod tests {
 
     #[test]
     fn ranks_count_ties_against_the_right_answer() {
+        let rank_of = |scores: &[f32], right: &[u32]| {
+            // Beside a row with more right answers.
+            let rows = Tensor::stack(
+                &[Tensor::from_slice(scores), Tensor::zeros([scores.len() as i64], (Kind::Float, Device::Cpu))],
+                0,
+            );
+            ranks_of(&rows, &[right, &[0, 1, 2]]).int64_value(&[0])
+        };
         assert_eq!(rank_of(&[0.1, 0.9, 0.5], &[1]), 0);
         assert_eq!(rank_of(&[0.1, 0.9, 0.5], &[0]), 2);
         assert_eq!(rank_of(&[0.5, 0.5, 0.5], &[0]), 2);
@@ -623,6 +651,10 @@ mod tests {
         // Of several right answers the best counts, and they are no rivals of each other.
         assert_eq!(rank_of(&[0.5, 0.5, 0.9, 0.1], &[0, 1, 3]), 1);
         assert_eq!(rank_of(&[0.5, 0.5, 0.5, 0.1], &[0, 1]), 1);
+        // A model whose features are no numbers finds nothing.
+        assert_eq!(rank_of(&[f32::NAN; 3], &[1]), 2);
+        assert_eq!(rank_of(&[0.1, f32::NAN, 0.5], &[2]), 1);
+        assert_eq!(rank_of(&[0.1, 0.2, 0.3], &[]), 3);
     }
 
     #[test]

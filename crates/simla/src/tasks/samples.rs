@@ -1,13 +1,14 @@
 //! What the model would put in: masked words, masked patches through the tokenizer's decoder, and recommended keywords (figure 5).
 
 use simla_data::{Batch, Pair, Vocabulary};
-use tch::{Kind, Tensor, no_grad};
+use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::dvae::Dvae;
 use crate::inputs::tokenizer_pixels;
 use crate::model::Simla;
 use crate::objectives::Objectives;
 use crate::step::Inputs;
+use simla_train::torch::device::upload;
 use simla_train::torch::guard::{TorchError, guarded};
 
 /// A word with the probability that the model gives it.
@@ -127,11 +128,11 @@ fn with_gaps(vocabulary: &Vocabulary, ids: &[i64], mask: i64) -> String {
 
 /// The best `k` content words of each row of `scores` `[B, vocab]`: scores and ids.
 pub fn ranked_words(scores: &Tensor, vocabulary: &Vocabulary, k: i64) -> (Vec<Vec<f32>>, Vec<Vec<i64>>) {
-    let content = Tensor::from_slice(vocabulary.content_words()).to(scores.device());
+    let content = upload(&Tensor::from_slice(vocabulary.content_words()), scores.device());
     let (best, at) = scores.index_select(1, &content).topk(k.min(content.numel() as i64), 1, true, true);
     let ids = content.index_select(0, &at.flatten(0, 1)).view_as(&at);
-    let rows = best.size()[0];
-    ((0..rows).map(|i| floats(&best.get(i))).collect(), (0..rows).map(|i| integers(&ids.get(i))).collect())
+    let scores = Vec::try_from(best.to_kind(Kind::Float).to(Device::Cpu)).expect("rows of floats");
+    (scores, Vec::try_from(ids.to(Device::Cpu)).expect("rows of integers"))
 }
 
 /// Tokens `[B, P]` as RGB bytes of each picture.
@@ -145,7 +146,7 @@ fn pixels(dvae: &Dvae, tokens: &Tensor) -> Option<Vec<Vec<u8>>> {
 /// Pixels as the tokenizer knows them, `[B, 3, H, W]` in 0.1 to 0.9, as bytes `[B, H, W, 3]`.
 pub fn to_bytes(pixels: &Tensor) -> Tensor {
     let p = (pixels - 0.1) * (255.0 / 0.8);
-    p.round().clamp(0.0, 255.0).to_kind(Kind::Uint8).permute([0, 2, 3, 1]).to(tch::Device::Cpu)
+    p.round().clamp(0.0, 255.0).to_kind(Kind::Uint8).permute([0, 2, 3, 1]).to(Device::Cpu)
 }
 
 fn floats(x: &Tensor) -> Vec<f32> {

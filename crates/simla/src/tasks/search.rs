@@ -3,6 +3,8 @@
 //! What a search needs of a picture is computed once and kept: the contrastive feature, and E_v's patch embeddings for the matching
 //! score ([`kept`](super::kept)). A search then costs one pass of E_l and one of E_mm for each of the best.
 
+use std::collections::BTreeMap;
+
 use rayon::prelude::*;
 use simla_data::{Entry, RecordError, Vocabulary};
 use tch::{Device, Kind, Tensor, no_grad};
@@ -14,6 +16,7 @@ use crate::tasks::kept::Kept;
 use crate::tasks::retrieval::{embed_pixels, match_scores, text_features};
 use simla_train::torch::device::upload;
 use simla_train::torch::guard::{TorchError, guarded};
+use simla_train::torch::operations::OnHost;
 
 /// Pictures or captions that are embedded at a time.
 const BATCH: usize = 32;
@@ -61,18 +64,29 @@ pub struct Seen {
 pub fn see(model: &Simla, entries: &[Entry]) -> Result<Vec<Result<Seen, RecordError>>, TorchError> {
     let side = model.config.image_size as usize;
     let mut all = Vec::with_capacity(entries.len());
-    for chunk in entries.chunks(BATCH) {
-        let views = views(chunk, side);
-        let pixels: Vec<&[u8]> = views.iter().flatten().map(Vec::as_slice).collect();
-        let mut seen = see_views(model, &pixels)?.into_iter();
-        all.extend(views.into_iter().map(|view| view.map(|_| seen.next().expect("one for each readable picture"))));
+    let mut before: Option<(Views, OnHost)> = None;
+    for chunk in entries.chunks(BATCH).map(Some).chain([None]) {
+        // These are decoded while a GPU still looks at those before.
+        let views = chunk.map(|chunk| views(chunk, side));
+        if let Some((views, looked)) = before.take() {
+            let mut seen = guarded(|| seen(model, looked))?.into_iter();
+            all.extend(views.into_iter().map(|view| view.map(|_| seen.next().expect("one for each readable picture"))));
+        }
+        if let Some(views) = views {
+            let pixels: Vec<&[u8]> = views.iter().flatten().map(Vec::as_slice).collect();
+            let looked = guarded(|| look(model, &pixels))?;
+            before = Some((views, looked));
+        }
     }
     Ok(all)
 }
 
+/// Of each picture its view, or why it has none.
+pub type Views = Vec<Result<Vec<u8>, RecordError>>;
+
 /// Whole pictures as a model with views of `side` pixels reads them, RGB bytes `[side, side, 3]` each, in order; one that cannot be
 /// read gives its error. Needs no model.
-pub fn views(entries: &[Entry], side: usize) -> Vec<Result<Vec<u8>, RecordError>> {
+pub fn views(entries: &[Entry], side: usize) -> Views {
     entries.par_iter().map(|entry| whole_view(entry, side)).collect()
 }
 
@@ -81,17 +95,33 @@ pub fn views(entries: &[Entry], side: usize) -> Vec<Result<Vec<u8>, RecordError>
 /// # Errors
 /// What libtorch could not do.
 pub fn see_views(model: &Simla, views: &[&[u8]]) -> Result<Vec<Seen>, TorchError> {
-    guarded(|| no_grad(|| see_pixels(model, views)))
+    guarded(|| seen(model, look(model, views)))
 }
 
-fn see_pixels(model: &Simla, views: &[&[u8]]) -> Vec<Seen> {
-    if views.is_empty() {
-        return vec![];
+/// Names of what [`look`] gives.
+const FEATURES: &str = "features";
+const PATCHES: &str = "patches";
+
+/// What is to be kept of views, on its way to the host: nothing of no views.
+fn look(model: &Simla, views: &[&[u8]]) -> OnHost {
+    let mut found = BTreeMap::new();
+    if !views.is_empty() {
+        no_grad(|| {
+            let embeds = embed_pixels(model, &views.concat(), views.len());
+            found.insert(FEATURES.to_owned(), model.towers.image_feat(&model.online, &embeds));
+            found.insert(PATCHES.to_owned(), embeds.to_kind(Kind::Half));
+        });
     }
-    let embeds = embed_pixels(model, &views.concat(), views.len());
-    let features = model.towers.image_feat(&model.online, &embeds);
-    let features = Vec::<Vec<f32>>::try_from(features.to(Device::Cpu)).expect("floats");
-    let half = embeds.to_kind(Kind::Half).to_device(Device::Cpu);
+    OnHost::copy(&found)
+}
+
+/// Of each view.
+fn seen(model: &Simla, looked: OnHost) -> Vec<Seen> {
+    let found = looked.arrived();
+    let (Some(features), Some(half)) = (found.get(FEATURES), found.get(PATCHES)) else {
+        return vec![];
+    };
+    let features = Vec::<Vec<f32>>::try_from(features).expect("floats");
     let size = Kept::Half.bytes(&model.config);
     (0i64..)
         .zip(features)
@@ -109,12 +139,14 @@ fn see_pixels(model: &Simla, views: &[&[u8]]) -> Vec<Seen> {
 /// # Errors
 /// What libtorch could not do.
 pub fn caption_features(model: &Simla, captions: &[impl AsRef<[i64]>]) -> Result<Vec<Vec<f32>>, TorchError> {
-    let mut all = Vec::with_capacity(captions.len());
-    for chunk in captions.chunks(BATCH) {
-        let features = guarded(|| no_grad(|| text_features(model, chunk)))?;
-        all.extend(Vec::<Vec<f32>>::try_from(features.to(Device::Cpu)).expect("floats"));
+    if captions.is_empty() {
+        return Ok(vec![]);
     }
-    Ok(all)
+    guarded(|| {
+        let features: Vec<Tensor> =
+            no_grad(|| captions.chunks(BATCH).map(|chunk| text_features(model, chunk)).collect());
+        Vec::try_from(Tensor::cat(&features, 0).to(Device::Cpu)).expect("floats")
+    })
 }
 
 /// Probabilities that captions belong to pictures ([`Seen::patches`]): all to the one, or each to its own.
@@ -154,7 +186,7 @@ mod tests {
         let model = Simla::new(config, Kind::Float, Device::Cpu, 3);
         let views: Vec<Vec<u8>> = (0..3).map(|i| vec![40 * i; 32 * 32 * 3]).collect();
         let views: Vec<&[u8]> = views.iter().map(Vec::as_slice).collect();
-        let seen = no_grad(|| see_pixels(&model, &views));
+        let seen = see_views(&model, &views).unwrap();
         assert_eq!(seen[0].patches.len(), Kept::Half.bytes(&model.config));
         let patches: Vec<&[u8]> = seen.iter().map(|seen| seen.patches.as_slice()).collect();
         let captions: [&[i64]; 3] = [&[1, 9, 2], &[1, 7, 8, 30, 2], &[1, 12, 13, 2]];

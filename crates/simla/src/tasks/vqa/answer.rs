@@ -1,11 +1,12 @@
 //! From a question's states to an answer: the likeliest of a list, or one that the decoder makes up.
 
 use simla_data::{AnswerList, Vocabulary};
-use tch::{Kind, Tensor, no_grad};
+use tch::{Device, Kind, Tensor, no_grad};
 
 use super::{Answerer, Asked, Told};
 use crate::text::KeysValues;
 use simla_train::torch::device::upload;
+use simla_train::torch::operations::sums_by;
 
 /// Answers that are kept apart by the probability of their first piece alone, of the paper's list of 3,128.
 pub const K_TEST: usize = 128;
@@ -72,8 +73,8 @@ impl Answerer {
             let first_token = first.index_select(1, &candidates.first);
             let k = k.min(candidates.pieces.len()) as i64;
             let chosen = first_token.sort_stable(true, 1, true).1.narrow(1, 0, k);
-            let likelihoods = (0..states.0.items()).map(|question| {
-                let chosen: Vec<i64> = Vec::try_from(chosen.get(question)).expect("integers");
+            let of_each = Vec::<Vec<i64>>::try_from(chosen.to(Device::Cpu)).expect("rows of integers");
+            let likelihoods = (0i64..).zip(of_each).map(|(question, chosen)| {
                 let pieces: Vec<&[i64]> = chosen.iter().map(|&i| candidates.pieces[i as usize].as_slice()).collect();
                 self.log_likelihood(&self.of_one(states, question), &pieces)
             });
@@ -98,7 +99,7 @@ impl Answerer {
         let next = |said: &[Vec<i64>]| -> Vec<Vec<f32>> {
             no_grad(|| {
                 let log_p = self.next(&context, said).index_fill(1, &never, f64::NEG_INFINITY);
-                Vec::try_from(log_p.to(tch::Device::Cpu)).expect("[beam, vocabulary]")
+                Vec::try_from(log_p.to(Device::Cpu)).expect("[beam, vocabulary]")
             })
         };
         search(next, special.sep, BEAM, MAX_PIECES)
@@ -126,7 +127,7 @@ impl Answerer {
             Told::new(answers.iter().map(|&pieces| (pieces, 0)), self.config.special.pad, self.weights.online.device());
         let log_p = self.parts.tell(&self.weights.online, &told, context, 0.0).log_softmax(-1, Kind::Float);
         let each = log_p.gather(1, &told.labels.unsqueeze(-1), false).squeeze_dim(1);
-        Tensor::zeros([answers.len() as i64], (Kind::Float, each.device())).index_add(0, &told.answer, &each)
+        sums_by(&each, &told.answer, answers.len() as i64)
     }
 }
 
