@@ -130,7 +130,8 @@ impl Downstream for Vqa {
     fn fresh(run: &TaskRun<Self>, config: ModelConfig, start: Option<Tensors>) -> Result<Answering> {
         let list = answers(run)?;
         let s = &run.settings;
-        let mut model = Answerer::new(config, s.train.dtype.kind(), run.compute.device, s.train.seed as i64);
+        let fresh = || Answerer::new(config, s.train.dtype.kind(), run.compute.device, s.train.seed as i64);
+        let mut model = guarded(fresh).map_err(TrainError::from)?;
         start.map_or(Ok(()), |start| model.start(start))?;
         Ok(Answering::new(model, s.recipe.alpha, run.inputs.blind, vocabulary_file(run), Some(list)))
     }
@@ -284,7 +285,8 @@ impl<R: Classes> Downstream for R {
 
     fn fresh(run: &TaskRun<Self>, config: ModelConfig, start: Option<Tensors>) -> Result<Tuning<R>> {
         let s = &run.settings;
-        let mut model = Classifier::new(config, s.train.dtype.kind(), run.compute.device, s.train.seed as i64);
+        let fresh = || Classifier::new(config, s.train.dtype.kind(), run.compute.device, s.train.seed as i64);
+        let mut model = guarded(fresh).map_err(TrainError::from)?;
         start.map_or(Ok(()), |start| model.start(start))?;
         Ok(Tuning { model, alpha: s.recipe.alpha, blind: run.inputs.blind, vocabulary: vocabulary_file(run) })
     }

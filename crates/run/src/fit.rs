@@ -233,7 +233,8 @@ impl Run {
         let team = &self.compute.team;
         let begun = team.first(|| Ok::<_, anyhow::Error>(Checkpoint::open(&self.folder).is_ok()))?;
         if s.recipe.objectives.psl {
-            team.all(self.concepts(&mut simla, begun))?;
+            let known = guarded(|| self.concepts(&mut simla, begun)).map_err(|error| self.advised(error.into()));
+            team.all(known.and_then(|known| known))?;
         }
         // The others get theirs of it, when they train.
         team.first(|| match &self.inputs.fine_tuned {

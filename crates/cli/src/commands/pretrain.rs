@@ -72,13 +72,12 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     };
     let stop = stop::on_signal()?;
     let run = Run::prepare(folder, settings, inputs, &compute)?;
-    if !run.inputs.init.is_empty() {
-        run.model()?; // what does not fit is said before a tokenizer is trained
-    }
+    // What does not fit is said before a tokenizer is trained.
+    let begun = (!run.inputs.init.is_empty()).then(|| run.model()).transpose()?;
     let (dvae, ending) = run.tokenizer(&stop)?;
     let ending = match ending {
         Ending::Finished => {
-            let mut model = run.model()?;
+            let mut model = begun.map_or_else(|| run.model(), Ok)?;
             let resume = arguments.run.last_checkpoint(team, |tensors| model.load(tensors))?;
             run.train(model, dvae, resume.as_ref(), &stop)?.1
         }

@@ -82,8 +82,7 @@ impl Training {
 
     /// The same for a run on `device`, whose memory a batch fills where `batch_size=auto`: that of the first process.
     pub fn settings_on(&self, device: Device, weights: Decided, team: &Team) -> Result<Settings> {
-        const AUTO: &str = "batch_size=auto";
-        let (auto, mut set): (Vec<String>, _) = self.set.iter().cloned().partition(|set| set.replace(' ', "") == AUTO);
+        let (auto, mut set): (Vec<String>, _) = self.set.iter().cloned().partition(|set| is_auto(set));
         let decided = decided(weights, team);
         let settings = team.all(self.resolved(&decided, &set))?;
         if auto.is_empty() {
@@ -97,6 +96,13 @@ impl Training {
         set.push(format!("batch_size={batch}"));
         self.resolved(&decided, &set)
     }
+}
+
+/// In place of a number: as many pairs as fit into memory.
+const AUTO: &str = "batch_size=auto";
+
+fn is_auto(assignment: &str) -> bool {
+    assignment.replace(' ', "") == AUTO
 }
 
 /// What weights and processes decide.
@@ -163,10 +169,16 @@ impl Resumable {
             bail!("{0}: a run of {command}; go on with {command} --resume {0}", folder.display());
         }
         let before = Settings::resumed(&saved, &[])?;
-        let set = &self.training.assignments()?;
+        let mut set = self.training.assignments()?;
         let settings = match kind {
-            Kind::Pretraining => Settings::resumed(&saved, set)?,
-            _ => Settings::resolve_fine_tuning(kind, &before, None, set)?,
+            Kind::Pretraining => {
+                // What fitted was found when the run began.
+                if set.iter().any(|assignment| is_auto(assignment)) {
+                    set.retain(|assignment| assignment.split('=').next().map(str::trim) != Some("batch_size"));
+                }
+                Settings::resumed(&saved, &set)?
+            }
+            _ => Settings::resolve_fine_tuning(kind, &before, None, &set)?,
         };
         settings.check_resumed(&before)?;
         let moved = Moved {
