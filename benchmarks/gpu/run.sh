@@ -13,8 +13,8 @@ mkdir -p "$folder"
 folder=$(cd "$folder" && pwd)
 simla=${SIMLA:-$here/../../target/release/simla}
 python=${PYTHON:-python3}
-parts=(start parity attention batches precision memory run retrieval tokenizer two-processes repeat)
-limit=540 # seconds
+parts=(start parity attention batches precision memory run cpu retrieval tokenizer two-processes repeat)
+limit=520 # seconds; with what ending it takes, nine minutes
 
 # Says the command, then runs it; what fails does not end the part.
 try() {
@@ -35,7 +35,8 @@ scenes() {
     [ -d "$folder/dvae/checkpoints" ] ||
         try "$simla" dvae train --device cuda "${train[@]}" --set dvae_steps=60 --set dvae_batch_size=32 --output "$folder/dvae"
 }
-pretrain() { try "$simla" pretrain --device cuda "${train[@]}" --dvae "$folder/dvae" "$@"; }
+pretrain() { try "$simla" pretrain --device "${device:-cuda}" "${train[@]}" --dvae "$folder/dvae" "$@"; } # of a setting, the last counts
+losses() { grep -o '"loss/total":[^,]*' "$folder/$1/metrics.jsonl"; }
 
 part_start() {
     try nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm,power.limit --format=csv
@@ -79,8 +80,11 @@ part_memory() {
         try "$simla" bench memory --device cuda --dtype $dtype
         try "$simla" bench memory --device cuda --dtype $dtype --recompute
     done
-    echo "more than fits:"
-    bench --dtype bf16 --batch 2000
+    scenes
+    rm -rf "$folder/too-large" "$folder/auto"
+    echo "more than fits, and as many as fit:"
+    pretrain --set dtype=f32 --set batch_size=400 --set steps=2 --output "$folder/too-large"
+    pretrain --set dtype=f32 --set batch_size=auto --set steps=4 --output "$folder/auto"
 }
 
 part_run() {
@@ -94,6 +98,19 @@ part_run() {
     wait
     try "$simla" pretrain --device cuda --resume "$folder/killed"
     try tail -n 3 "$folder/whole/metrics.jsonl" "$folder/killed/metrics.jsonl"
+    echo "the same losses, but for the clock:"
+    try diff <(losses whole) <(losses killed)
+}
+
+# Without dropout, which each device draws by itself.
+part_cpu() {
+    scenes
+    local device
+    for device in cpu cuda; do
+        rm -rf "$folder/on-$device"
+        pretrain --set batch_size=8 --set dropout=0 --set steps=4 --output "$folder/on-$device"
+        losses "on-$device"
+    done
 }
 
 part_retrieval() {
@@ -133,7 +150,6 @@ part_repeat() {
     echo "the same, but for the clock:"
     try diff <(losses first) <(losses second)
 }
-losses() { grep -o '"loss/total":[^,]*' "$folder/$1/metrics.jsonl"; }
 
 if [ "${1:-}" = list ]; then
     for part in "${parts[@]}"; do
