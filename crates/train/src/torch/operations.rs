@@ -310,7 +310,7 @@ mod tests {
         assert!(ours.iter().zip(&theirs).all(|(ours, theirs)| ours.allclose(theirs, 1e-5, 1e-6, false)));
         // Where nobody reads the one or the other.
         let (y, again) = linear_beside(x, weight, bias);
-        let alone = Tensor::run_backward(&[y.sum(Kind::Float)], &[x], false, false).remove(0);
+        let alone = Tensor::run_backward(&[y.sum(Kind::Float)], &[x], true, false).remove(0);
         assert!(alone.allclose(
             &weight.sum_dim_intlist([0].as_slice(), false, Kind::Float).expand_as(x),
             1e-5,
