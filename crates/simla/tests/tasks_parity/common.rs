@@ -10,8 +10,8 @@ use simla_train::optim::{AdamW, AdamWConfig};
 use simla_train::weights::{Gradients, Weights};
 use tch::{Device, Kind, Tensor};
 
-use crate::golden::{self, read};
-pub use crate::golden::{Differences, Tensors};
+use crate::golden;
+pub use crate::golden::{Differences, Tensors, read};
 
 /// The folder of a case.
 pub fn folder(case: &str) -> PathBuf {
