@@ -256,9 +256,9 @@ fn soak() {
     for _ in 0..kills {
         let (at, more) = (lines(&run), rng.random_range(0..3));
         let mut launcher = two(&scenes, "run", &long).stderr(Stdio::null()).spawn().unwrap();
-        let mut ended = || launcher.try_wait().unwrap().is_some();
-        wait_until("the next step", || lines(&run) >= at + more || ended());
-        wait_until("both processes", || started_by(&launcher).len() == 2 || ended());
+        let ended = |launcher: &mut Child| launcher.try_wait().unwrap().is_some();
+        wait_until("the next step", || lines(&run) >= at + more || ended(&mut launcher));
+        wait_until("both processes", || started_by(&launcher).len() == 2 || ended(&mut launcher));
         sleep(Duration::from_millis(rng.random_range(0..200)));
         let rank = rng.random_range(0..2);
         if let Some(pid) = started_by(&launcher).get(rank)
