@@ -3,8 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, atomic::AtomicBool};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -88,15 +87,13 @@ fn main() -> Result<()> {
     let mut trainer = Trainer::new(&mut line, AdamWConfig::default(), plan, folder.path(), None, &alone)?;
     let mut batches = (0..steps).map(|step| {
         let x: Vec<f32> = (0..8).map(|i| ((step * 8 + i) as f32 * 0.37).sin()).collect();
-        let names = x.iter().map(|x| format!("the point at {x}")).collect();
-        Ok::<_, Infallible>(Points { x, names })
+        Ok::<_, Infallible>(Points { names: x.iter().map(|x| format!("the point at {x}")).collect(), x })
     });
     let mut watch = Watch::start("line", folder.path(), 0, steps, &["loss/squares"], &alone)?;
     trainer.run(&mut line, &mut batches, &mut watch, &AtomicBool::new(false))?;
     let [slope, height] = [slope, height].map(|leaf| line.weights.value(leaf).double_value(&[0]));
     println!("y = {slope:.2} x + {height:.2}");
-    assert!(
-        (slope - 2.0).abs() < 0.1 && (height - 1.0).abs() < 0.1 && folder.path().join("checkpoints/latest").exists()
-    );
+    assert!((slope - 2.0).abs() < 0.1 && (height - 1.0).abs() < 0.1);
+    assert!(folder.path().join("checkpoints/latest").exists());
     Ok(())
 }

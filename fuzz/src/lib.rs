@@ -9,6 +9,8 @@
 //! allows, or refuses it at too great length. The command line runs readers in a process of their own, so that an abort, an overflow
 //! of the stack and a hang are findings, too.
 
+#![warn(missing_docs, unreachable_pub)]
+
 mod mutate;
 mod repair;
 mod run;

@@ -4,6 +4,8 @@
 //! pictures decoded and a row made of it (words cleaned and cut into the pieces of a vocabulary by [`text`], what is to be guessed
 //! hidden by [`masks`]) and puts it into a [`Batch`].
 
+#![warn(missing_docs, unreachable_pub)]
+
 pub mod batch;
 pub mod dataset;
 pub mod formats;

@@ -67,16 +67,18 @@ enum Pass {
 }
 
 impl Order {
-    pub fn new(seed: u64, parts: Vec<Part>) -> Self {
+    /// Of parts in the order of the sources.
+    pub(crate) fn new(seed: u64, parts: Vec<Part>) -> Self {
         Order { seed, parts }
     }
 
     /// Positions of an epoch.
-    pub fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.parts.iter().map(|p| p.draws).sum()
     }
 
-    pub fn epoch(&self, epoch: u64) -> EpochOrder {
+    /// The order of one epoch, from 0.
+    pub(crate) fn epoch(&self, epoch: u64) -> EpochOrder {
         let parts = self.parts.iter().zip(0..).map(|(part, source)| {
             let first_pass = epoch * part.draws / part.records;
             let last_pass = ((epoch + 1) * part.draws - 1) / part.records;
@@ -89,7 +91,7 @@ impl Order {
 
 impl EpochOrder {
     /// The record (counted through the data set) at `position`, which is below the order's length.
-    pub fn record(&self, position: u64) -> u64 {
+    pub(crate) fn record(&self, position: u64) -> u64 {
         assert!(position < self.len, "position {position} of {}", self.len);
         let (source, nth) = self.source_of(position);
         let EpochPart { part, passes, first_pass } = &self.parts[source];

@@ -21,14 +21,14 @@ pub(crate) struct Permutation {
 
 impl Permutation {
     /// Draws the permutation's keys from `rng`. `n` is at most 2^62.
-    pub fn draw(n: u64, rng: &mut ChaCha8Rng) -> Self {
+    pub(crate) fn draw(n: u64, rng: &mut ChaCha8Rng) -> Self {
         assert!(n <= 1 << 62, "a permutation of {n} is too large");
         let bits = u64::BITS - n.saturating_sub(1).leading_zeros();
         Permutation { n, half_bits: bits.div_ceil(2).max(MIN_HALF_BITS), keys: std::array::from_fn(|_| rng.next_u64()) }
     }
 
     /// The image of `index`, which is below `n`.
-    pub fn get(&self, index: u64) -> u64 {
+    pub(crate) fn get(&self, index: u64) -> u64 {
         assert!(index < self.n, "{index} is outside a permutation of {}", self.n);
         let mut at = index;
         loop {

@@ -22,7 +22,7 @@ pub(crate) struct TableWriter<const N: usize> {
 
 impl<const N: usize> TableWriter<N> {
     /// Starts a table in `folder`, by default the system's folder for temporary files. It goes with the process.
-    pub fn start(folder: Option<&Path>) -> io::Result<Self> {
+    pub(crate) fn start(folder: Option<&Path>) -> io::Result<Self> {
         let file = match folder {
             Some(folder) => tempfile::tempfile_in(folder)?,
             None => tempfile::tempfile()?,
@@ -30,24 +30,24 @@ impl<const N: usize> TableWriter<N> {
         Ok(TableWriter { file: BufWriter::with_capacity(1 << 16, file), rows: 0 })
     }
 
-    pub fn push(&mut self, row: [u64; N]) -> io::Result<()> {
+    pub(crate) fn push(&mut self, row: [u64; N]) -> io::Result<()> {
         self.rows += 1;
         row.iter().try_for_each(|value| self.file.write_all(&value.to_le_bytes()))
     }
 
-    pub fn finish(self) -> io::Result<Table<N>> {
+    pub(crate) fn finish(self) -> io::Result<Table<N>> {
         let file = self.file.into_inner().map_err(|e| e.into_error())?;
         Ok(Table { file, rows: self.rows })
     }
 }
 
 impl<const N: usize> Table<N> {
-    pub fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.rows
     }
 
     /// The row `index`, which is below the length.
-    pub fn row(&self, index: u64) -> io::Result<[u64; N]> {
+    pub(crate) fn row(&self, index: u64) -> io::Result<[u64; N]> {
         assert!(index < self.rows, "row {index} of {}", self.rows);
         let mut values = [[0; 8]; N];
         self.file.read_exact_at(values.as_flattened_mut(), index * 8 * N as u64)?;

@@ -95,7 +95,7 @@ struct Bad {
 }
 
 impl Tally {
-    pub fn new(records: u64, max_bad_share: f64) -> Self {
+    pub(crate) fn new(records: u64, max_bad_share: f64) -> Self {
         Tally {
             records,
             max_bad_share,
@@ -106,7 +106,7 @@ impl Tally {
     }
 
     /// Notes that `record` was tried.
-    pub fn note(&self, record: u64, error: Option<&RecordError>) {
+    pub(crate) fn note(&self, record: u64, error: Option<&RecordError>) {
         let bit = 1 << (record % 64);
         if self.tried[(record / 64) as usize].fetch_or(bit, Relaxed) & bit == 0 {
             self.tried_count.fetch_add(1, Relaxed);
@@ -120,14 +120,14 @@ impl Tally {
     }
 
     /// Whether the data set has more bad records than allowed: for certain, or as far as the records seen tell.
-    pub fn too_many_bad(&self) -> bool {
+    pub(crate) fn too_many_bad(&self) -> bool {
         let (seen, bad) = (self.tried_count.load(Relaxed) as f64, self.bad().records.len() as f64);
         let share = self.max_bad_share;
         let deviation = (seen * share * (1.0 - share)).sqrt();
         bad > share * self.records as f64 || (seen >= MIN_SEEN as f64 && bad > share * seen + DEVIATIONS * deviation)
     }
 
-    pub fn seen(&self) -> Seen {
+    pub(crate) fn seen(&self) -> Seen {
         let bad = self.bad();
         Seen {
             records: self.records,
@@ -137,7 +137,7 @@ impl Tally {
         }
     }
 
-    pub fn report(&self) -> TallyReport {
+    pub(crate) fn report(&self) -> TallyReport {
         TallyReport::of_all(vec![self.seen()])
     }
 

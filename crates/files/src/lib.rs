@@ -1,6 +1,8 @@
 //! Durable writes: files that are on the disk when they are said to be, small ones that others may read while they are replaced, and
 //! what to say of a disk that takes no more.
 
+#![warn(missing_docs, unreachable_pub)]
+
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;

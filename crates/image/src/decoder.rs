@@ -37,7 +37,7 @@ pub(crate) struct Decoder<'b> {
 }
 
 impl<'b> Decoder<'b> {
-    pub fn open(bytes: &'b [u8], limits: &Limits) -> Result<Self, ImageError> {
+    pub(crate) fn open(bytes: &'b [u8], limits: &Limits) -> Result<Self, ImageError> {
         let format = Format::of(bytes)?;
         guarded(format, || Self::open_as(bytes, format, limits))
     }
@@ -80,7 +80,7 @@ impl<'b> Decoder<'b> {
     }
 
     /// Decodes the stored picture into `pixels`, RGB in rows.
-    pub fn decode(self, pixels: &mut Vec<u8>) -> Result<(), ImageError> {
+    pub(crate) fn decode(self, pixels: &mut Vec<u8>) -> Result<(), ImageError> {
         guarded(self.format, || self.decode_as(pixels))
     }
 

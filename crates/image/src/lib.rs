@@ -12,6 +12,8 @@
 //! [`recipe`] draws a box of the picture; [`resize`] makes it a square; [`turn`] turns it upright and flips it; [`operations`] and [`affine`]
 //! augment it; [`views`] halves it. All pixels are bytes, RGB in rows; means and deviations are applied on the device.
 
+#![warn(missing_docs, unreachable_pub)]
+
 mod affine;
 pub mod bench;
 mod decoder;

@@ -20,7 +20,7 @@ pub(crate) struct Metadata {
 
 impl Metadata {
     /// Takes what an APP1 segment of a JPEG holds. EXIF that is longer than a segment goes on in the next; of two wholes the first counts.
-    pub fn add_jpeg(&mut self, segment: &[u8]) {
+    pub(crate) fn add_jpeg(&mut self, segment: &[u8]) {
         if let Some(exif) = segment.strip_prefix(b"Exif\0\0") {
             self.exif.get_or_insert_default().extend(exif);
         } else if let Some(xmp) = segment.strip_prefix(b"http://ns.adobe.com/xap/1.0/\0") {
@@ -29,7 +29,7 @@ impl Metadata {
     }
 
     /// Reads the chunks of a PNG, also those behind the pixels. An `eXIf` chunk counts before ImageMagick's text.
-    pub fn of_png(bytes: &[u8]) -> Self {
+    pub(crate) fn of_png(bytes: &[u8]) -> Self {
         let mut metadata = Metadata::default();
         let mut raw_profile = None;
         let mut rest = bytes.get(8..).unwrap_or_default();
@@ -52,7 +52,7 @@ impl Metadata {
     }
 
     /// Reads the chunks of a WebP. Only those whose flag is set count, as for libwebp.
-    pub fn of_webp(bytes: &[u8]) -> Self {
+    pub(crate) fn of_webp(bytes: &[u8]) -> Self {
         let mut metadata = Metadata::default();
         let mut flags = 0;
         let mut rest = bytes.get(12..).unwrap_or_default();
@@ -75,7 +75,7 @@ impl Metadata {
     }
 
     /// How the stored picture is turned upright; not at all if nothing says.
-    pub fn turn(self) -> Turn {
+    pub(crate) fn turn(self) -> Turn {
         let exif = self.exif.and_then(exif_orientation);
         let orientation = exif.or_else(|| self.xmp.as_deref().and_then(xmp_orientation));
         let orientation = orientation.and_then(|number| Orientation::from_exif(u8::try_from(number).ok()?));

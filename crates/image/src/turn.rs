@@ -41,17 +41,17 @@ impl From<Orientation> for Turn {
 
 impl Turn {
     /// This turn followed by a horizontal flip of the upright picture.
-    pub fn flipped(self) -> Self {
+    pub(crate) fn flipped(self) -> Self {
         Turn { flip_x: self.flip_x ^ !self.transpose, flip_y: self.flip_y ^ self.transpose, ..self }
     }
 
     /// Width and height of the upright picture, from those of the stored one (or the other way round).
-    pub fn size(self, width: u32, height: u32) -> (u32, u32) {
+    pub(crate) fn size(self, width: u32, height: u32) -> (u32, u32) {
         if self.transpose { (height, width) } else { (width, height) }
     }
 
     /// The box in the stored picture (`width` x `height`) that shows what `upright` shows in the upright one.
-    pub fn stored(self, upright: Rect, width: u32, height: u32) -> Rect {
+    pub(crate) fn stored(self, upright: Rect, width: u32, height: u32) -> Rect {
         let mut stored = upright;
         if self.transpose {
             stored = Rect { left: upright.top, top: upright.left, width: upright.height, height: upright.width };
@@ -66,12 +66,12 @@ impl Turn {
     }
 
     /// Whether stored and upright pictures are the same.
-    pub fn is_none(self) -> bool {
+    pub(crate) fn is_none(self) -> bool {
         self == Turn::default()
     }
 
     /// Writes the upright form of the stored picture `from` (`width` x `height`, RGB) to `to`.
-    pub fn apply(self, from: &[u8], width: u32, height: u32, to: &mut [u8]) {
+    pub(crate) fn apply(self, from: &[u8], width: u32, height: u32, to: &mut [u8]) {
         let (width, height) = (width as usize, height as usize);
         let (upright_width, _) = if self.transpose { (height, width) } else { (width, height) };
         for (y, row) in to.chunks_exact_mut(upright_width * 3).enumerate() {

@@ -3,6 +3,8 @@
 //! Two need to know: the installer (`cargo xtask`), which links the CPU libraries, and `simla` itself, which opens the
 //! CUDA library of the same build when a GPU is asked for. Nothing here links to torch or loads it.
 
+#![warn(missing_docs, unreachable_pub)]
+
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};

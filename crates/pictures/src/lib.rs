@@ -7,6 +7,8 @@
 //! Fonts are in the binary, so no picture depends on the machine: DejaVu Sans (licence of Bitstream
 //! Vera) and Noto Emoji (SIL Open Font License 1.1).
 
+#![warn(missing_docs, unreachable_pub)]
+
 pub mod bar_chart;
 pub mod bars;
 pub mod canvas;

@@ -22,7 +22,9 @@ use crate::photo::view;
 
 /// A model that answers questions.
 pub struct Asker {
+    /// The weights.
     pub model: Answerer,
+    /// Its word pieces.
     pub vocabulary: Arc<Vocabulary>,
     /// What it chooses among; without, it makes answers up.
     pub answers: Option<AnswerList>,
@@ -31,6 +33,7 @@ pub struct Asker {
 
 /// Where the words of a question looked for an answer.
 pub struct Looked {
+    /// Of the question as a whole, and of each piece.
     pub maps: PhraseMaps,
     /// The words of the question with their maps.
     pub words: Vec<(String, Map)>,
@@ -77,7 +80,9 @@ impl Asker {
 
 /// A model that puts a sentence and its pictures into a class.
 pub struct Judge<R> {
+    /// The weights.
     pub model: Classifier<R>,
+    /// Its word pieces.
     pub vocabulary: Arc<Vocabulary>,
     sentences: Sentences,
 }
@@ -85,7 +90,9 @@ pub struct Judge<R> {
 /// A class and its probability.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Class {
+    /// As data files have it.
     pub label: &'static str,
+    /// From 0 to 1.
     pub probability: f32,
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
 use simla::tasks::pretrain::Model;
+use simla::tasks::score::precedes;
 use simla::tasks::search::{Seen, caption_features, match_probabilities, phrase, see};
 use simla_data::quoted;
 use simla_data::sources::walk;
@@ -22,6 +23,7 @@ const PLACE: &str = "{}";
 pub struct Class {
     /// The folder's name, its `_` and `-` as spaces.
     pub name: String,
+    /// Their files.
     pub pictures: Vec<PathBuf>,
 }
 
@@ -57,14 +59,18 @@ pub fn classes(folder: &Path) -> Result<Vec<Class>> {
 /// Shares of pictures whose class is the first, or among the first five, in percent.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Top {
+    /// The first.
     pub top1: f64,
+    /// Among the first five.
     pub top5: f64,
 }
 
 /// What the model took pictures for.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Classified {
+    /// Usable ones.
     pub pictures: usize,
+    /// Their names.
     pub classes: Vec<String>,
     /// By contrast.
     pub itc: Top,
@@ -196,10 +202,12 @@ impl Tally {
 
     /// A picture of class `truth`; `matched` are the classes, nearest first, that have matching `scores`.
     fn count(&mut self, truth: usize, similarities: &[f32], matched: &[usize], scores: &[f32]) {
-        // Others that are as good or better.
-        let rank = (0..similarities.len()).filter(|&c| c != truth && similarities[c] >= similarities[truth]).count();
+        let before = |scores: &[f32], own: usize| {
+            (0..scores.len()).filter(|&other| other != own && precedes(scores[other], scores[own])).count()
+        };
+        let rank = before(similarities, truth);
         let again = match matched.iter().position(|&class| class == truth) {
-            Some(own) => (0..matched.len()).filter(|&i| i != own && scores[i] >= scores[own]).count(),
+            Some(own) => before(scores, own),
             // Left out by the contrast, it stays where that put it.
             None => rank.max(matched.len()),
         };
@@ -250,6 +258,11 @@ mod tests {
         assert_eq!((&found.confusion[0][..2], found.confusion[1][1], found.confusion[6][1]), (&[2, 0][..], 1, 1));
         assert_eq!(found.of_classes()[..3], [Some(100.0), Some(100.0), None]);
         assert!((found.chance().top1 - 100.0 / 7.0).abs() < 1e-9 && found.last().top1 == 50.0);
+        // A model that has lost its numbers finds nothing among seven, be they right or not.
+        let mut tally = Tally::new(7);
+        tally.count(0, &[f32::NAN; 7], &[0, 1], &[f32::NAN; 2]);
+        let found = tally.finish(&all, true);
+        assert_eq!((found.itc, found.itm.unwrap().top1), (Top { top1: 0.0, top5: 0.0 }, 0.0));
         let mut tally = Tally::new(7);
         tally.count(2, &[0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0], &[], &[]);
         let found = tally.finish(&all, false);

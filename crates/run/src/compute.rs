@@ -13,7 +13,9 @@ use crate::{console, say};
 /// A process's device, and the others of its run. Copies are of the same team.
 #[derive(Debug, Clone)]
 pub struct Compute {
+    /// This process's.
     pub device: Device,
+    /// All processes of the run.
     pub team: Arc<Team>,
 }
 

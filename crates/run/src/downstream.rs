@@ -49,10 +49,13 @@ pub type TaskRun<D> = Run<<D as Downstream>::Format, Arc<Dataset<<D as Downstrea
 
 /// A task by its parts.
 pub trait Downstream: Sized {
+    /// What a run of it is.
     const KIND: Kind;
     /// Checkpoints that it starts from, by the names of their tasks.
     const STARTS: &[&str];
+    /// What a record says.
     type Format: Format;
+    /// The model in training.
     type Tuned: Task<Batch = Batch<Row<Self>>>;
 
     /// How records become rows of training.
@@ -196,12 +199,20 @@ fn find_answers(run: &TaskRun<Vqa>) -> Result<AnswerList> {
 
 /// Tasks that put a sentence and its pictures into classes.
 pub trait Classes: Classified + Sized + Send {
+    /// What a record says.
     type Format: Format<Row = Self>;
+    /// What a run of it is.
     const KIND: Kind;
+    /// Checkpoints that it starts from, by the names of their tasks.
     const STARTS: &[&str];
 
+    /// How records become rows, of training where their class has to be known (`labelled`).
     fn format(sentences: Sentences, labelled: bool) -> Self::Format;
 
+    /// How well held-out records are put into their classes.
+    ///
+    /// # Errors
+    /// What the loader or libtorch could not do.
     fn judge(
         model: &Classifier<Self>,
         batches: impl Iterator<Item = Result<Batch<Self>, LoadError>>,

@@ -52,12 +52,19 @@ const HELD_OUT_SPLIT: &str = "val";
 
 /// A run that is set up, on records of a format `F` with what is held out, `H`: everything but the models.
 pub struct Run<F: Format = Pairs, H = HeldOut> {
+    /// Where it is kept.
     pub folder: PathBuf,
+    /// Resolved.
     pub settings: Settings,
+    /// Where data, tokenizer and starting weights are.
     pub inputs: Inputs,
+    /// What it computes on.
     pub compute: Compute,
+    /// The records that it trains on.
     pub dataset: Arc<Dataset<F>>,
+    /// The word pieces.
     pub vocabulary: Arc<Vocabulary>,
+    /// What it is measured on meanwhile.
     pub held_out: Option<H>,
     /// Before the models.
     room: Room,

@@ -15,10 +15,13 @@ use crate::progress::Progress;
 
 /// A phrase of a picture that was asked for, with what the model found.
 pub struct Found<'a> {
+    /// With its phrases and true boxes.
     pub picture: &'a BoxedPicture,
     /// Which of the picture's objects.
     pub object: usize,
+    /// The heat.
     pub maps: PhraseMaps,
+    /// What was right.
     pub answers: Answers,
 }
 
@@ -30,6 +33,7 @@ impl<'a> Found<'a> {
 
 /// Every phrase of a file, asked and answered.
 pub struct Asked<'a> {
+    /// Of every picture that could be read.
     pub found: Vec<Found<'a>>,
     /// Pictures that cannot be used, and why.
     pub broken: Vec<String>,

@@ -39,6 +39,10 @@ pub struct HeldOut {
 }
 
 impl HeldOut {
+    /// Reads what a run with these settings is measured on.
+    ///
+    /// # Errors
+    /// Data that cannot be used.
     pub fn open(path: &Path, options: &Options, vocabulary: &Vocabulary, settings: &Settings) -> Result<Self> {
         let dataset = open_sources(&[path.display().to_string()], options)?;
         let gallery = gallery(&dataset, vocabulary, settings.data.max_tokens as usize);

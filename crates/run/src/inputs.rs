@@ -15,13 +15,19 @@ use crate::progress::{Count, Progress};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
+    /// On pairs, by all objectives.
     Pretraining,
+    /// On pairs, by contrast and matching.
     Retrieval,
     /// As retrieval, on expressions in place of captions and on pictures that are not cropped.
     Grounding,
+    /// Which of two pictures a caption is of: what NLVR2 starts from.
     TextAssignment,
+    /// Questions with answers.
     Vqa,
+    /// Statements about two pictures.
     Nlvr2,
+    /// Sentences that a picture entails, or not.
     Entailment,
 }
 
@@ -58,7 +64,9 @@ impl Kind {
 pub struct Inputs {
     /// None in runs of earlier versions.
     pub kind: Option<Kind>,
+    /// Sources of records, as `--data` names them.
     pub data: Vec<String>,
+    /// What image paths are relative to, where it is not the file's own folder.
     pub image_root: Option<PathBuf>,
     /// VQA's files of annotations.
     #[serde(default)]
@@ -68,7 +76,9 @@ pub struct Inputs {
     /// Whether pictures are hidden: what can be told from the words alone.
     #[serde(default)]
     pub blind: bool,
+    /// A file of word pieces; without, they are learned from the captions.
     pub vocabulary: Option<PathBuf>,
+    /// A visual tokenizer's run; without, one is trained first.
     pub dvae: Option<PathBuf>,
     /// Folders of weights to start from, the later ones over the earlier ones.
     #[serde(default)]
@@ -88,9 +98,13 @@ pub struct Inputs {
 /// Checksums of what a run is made of; none in runs of earlier versions.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct KnownBy {
+    /// Of the records.
     pub data: Option<Fingerprint>,
+    /// Of those held out.
     pub held_out: Option<Fingerprint>,
+    /// Of the tokenizer's weights.
     pub dvae: Option<String>,
+    /// Of each folder of starting weights.
     #[serde(default)]
     pub init: Vec<String>,
 }
@@ -98,9 +112,13 @@ pub struct KnownBy {
 /// What is said to be elsewhere.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Moved {
+    /// The records.
     pub data: bool,
+    /// Those held out.
     pub held_out: bool,
+    /// The tokenizer.
     pub dvae: bool,
+    /// The starting weights.
     pub init: bool,
 }
 

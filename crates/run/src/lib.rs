@@ -7,6 +7,7 @@
 //! - A query: of a [`photo`], or of a [`collection`] that is searched; [`queries`] answers it.
 //! - A measurement: of [`classes`], of [`products`]; for other programs, a [`run_file`] and features ([`embed`]).
 
+#![warn(missing_docs, unreachable_pub)]
 #![deny(clippy::print_stdout, clippy::print_stderr)] // console does it
 
 pub mod asking;

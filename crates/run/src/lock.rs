@@ -32,7 +32,9 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// Whoever has a lock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
+    /// Its machine.
     pub host: String,
+    /// Its process there.
     pub pid: u32,
     /// When it took the lock.
     pub since: String,

@@ -16,6 +16,7 @@ use crate::progress::{Progress, say_broken};
 
 /// Products, with the names that lists call them by: the paths of their pictures.
 pub struct Products {
+    /// What is ranked.
     pub shelf: Shelf,
     names: Vec<String>,
 }
@@ -95,8 +96,12 @@ impl Products {
             None => bail!("{shown}: no usable record has the picture {name:?}"),
         };
         let list = |named: &Named| {
-            let wrong = named.wrong.iter().map(place).collect::<Result<_>>()?;
-            Ok(List { query: place(&named.query)?, right: place(&named.right)?, wrong })
+            let wrong = named.wrong.iter().map(place).collect::<Result<Vec<_>>>()?;
+            let (query, right) = (place(&named.query)?, place(&named.right)?);
+            if wrong.contains(&right) {
+                bail!("{shown}: of {:?}, {:?} is right and among the wrong ones", named.query, named.right);
+            }
+            Ok(List { query, right, wrong })
         };
         let lists = Lists {
             image_to_text: named.image_to_text.iter().map(list).collect::<Result<_>>()?,

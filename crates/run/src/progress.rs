@@ -96,14 +96,17 @@ impl Progress {
 pub struct Count(Mutex<(u64, Progress)>);
 
 impl Count {
+    /// From nothing done.
     pub fn new(progress: Progress) -> Self {
         Self(Mutex::new((0, progress)))
     }
 
+    /// A unit is done.
     pub fn one_more(&self) {
         self.more(1);
     }
 
+    /// So many units are done.
     pub fn more(&self, units: u64) {
         let mut count = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (done, progress) = &mut *count;

@@ -22,10 +22,13 @@ pub const PICTURES: usize = 16;
 
 /// A watch over a tokenizer that also measures it on held-out pictures now and then, and draws some in `folder`.
 pub struct Reconstructing<'a> {
+    /// The line, the status, TensorBoard.
     pub watch: Watch,
+    /// Pictures to measure on.
     pub held_out: Option<&'a Dataset>,
     /// Steps between measurements; 0 for one at the end.
     pub every: u64,
+    /// The run's.
     pub folder: &'a Path,
     /// Measures together; the first draws.
     pub team: &'a Team,

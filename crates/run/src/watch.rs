@@ -193,7 +193,9 @@ impl<'a> Looking<'a> {
 
 /// A watch that also ranks held-out pairs and shows what the model makes of some, now and then.
 pub struct Evaluating<'a> {
+    /// The line, the status, TensorBoard.
     pub watch: Watch,
+    /// At what is held out.
     pub looking: Option<Looking<'a>>,
 }
 
@@ -202,12 +204,12 @@ pub(crate) struct Log(Option<Metrics>);
 
 impl Log {
     /// Of a run in `folder` that has done `first` steps.
-    pub fn open(folder: &Path, first: u64, team: &Team) -> Result<Self> {
+    pub(crate) fn open(folder: &Path, first: u64, team: &Team) -> Result<Self> {
         let open = || Metrics::open(&folder.join("evaluation.jsonl"), first);
         Ok(Self(team.is_first().then(open).transpose()?))
     }
 
-    pub fn write(&mut self, step: u64, scores: &[(impl ToString, f64)]) -> Result<()> {
+    pub(crate) fn write(&mut self, step: u64, scores: &[(impl ToString, f64)]) -> Result<()> {
         if let Some(file) = &mut self.0 {
             file.write(&Evaluation::new(step, scores))?;
         }
@@ -218,7 +220,9 @@ impl Log {
 /// A row of evaluation.jsonl: what held-out data gave, by name.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Evaluation {
+    /// After this step.
     pub step: u64,
+    /// As `group/name`.
     #[serde(flatten)]
     pub scores: BTreeMap<String, f64>,
 }

@@ -21,6 +21,8 @@
 //! - The colours differ in hue first, so that brighter pictures keep their names. Equalize does not: it can turn dark
 //!   objects black and light ones white on plain backgrounds. A tenth of the views of RandAugment are equalized.
 
+#![warn(missing_docs, unreachable_pub)]
+
 mod ask;
 mod background;
 mod claim;

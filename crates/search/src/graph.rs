@@ -18,7 +18,7 @@ pub(crate) struct Graph {
 }
 
 impl Graph {
-    pub fn new(features: usize) -> Result<Self, String> {
+    pub(crate) fn new(features: usize) -> Result<Self, String> {
         let options = IndexOptions {
             dimensions: features,
             metric: MetricKind::IP,
@@ -33,7 +33,7 @@ impl Graph {
     }
 
     /// Reads the graph in `path`, which must have this checksum.
-    pub fn open(path: &Path, features: usize, checksum: &str) -> Result<Self, String> {
+    pub(crate) fn open(path: &Path, features: usize, checksum: &str) -> Result<Self, String> {
         // The library trusts what it reads: nothing that has changed since it was written may reach it.
         let found = checksum_of(path).map_err(|e| e.to_string())?;
         if found != checksum {
@@ -45,7 +45,7 @@ impl Graph {
         Ok(graph)
     }
 
-    pub fn add(&self, key: u64, feature: &[f32]) -> Result<(), String> {
+    pub(crate) fn add(&self, key: u64, feature: &[f32]) -> Result<(), String> {
         if self.index.size() == self.index.capacity() {
             const FIRST: usize = 1024;
             let more = (2 * self.index.capacity()).max(FIRST);
@@ -54,12 +54,12 @@ impl Graph {
         self.index.add(key, feature).map_err(|e| e.to_string())
     }
 
-    pub fn remove(&self, key: u64) -> Result<(), String> {
+    pub(crate) fn remove(&self, key: u64) -> Result<(), String> {
         self.index.remove(key).map(|_| ()).map_err(|e| e.to_string())
     }
 
     /// Keys and products of the nearest `n`, nearest first.
-    pub fn nearest(&self, feature: &[f32], n: usize) -> Result<Vec<(u64, f32)>, String> {
+    pub(crate) fn nearest(&self, feature: &[f32], n: usize) -> Result<Vec<(u64, f32)>, String> {
         if self.index.size() == 0 {
             return Ok(vec![]);
         }
@@ -71,7 +71,7 @@ impl Graph {
     }
 
     /// Writes the graph to a new file, syncs it, and returns its checksum.
-    pub fn save(&self, path: &Path) -> Result<String, SearchError> {
+    pub(crate) fn save(&self, path: &Path) -> Result<String, SearchError> {
         let failed = |reason: String| SearchError::Graph { path: path.into(), reason };
         let text = path.to_str().ok_or_else(|| failed("its path is not UTF-8".into()))?;
         self.index.save(text).map_err(|e| failed(e.to_string()))?;

@@ -10,6 +10,8 @@
 //! Rows and graphs are written under new numbers and never changed; `index.json` is replaced in one step, after all that it names is on
 //! the disk. So whatever ends the program, and whenever, the index is the one before or the one after.
 
+#![warn(missing_docs, unreachable_pub)]
+
 mod error;
 mod graph;
 mod index;

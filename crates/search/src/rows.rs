@@ -34,7 +34,7 @@ pub(crate) struct Rows {
 
 impl Rows {
     /// Opens a file that holds `count` rows of features of `features` values and payloads of `payload` bytes.
-    pub fn open(path: &Path, count: u64, features: usize, payload: usize) -> Result<Self, SearchError> {
+    pub(crate) fn open(path: &Path, count: u64, features: usize, payload: usize) -> Result<Self, SearchError> {
         let file = File::open(path).map_err(SearchError::io(path))?;
         let found = file.metadata().map_err(SearchError::io(path))?.len();
         let (feature, row) = (4 * features, 4 * features + payload);
@@ -56,13 +56,13 @@ impl Rows {
     }
 
     /// The feature of a row that is there.
-    pub fn feature(&self, number: u64) -> Vec<f32> {
+    pub(crate) fn feature(&self, number: u64) -> Vec<f32> {
         let bytes = self.row(number)[..self.feature].as_chunks::<4>().0;
         bytes.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect()
     }
 
     /// Product of a row's feature with another.
-    pub fn product(&self, number: u64, other: &[f32]) -> f32 {
+    pub(crate) fn product(&self, number: u64, other: &[f32]) -> f32 {
         // Sums side by side, which the processor adds at once: in one sum, it would have to keep their order.
         const LANES: usize = 8;
         let values = self.row(number)[..self.feature].as_chunks::<4>().0;
@@ -79,7 +79,7 @@ impl Rows {
     }
 
     /// The payload of a row that is there.
-    pub fn payload(&self, number: u64) -> &[u8] {
+    pub(crate) fn payload(&self, number: u64) -> &[u8] {
         &self.row(number)[self.feature..]
     }
 }

@@ -37,7 +37,7 @@ const MAX_WORDS: usize = 50;
 const FRESH: &str = "private, max-age=60";
 
 /// What a request asks, from its query.
-pub struct Asked<T>(pub T);
+pub(crate) struct Asked<T>(pub T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
     type Rejection = Refusal;
@@ -51,7 +51,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
 /// Pictures that are wanted.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Wanted {
+pub(crate) struct Wanted {
     q: Option<String>,
     id: Option<String>,
     top: Option<usize>,
@@ -123,7 +123,7 @@ struct Shown {
 
 /// What a search found.
 #[derive(Serialize)]
-pub struct Answer {
+pub(crate) struct Answer {
     query: String,
     searched: usize,
     seconds: f64,
@@ -192,7 +192,7 @@ async fn looked_at_again(
 }
 
 /// `GET /api/search`.
-pub async fn search(State(app): State<App>, Asked(wanted): Asked<Wanted>) -> Result<Json<Answer>, Refusal> {
+pub(crate) async fn search(State(app): State<App>, Asked(wanted): Asked<Wanted>) -> Result<Json<Answer>, Refusal> {
     let (start, photos) = (Instant::now(), app.photos()?);
     let q = needed("q", &wanted.q)?;
     let phrase = Phrase::new(q, &photos.vocabulary, MAX_TOKENS).map_err(Refusal::request)?;
@@ -204,7 +204,7 @@ pub async fn search(State(app): State<App>, Asked(wanted): Asked<Wanted>) -> Res
 }
 
 /// `GET /api/similar`.
-pub async fn similar(State(app): State<App>, Asked(wanted): Asked<Wanted>) -> Result<Json<Answer>, Refusal> {
+pub(crate) async fn similar(State(app): State<App>, Asked(wanted): Asked<Wanted>) -> Result<Json<Answer>, Refusal> {
     let (start, photos) = (Instant::now(), app.photos()?);
     let (_, name) = photos.named(needed("id", &wanted.id)?)?;
     let feature = photos.library.index().feature(&name);
@@ -215,7 +215,7 @@ pub async fn similar(State(app): State<App>, Asked(wanted): Asked<Wanted>) -> Re
 }
 
 /// `POST /api/similar`.
-pub async fn similar_to_sent(
+pub(crate) async fn similar_to_sent(
     State(app): State<App>,
     Asked(wanted): Asked<Wanted>,
     headers: HeaderMap,
@@ -238,7 +238,7 @@ async fn sent(app: &App, headers: &HeaderMap, body: Body) -> Result<Arc<View>, R
 }
 
 /// `GET /api/pictures`: without a query, the newest first.
-pub async fn pictures(State(app): State<App>, Asked(wanted): Asked<Wanted>) -> Result<Json<Value>, Refusal> {
+pub(crate) async fn pictures(State(app): State<App>, Asked(wanted): Asked<Wanted>) -> Result<Json<Value>, Refusal> {
     let photos = app.photos()?;
     let (near, top) = (wanted.near()?, wanted.top.unwrap_or(TOP));
     let library = Arc::clone(&photos.library);
@@ -249,7 +249,7 @@ pub async fn pictures(State(app): State<App>, Asked(wanted): Asked<Wanted>) -> R
 }
 
 /// `GET /api/pictures/{id}`.
-pub async fn picture(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
+pub(crate) async fn picture(State(app): State<App>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
     let photos = app.photos()?;
     let (_, name) = photos.named(&id)?;
     let view = photos.view(&app.workshop, &id).await?;
@@ -258,7 +258,7 @@ pub async fn picture(State(app): State<App>, Path(id): Path<String>) -> Result<J
 }
 
 /// `GET /api/pictures/{id}/file`: its bytes as they are.
-pub async fn file(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Refusal> {
+pub(crate) async fn file(State(app): State<App>, Path(id): Path<String>) -> Result<Response, Refusal> {
     let photos = app.photos()?;
     let (_, name) = photos.named(&id)?;
     let library = Arc::clone(&photos.library);
@@ -268,7 +268,11 @@ pub async fn file(State(app): State<App>, Path(id): Path<String>) -> Result<Resp
 }
 
 /// `GET /api/pictures/{id}/small`: a JPEG to be shown among many.
-pub async fn small(State(app): State<App>, Path(id): Path<String>, headers: HeaderMap) -> Result<Response, Refusal> {
+pub(crate) async fn small(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
     let photos = app.photos()?;
     let (_, name) = photos.named(&id)?;
     let stamp = photos.library.index().stamp(&name).unwrap_or_default().to_owned();
@@ -287,21 +291,21 @@ pub async fn small(State(app): State<App>, Path(id): Path<String>, headers: Head
 /// A phrase in a picture.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Sought {
+pub(crate) struct Sought {
     id: Option<String>,
     phrase: Option<String>,
     layer: Option<usize>,
 }
 
 /// `GET /api/ground`.
-pub async fn ground(State(app): State<App>, Asked(sought): Asked<Sought>) -> Result<Json<Value>, Refusal> {
+pub(crate) async fn ground(State(app): State<App>, Asked(sought): Asked<Sought>) -> Result<Json<Value>, Refusal> {
     let phrase = sought_phrase(&app, &sought)?;
     let view = app.photos()?.view(&app.workshop, needed("id", &sought.id)?).await?;
     grounded(&app, view, phrase, sought.layer).await
 }
 
 /// `POST /api/ground`.
-pub async fn ground_sent(
+pub(crate) async fn ground_sent(
     State(app): State<App>,
     Asked(sought): Asked<Sought>,
     headers: HeaderMap,
@@ -340,19 +344,19 @@ async fn grounded(app: &App, view: Arc<View>, phrase: Phrase, layer: Option<usiz
 /// Keywords of a picture.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Words {
+pub(crate) struct Words {
     id: Option<String>,
     top: Option<usize>,
 }
 
 /// `GET /api/keywords`.
-pub async fn keywords(State(app): State<App>, Asked(words): Asked<Words>) -> Result<Json<Value>, Refusal> {
+pub(crate) async fn keywords(State(app): State<App>, Asked(words): Asked<Words>) -> Result<Json<Value>, Refusal> {
     let view = app.photos()?.view(&app.workshop, needed("id", &words.id)?).await?;
     named(&app, view, words.top).await
 }
 
 /// `POST /api/keywords`.
-pub async fn keywords_of_sent(
+pub(crate) async fn keywords_of_sent(
     State(app): State<App>,
     Asked(words): Asked<Words>,
     headers: HeaderMap,
@@ -381,12 +385,12 @@ async fn named(app: &App, view: Arc<View>, top: Option<usize>) -> Result<Json<Va
 /// A picture of the index.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct One {
+pub(crate) struct One {
     id: Option<String>,
 }
 
 /// `GET /api/attention`.
-pub async fn attention(
+pub(crate) async fn attention(
     State(app): State<App>,
     Asked(one): Asked<One>,
 ) -> Result<Json<queries::attention::Attention>, Refusal> {
@@ -395,7 +399,7 @@ pub async fn attention(
 }
 
 /// `POST /api/attention`.
-pub async fn attention_on_sent(
+pub(crate) async fn attention_on_sent(
     State(app): State<App>,
     headers: HeaderMap,
     body: Body,
@@ -415,13 +419,13 @@ async fn attended(app: &App, view: Arc<View>) -> Result<Json<queries::attention:
 /// A question about a picture.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Question {
+pub(crate) struct Question {
     id: Option<String>,
     question: Option<String>,
 }
 
 /// `GET /api/ask`.
-pub async fn ask(State(app): State<App>, Asked(asked): Asked<Question>) -> Result<Json<Value>, Refusal> {
+pub(crate) async fn ask(State(app): State<App>, Asked(asked): Asked<Question>) -> Result<Json<Value>, Refusal> {
     let question = needed("question", &asked.question)?.to_owned();
     let (_, name) = app.photos()?.named(needed("id", &asked.id)?)?;
     let library = Arc::clone(&app.photos()?.library);
@@ -430,7 +434,7 @@ pub async fn ask(State(app): State<App>, Asked(asked): Asked<Question>) -> Resul
 }
 
 /// `POST /api/ask`.
-pub async fn ask_of_sent(
+pub(crate) async fn ask_of_sent(
     State(app): State<App>,
     Asked(asked): Asked<Question>,
     headers: HeaderMap,
@@ -467,13 +471,13 @@ async fn answered(app: &App, bytes: Bytes, question: String) -> Result<Json<Valu
 /// What is embedded.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Embedded {
+pub(crate) struct Embedded {
     text: Option<String>,
     id: Option<String>,
 }
 
 /// `GET /api/embed`.
-pub async fn embed(State(app): State<App>, Asked(embedded): Asked<Embedded>) -> Result<Json<Value>, Refusal> {
+pub(crate) async fn embed(State(app): State<App>, Asked(embedded): Asked<Embedded>) -> Result<Json<Value>, Refusal> {
     let photos = app.photos()?;
     let feature = match (&embedded.text, &embedded.id) {
         (Some(text), None) => {
@@ -491,7 +495,7 @@ pub async fn embed(State(app): State<App>, Asked(embedded): Asked<Embedded>) -> 
 }
 
 /// `POST /api/embed`.
-pub async fn embed_sent(State(app): State<App>, headers: HeaderMap, body: Body) -> Result<Json<Value>, Refusal> {
+pub(crate) async fn embed_sent(State(app): State<App>, headers: HeaderMap, body: Body) -> Result<Json<Value>, Refusal> {
     let photos = app.photos()?;
     let view = sent(&app, &headers, body).await?;
     let seen = photos.engine.view(view.pixels.clone()).await?;
@@ -499,7 +503,7 @@ pub async fn embed_sent(State(app): State<App>, headers: HeaderMap, body: Body) 
 }
 
 /// `GET /api/library`: what there is to search, and how far the index is.
-pub async fn library(State(app): State<App>) -> Result<Json<Value>, Refusal> {
+pub(crate) async fn library(State(app): State<App>) -> Result<Json<Value>, Refusal> {
     let photos = app.photos()?;
     let config = &photos.config;
     let library = Arc::clone(&photos.library);
@@ -524,7 +528,7 @@ pub async fn library(State(app): State<App>) -> Result<Json<Value>, Refusal> {
 }
 
 /// `POST /api/index`: looks through the folder again for what is new, has changed or has gone.
-pub async fn look_again(State(app): State<App>) -> Result<Response, Refusal> {
+pub(crate) async fn look_again(State(app): State<App>) -> Result<Response, Refusal> {
     app.photos()?.library.look_again();
     Ok((StatusCode::ACCEPTED, Json(json!({"looking": true}))).into_response())
 }

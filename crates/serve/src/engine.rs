@@ -18,7 +18,7 @@ use crate::models::Models;
 use crate::refusal::Refusal;
 
 /// How long work may wait for the model, and be worked on.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// Short work that may wait. Each has a client on a connection.
 const SHORT: usize = 256;
 /// Long work that may wait: at a second each, more could not be done within [`PATIENCE`].

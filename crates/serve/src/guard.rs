@@ -32,6 +32,7 @@ pub struct Guard {
 }
 
 impl Guard {
+    /// Lets in requests to these hosts beside this machine's own names, with this token where there is one.
     pub fn new(names: Vec<String>, token: Option<&str>) -> Self {
         Self { names, token: token.map(|token| sealed(token.as_bytes())) }
     }

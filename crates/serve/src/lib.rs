@@ -8,6 +8,8 @@
 //!
 //! Queries are those of [`simla_run::queries`]: nothing is computed here that the command line does not compute.
 
+#![warn(missing_docs, unreachable_pub)]
+
 mod api;
 mod engine;
 pub mod guard;

@@ -44,7 +44,7 @@ enum Format {
 }
 
 /// `POST /v1/embeddings`.
-pub async fn embeddings(State(app): State<App>, headers: HeaderMap, body: Body) -> Result<Json<Value>, Refusal> {
+pub(crate) async fn embeddings(State(app): State<App>, headers: HeaderMap, body: Body) -> Result<Json<Value>, Refusal> {
     let photos = app.photos()?;
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if kind.split(';').next().map(str::trim) != Some("application/json") {
@@ -86,7 +86,7 @@ pub async fn embeddings(State(app): State<App>, headers: HeaderMap, body: Body) 
 }
 
 /// `GET /v1/models`.
-pub async fn models(State(app): State<App>) -> Result<Json<Value>, Refusal> {
+pub(crate) async fn models(State(app): State<App>) -> Result<Json<Value>, Refusal> {
     let photos = app.photos()?;
     let model = json!({"id": photos.model, "object": "model", "created": 0, "owned_by": "simla"});
     Ok(Json(json!({"object": "list", "data": [model]})))

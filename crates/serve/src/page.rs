@@ -11,15 +11,15 @@ use serde::Deserialize;
 use crate::server::App;
 
 /// Where a browser gives its token.
-pub const LOGIN: &str = "/login";
-pub const STYLE: &str = "/style.css";
-pub const ICON: &str = "/icon.svg";
+pub(crate) const LOGIN: &str = "/login";
+pub(crate) const STYLE: &str = "/style.css";
+pub(crate) const ICON: &str = "/icon.svg";
 
 /// After a wrong token: nobody tries many.
 const WRONG: Duration = Duration::from_secs(1);
 
 /// `GET /`.
-pub async fn index(State(app): State<App>) -> Response {
+pub(crate) async fn index(State(app): State<App>) -> Response {
     match (&app.photos, &app.runs) {
         (None, Some(_)) => Redirect::to("/runs").into_response(),
         _ => Html(include_str!("page/index.html")).into_response(),
@@ -27,18 +27,18 @@ pub async fn index(State(app): State<App>) -> Response {
 }
 
 /// `GET /login`.
-pub async fn login() -> Html<&'static str> {
+pub(crate) async fn login() -> Html<&'static str> {
     Html(include_str!("page/login.html"))
 }
 
 /// What the form sends.
 #[derive(Deserialize)]
-pub struct Entered {
+pub(crate) struct Entered {
     token: String,
 }
 
 /// `POST /login`: gives the cookie for the token.
-pub async fn enter(
+pub(crate) async fn enter(
     State(app): State<App>,
     form: Result<Form<Entered>, axum::extract::rejection::FormRejection>,
 ) -> Response {
@@ -59,26 +59,26 @@ fn text(kind: &'static str, text: &'static str) -> Response {
 }
 
 /// `GET /app.js`.
-pub async fn script() -> Response {
+pub(crate) async fn script() -> Response {
     text("text/javascript; charset=utf-8", include_str!("page/app.js"))
 }
 
 /// `GET /runs.js`.
-pub async fn runs_script() -> Response {
+pub(crate) async fn runs_script() -> Response {
     text("text/javascript; charset=utf-8", include_str!("page/runs.js"))
 }
 
 /// `GET /style.css`.
-pub async fn style() -> Response {
+pub(crate) async fn style() -> Response {
     text("text/css; charset=utf-8", include_str!("page/style.css"))
 }
 
 /// `GET /icon.svg`.
-pub async fn icon() -> Response {
+pub(crate) async fn icon() -> Response {
     text("image/svg+xml", include_str!("page/icon.svg"))
 }
 
 /// `GET /api/openapi.json`.
-pub async fn openapi() -> Response {
+pub(crate) async fn openapi() -> Response {
     text("application/json", include_str!("page/openapi.json"))
 }

@@ -17,7 +17,7 @@ use crate::engine::PATIENCE;
 use crate::refusal::Refusal;
 
 /// The largest picture that may be sent, in bytes.
-pub const MAX_UPLOAD: usize = 32 << 20;
+pub(crate) const MAX_UPLOAD: usize = 32 << 20;
 /// How long it may take to send one.
 const MAX_SENDING: Duration = Duration::from_secs(if cfg!(test) { 1 } else { 30 });
 /// Pictures that are being sent at a time: their bytes are in memory.
@@ -25,7 +25,7 @@ const SENDING: usize = 8;
 /// Work on pictures that may wait.
 const WAITING: usize = 128;
 /// Longest side of a small picture, and the quality of its JPEG.
-pub const SIDE: u32 = 320;
+pub(crate) const SIDE: u32 = 320;
 const QUALITY: u8 = 80;
 /// Bytes of small pictures that are kept.
 const KEPT: usize = 64 << 20;
@@ -57,7 +57,7 @@ impl View {
 ///
 /// # Errors
 /// If the bytes are no picture, or one beyond the limits.
-pub fn small(bytes: &[u8]) -> Result<Vec<u8>, simla_image::ImageError> {
+pub(crate) fn small(bytes: &[u8]) -> Result<Vec<u8>, simla_image::ImageError> {
     let picture = simla_image::decode(bytes, &Limits::default())?;
     let picture = fit(&picture, SIDE.min(picture.width().max(picture.height())));
     let mut jpeg = Vec::new();
@@ -67,7 +67,7 @@ pub fn small(bytes: &[u8]) -> Result<Vec<u8>, simla_image::ImageError> {
 }
 
 /// The type of a picture's file, by its first bytes: what else it may be, no browser is told so.
-pub fn kind(bytes: &[u8]) -> Option<&'static str> {
+pub(crate) fn kind(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
         [0xff, 0xd8, 0xff, ..] => Some("image/jpeg"),
         [0x89, b'P', b'N', b'G', ..] => Some("image/png"),
@@ -169,7 +169,7 @@ impl Workshop {
 ///
 /// # Errors
 /// If it is larger, slower or cut.
-pub async fn body_of(body: Body, limit: usize) -> Result<Bytes, Refusal> {
+pub(crate) async fn body_of(body: Body, limit: usize) -> Result<Bytes, Refusal> {
     let too_large = || {
         let message = format!("a body of more than the {limit} bytes that are taken");
         Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, message)
@@ -192,6 +192,6 @@ pub async fn body_of(body: Body, limit: usize) -> Result<Bytes, Refusal> {
 }
 
 /// What is no usable picture.
-pub fn unusable(error: impl std::fmt::Display) -> Refusal {
+pub(crate) fn unusable(error: impl std::fmt::Display) -> Refusal {
     Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, format_args!("the picture cannot be used: {error}"))
 }

@@ -32,13 +32,13 @@ const POLICY: (HeaderName, &str) = (
 const SCRIPT: &str = "/runs.js";
 
 /// `GET /runs`.
-pub async fn index(State(app): State<App>) -> Result<Html<&'static str>, Refusal> {
+pub(crate) async fn index(State(app): State<App>) -> Result<Html<&'static str>, Refusal> {
     folder(&app)?;
     Ok(Html(include_str!("page/runs.html")))
 }
 
 /// `GET /api/runs`: how every run stands, the one that reported last first.
-pub async fn list(State(app): State<App>) -> Result<Json<Value>, Refusal> {
+pub(crate) async fn list(State(app): State<App>) -> Result<Json<Value>, Refusal> {
     let folder = folder(&app)?;
     let standing = move || {
         let mut all: Vec<(u64, Value)> = found(&folder).iter().map(|(name, run)| told(name, run)).collect();
@@ -49,7 +49,10 @@ pub async fn list(State(app): State<App>) -> Result<Json<Value>, Refusal> {
 }
 
 /// `GET /runs/view?run=NAME`.
-pub async fn view(State(app): State<App>, Asked(asked): Asked<Vec<(String, String)>>) -> Result<Response, Refusal> {
+pub(crate) async fn view(
+    State(app): State<App>,
+    Asked(asked): Asked<Vec<(String, String)>>,
+) -> Result<Response, Refusal> {
     let folder = folder(&app)?;
     let draw = move || {
         let runs = chosen(&folder, &asked)?;
@@ -59,7 +62,10 @@ pub async fn view(State(app): State<App>, Asked(asked): Asked<Vec<(String, Strin
 }
 
 /// `GET /runs/compare?run=NAME&run=NAME`.
-pub async fn compare(State(app): State<App>, Asked(asked): Asked<Vec<(String, String)>>) -> Result<Response, Refusal> {
+pub(crate) async fn compare(
+    State(app): State<App>,
+    Asked(asked): Asked<Vec<(String, String)>>,
+) -> Result<Response, Refusal> {
     let folder = folder(&app)?;
     let draw = move || comparison_alive(&chosen(&folder, &asked)?, "/runs", SCRIPT).map_err(Refusal::server);
     Ok(([POLICY], Html(app.workshop.work(draw).await?)).into_response())

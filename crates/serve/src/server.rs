@@ -48,17 +48,23 @@ const VIEWS: usize = 32;
 /// What is served.
 #[derive(Default)]
 pub struct Served {
+    /// Pictures with a model, where they are served.
     pub photos: Option<Photos>,
     /// The folder with runs.
     pub runs: Option<PathBuf>,
+    /// Who may ask.
     pub guard: Guard,
 }
 
 /// Pictures that are searched and looked at with a model.
 pub struct Photos {
+    /// The pictures and their index.
     pub library: Arc<Library>,
+    /// The model's thread.
     pub engine: Arc<Engine>,
+    /// Its word pieces.
     pub vocabulary: Vocabulary,
+    /// Its sizes.
     pub config: ModelConfig,
     /// Identity of the model.
     pub model: String,
@@ -156,6 +162,7 @@ impl Drop for Photos {
 #[derive(Clone)]
 pub struct App {
     served: Arc<Served>,
+    /// Where pictures are worked on.
     pub workshop: Arc<Workshop>,
 }
 
@@ -168,6 +175,7 @@ impl std::ops::Deref for App {
 }
 
 impl App {
+    /// Of what is served, with nothing worked on yet.
     pub fn new(served: Served) -> Self {
         Self { served: Arc::new(served), workshop: Arc::default() }
     }

@@ -10,7 +10,9 @@ use simla_train::weights::{Layout, Weights, WeightsError};
 /// Weights that train, and the average of them that teaches.
 #[derive(Debug)]
 pub struct Averaged {
+    /// Those that train.
     pub online: Weights,
+    /// Their average.
     pub teacher: Weights,
     /// Share of the old value that the average keeps each step.
     momentum: f64,

@@ -11,9 +11,13 @@ use crate::fields::{self, Field};
 /// Ids of the tokens that mean something to the objectives. The default stands for those of a vocabulary that is not there yet.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SpecialIds {
+    /// `[PAD]`
     pub pad: i64,
+    /// `[CLS]`
     pub cls: i64,
+    /// `[SEP]`
     pub sep: i64,
+    /// `[MASK]`
     pub mask: i64,
 }
 
@@ -114,8 +118,11 @@ fn as_it_is() -> f64 {
 #[derive(Debug, Error, PartialEq)]
 #[error("model.{field} = {value}: {expected}")]
 pub struct ConfigError {
+    /// Its name.
     pub field: &'static str,
+    /// What it was.
     pub value: String,
+    /// What it may be.
     pub expected: String,
 }
 
@@ -125,6 +132,7 @@ static FIELDS: LazyLock<Vec<Field>> = LazyLock::new(|| fields::of::<ModelConfig>
 /// Named sizes. `Base` is the paper's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[allow(missing_docs)] // docs would be text of the settings' help
 pub enum Preset {
     Tiny,
     Small,

@@ -11,13 +11,16 @@ use simla_train::weights::{Layout, Weights};
 /// E_v and BERT under the names of the authors' fine-tuned checkpoints, `bert.` left out.
 #[derive(Debug)]
 pub struct Encoders {
+    /// E_v.
     pub vision: VisionEncoder,
+    /// E_l and E_mm, which are one.
     pub text: TextEncoder,
     depth: Depth,
     text_depth: i64,
 }
 
 impl Encoders {
+    /// Their places in `layout`, with text layers as `depth` says.
     pub fn new(layout: &mut Layout, depth: Depth, c: &ModelConfig) -> Self {
         Self {
             vision: VisionEncoder::unmasked(layout, "visual_encoder", c),

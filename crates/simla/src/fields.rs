@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 /// A field of a configuration.
 #[derive(Debug, Clone)]
 pub struct Field {
+    /// As files and `--set` have it.
     pub name: String,
     /// Its doc comment, on one line.
     pub about: String,

@@ -14,7 +14,7 @@ use simla_train::torch::values::values;
 use simla_train::weights::{Init, Layout, Leaf, Weights};
 
 /// Standard deviation of fresh weights, as BERT and ViT start.
-pub const INITIAL_STD: f64 = 0.02;
+pub(crate) const INITIAL_STD: f64 = 0.02;
 
 /// The same for the weights of a product of `inputs` features: BERT and ViT are 768 wide; with fewer features the weights are larger,
 /// so that what comes out is not smaller. Without this a narrow model hardly moves for its first hundred steps.
@@ -78,7 +78,7 @@ impl Linear {
 
 /// Layer normalisation over the last dimension.
 #[derive(Debug, Clone, Copy)]
-pub struct LayerNorm {
+pub(crate) struct LayerNorm {
     weight: Leaf,
     bias: Leaf,
     width: i64,
@@ -86,7 +86,7 @@ pub struct LayerNorm {
 }
 
 impl LayerNorm {
-    pub fn new(layout: &mut Layout, name: &str, width: i64, eps: f64) -> Self {
+    pub(crate) fn new(layout: &mut Layout, name: &str, width: i64, eps: f64) -> Self {
         Self {
             weight: layout.leaf(format!("{name}.weight"), &[width], Init::Constant(1.0)),
             bias: layout.leaf(format!("{name}.bias"), &[width], Init::Constant(0.0)),
@@ -96,25 +96,25 @@ impl LayerNorm {
     }
 
     /// Sums run in f32 inside the kernel, whatever the type of `x`.
-    pub fn forward(self, w: &Weights, x: &Tensor) -> Tensor {
+    pub(crate) fn forward(self, w: &Weights, x: &Tensor) -> Tensor {
         x.layer_norm([self.width], Some(&w[self.weight]), Some(&w[self.bias]), self.eps, true)
     }
 }
 
 /// `[batch, tokens, width]` to `[batch, heads, tokens, width / heads]`.
-pub fn split_heads(x: &Tensor, heads: i64) -> Tensor {
+pub(crate) fn split_heads(x: &Tensor, heads: i64) -> Tensor {
     let (batch, tokens, width) = x.size3().expect("[batch, tokens, width]");
     x.view([batch, tokens, heads, width / heads]).transpose(1, 2)
 }
 
 /// `[batch, heads, tokens, width]` to `[batch, tokens, heads x width]`.
-pub fn merge_heads(x: &Tensor) -> Tensor {
+pub(crate) fn merge_heads(x: &Tensor) -> Tensor {
     x.transpose(1, 2).flatten(2, 3)
 }
 
 /// Attention of `q` `[batch, heads, queries, width]` over `k` and `v` `[batch, heads, keys, width]`; `bias` is added to the
 /// scores (see [`key_bias`]). Scaled by the root of the width; softmax in f32 inside the kernel.
-pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, bias: Option<&Tensor>, p: f64) -> Tensor {
+pub(crate) fn attend(q: &Tensor, k: &Tensor, v: &Tensor, bias: Option<&Tensor>, p: f64) -> Tensor {
     // libtorch's fused kernel for CPUs knows no dropout, and in bf16 its products take twice as long as plain ones.
     let fused = q.device() != Device::Cpu || p == 0.0 && q.kind() == Kind::Float;
     if fused {
@@ -155,7 +155,7 @@ fn weigh(q: &Tensor, k: &Tensor, v: &Tensor, bias: Option<&Tensor>, p: f64) -> T
 }
 
 /// The probabilities themselves that [`attend`] weighs values with, in f32: `[batch, heads, queries, keys]`.
-pub fn attention(q: &Tensor, k: &Tensor, bias: Option<&Tensor>) -> Tensor {
+pub(crate) fn attention(q: &Tensor, k: &Tensor, bias: Option<&Tensor>) -> Tensor {
     scores(q, k, bias).softmax(-1, Kind::Float)
 }
 
@@ -185,7 +185,7 @@ fn of_keys(bias: &Tensor, k: &Tensor) -> Tensor {
 
 /// What [`attend`] adds to scores so that padding is not looked at: `[batch, 1, 1, keys]` from a mask `[batch, keys]` that is 1
 /// where a key counts. On a GPU it has a few columns more, which nobody reads.
-pub fn key_bias(mask: &Tensor, kind: Kind) -> Tensor {
+pub(crate) fn key_bias(mask: &Tensor, kind: Kind) -> Tensor {
     let (batch, keys) = mask.size2().expect("[batch, keys]");
     let bias = Tensor::zeros([batch, columns(keys, mask.device())], (kind, mask.device()));
     let _ = bias.narrow(1, 0, keys).masked_fill_(&mask.eq(0), f64::NEG_INFINITY);
@@ -193,7 +193,7 @@ pub fn key_bias(mask: &Tensor, kind: Kind) -> Tensor {
 }
 
 /// The same for a sequence of which a position sees itself and what came before: `[batch, 1, tokens, tokens]`. The first is never padding.
-pub fn causal_bias(mask: &Tensor, kind: Kind) -> Tensor {
+pub(crate) fn causal_bias(mask: &Tensor, kind: Kind) -> Tensor {
     let tokens = mask.size()[1];
     let size = [tokens, columns(tokens, mask.device())];
     let later = Tensor::full(size, f64::NEG_INFINITY, (kind, mask.device())).triu(1);
@@ -201,7 +201,7 @@ pub fn causal_bias(mask: &Tensor, kind: Kind) -> Tensor {
 }
 
 /// Drops a share `p` of the elements and scales the others up; nothing at 0.
-pub fn dropout(x: Tensor, p: f64) -> Tensor {
+pub(crate) fn dropout(x: Tensor, p: f64) -> Tensor {
     if p == 0.0 || x.device() != Device::Cpu {
         return x.dropout(p, p > 0.0);
     }
@@ -269,7 +269,7 @@ fn draw_kept<T: Copy>(kept: &mut [T], [dropped, survivor]: [T; 2], p: f64, mut r
 }
 
 /// Rows `[batch, rows]` of tokens `[batch, tokens, width]`: `[batch, rows, width]`.
-pub fn take_rows(x: &Tensor, rows: &Tensor) -> Tensor {
+pub(crate) fn take_rows(x: &Tensor, rows: &Tensor) -> Tensor {
     let width = x.size()[2];
     x.gather(1, &rows.unsqueeze(-1).expand([-1, -1, width], true), false)
 }

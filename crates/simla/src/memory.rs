@@ -10,8 +10,11 @@ use crate::objectives::Objectives;
 /// How a step is computed.
 #[derive(Debug, Clone, Copy)]
 pub struct How {
+    /// On a CPU, libtorch keeps other copies than on a GPU.
     pub device: Device,
+    /// The type of products.
     pub kind: Kind,
+    /// Which losses take part.
     pub objectives: Objectives,
     /// Word pieces of a caption, at most.
     pub tokens: i64,
@@ -19,6 +22,7 @@ pub struct How {
     pub masked_words: f64,
     /// Share of patches that is.
     pub masked_patches: f64,
+    /// Whether activations are computed again in the backward pass.
     pub recompute: bool,
 }
 
@@ -29,10 +33,12 @@ pub struct Memory {
     pub fixed: f64,
     /// Gradients on their way into their sums, when what pairs have left is gone.
     pub gathered: f64,
+    /// What each pair of a batch adds.
     pub a_pair: f64,
 }
 
 impl Memory {
+    /// Of a step of a model of these sizes.
     pub fn of_step(c: &ModelConfig, how: How) -> Self {
         let activations = Activations { c, how, bytes: how.kind.elt_size_in_bytes() as f64 };
         let parameters = Simla::layout(c).parameters() as f64;

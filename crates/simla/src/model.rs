@@ -16,12 +16,19 @@ use simla_train::weights::{Init, Layout, Leaf, Weights, WeightsError};
 /// this one type, over different [`Weights`].
 #[derive(Debug)]
 pub struct Towers {
+    /// E_v.
     pub vision: VisionEncoder,
+    /// From its `[CLS]`, width D, to the contrast's E.
     pub vision_proj: Linear,
+    /// E_l and E_mm, which are one.
     pub text: TextEncoder,
+    /// Guesses masked words (MLM).
     pub word_head: WordHead,
+    /// From E_l's `[CLS]` to E.
     pub text_proj: Linear,
+    /// From each patch query to the visual vocabulary (MIM).
     pub mim_head: Linear,
+    /// From the scaled image feature, E, to the vocabulary (PSL).
     pub concept_head: Linear,
     /// [`ModelConfig::concept_scale`].
     concept_scale: f64,
@@ -80,12 +87,18 @@ pub(crate) fn normalize(x: &Tensor) -> Tensor {
 /// SIMLA: the online model, the momentum model and the queues.
 #[derive(Debug)]
 pub struct Simla {
+    /// Its sizes.
     pub config: ModelConfig,
+    /// What online and momentum model have in common.
     pub towers: Towers,
+    /// From E_mm's `[CLS]` to match or not; online alone.
     pub itm_head: Linear,
     temp: Leaf,
+    /// Weights that train.
     pub online: Weights,
+    /// Their average, of the towers alone.
     pub momentum: Weights,
+    /// Momentum features of earlier batches.
     pub queues: Queues,
     /// What PSL takes for a keyword.
     pub psl: psl::Rule,

@@ -33,6 +33,7 @@ impl Queues {
         Self { image: random(), text: random(), room: 0, image_ids: None, next: 0 }
     }
 
+    /// Features of each modality.
     pub fn size(&self) -> i64 {
         self.image.size()[1] - self.room
     }

@@ -27,12 +27,15 @@ pub struct Inputs {
     pub mask: Tensor,
     /// `[B, L]`: ids with words masked.
     pub mlm_ids: Tensor,
+    /// Which words are masked.
     pub words: Masked,
     /// The truth at each masked word, in order.
     pub word_labels: Tensor,
+    /// Which patches are.
     pub patches: Masked,
     /// The visual token of each masked patch, in order; MIM alone reads them.
     pub patch_labels: Option<Tensor>,
+    /// How the wrong partners of ITM are chosen.
     pub negatives: Negatives,
     /// `[B]`, in fine-tuning: pairs of the same image are positives of each other. In pre-training a pair is alone.
     pub image_ids: Option<Tensor>,
@@ -90,10 +93,15 @@ impl Masked {
 /// The losses of a step, scalars on the device; none for an objective that takes no part.
 #[derive(Debug, Default)]
 pub struct Losses {
+    /// Contrast.
     pub itc: Option<Tensor>,
+    /// Matching.
     pub itm: Option<Tensor>,
+    /// Masked words.
     pub mlm: Option<Tensor>,
+    /// Masked patches.
     pub mim: Option<Tensor>,
+    /// Keywords.
     pub psl: Option<Tensor>,
 }
 
@@ -134,15 +142,23 @@ impl Losses {
 /// What the alignment graph computed, for metrics and for comparison.
 #[derive(Debug)]
 pub struct Alignment {
+    /// E_v of the whole image: `[B, 1 + P, D]`.
     pub image_embeds: Tensor,
+    /// `[B, E]`, of length one, and so are the next three.
     pub image_feat: Tensor,
+    /// Of the whole caption.
     pub text_feat: Tensor,
+    /// By the momentum model.
     pub image_feat_m: Tensor,
+    /// By the momentum model.
     pub text_feat_m: Tensor,
+    /// The online model's to the momentum features of batch and queue.
     pub similarities: itc::Similarities,
     /// `[3 B, 2]`: matched pairs, wrong texts, wrong images.
     pub itm_logits: Option<Tensor>,
+    /// `[masked words, vocabulary]`.
     pub mlm_logits: Option<Tensor>,
+    /// PSL's.
     pub keywords: Option<Keywords>,
     /// Of the masked image, by the momentum model, where it was computed along.
     masked_embeds_m: Option<Tensor>,

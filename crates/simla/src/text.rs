@@ -87,12 +87,14 @@ pub fn some_groups(x: &Tensor, count: i64, first: i64, wanted: i64) -> Tensor {
 /// reads context i.
 #[derive(Debug, Clone, Copy)]
 pub struct Reading<'a> {
+    /// Keys and values of every layer.
     pub context: &'a KeysValues,
     /// The *last* group reads what is swapped in the context instead (the hard negative images of ITM).
     pub swapped: bool,
 }
 
 impl<'a> Reading<'a> {
+    /// Every group reads the same.
     pub fn own(context: &'a KeysValues) -> Self {
         Self { context, swapped: false }
     }
@@ -203,6 +205,7 @@ fn attend_groups(q: &Tensor, k: &Tensor, v: &Tensor, heads: i64, bias: Option<&T
 /// Which rows of a sequence the last layer computes.
 #[derive(Debug, Clone, Copy)]
 pub enum Rows<'a> {
+    /// Every row.
     All,
     /// The first.
     Cls,

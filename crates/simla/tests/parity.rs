@@ -1,14 +1,12 @@
 //! Two optimiser steps of a tiny model against the reference: every activation, loss, gradient, moving average, queue and weight.
 //! `SIMLA_PARITY_DIR` names the folder of another case, `SIMLA_PARITY_DEVICE` another device than the CPU.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use safetensors::SafeTensors;
 use serde_json::Value;
-use simla::config::{ModelConfig, SpecialIds};
+use simla::config::ModelConfig;
 use simla::model::Simla;
 use simla::objectives::Objectives;
 use simla::objectives::negatives::Negatives;
@@ -18,9 +16,12 @@ use simla_train::optim::{AdamW, AdamWConfig};
 use simla_train::weights::Gradients;
 use tch::{Device, Kind, Tensor, no_grad};
 
-const DEVICE: &str = "SIMLA_PARITY_DEVICE";
+#[path = "tasks_parity/golden.rs"]
+mod golden;
 
-type Tensors = BTreeMap<String, Tensor>;
+use golden::{Differences, Tensors, read};
+
+const DEVICE: &str = "SIMLA_PARITY_DEVICE";
 
 struct Case {
     config: ModelConfig,
@@ -32,62 +33,17 @@ struct Case {
     outputs: Tensors,
 }
 
-fn read(path: PathBuf) -> Tensors {
-    let bytes = fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    let file = SafeTensors::deserialize(&bytes).unwrap();
-    let kind = |dtype| match dtype {
-        safetensors::Dtype::F32 => Kind::Float,
-        safetensors::Dtype::I64 => Kind::Int64,
-        safetensors::Dtype::BOOL => Kind::Bool,
-        other => panic!("{other:?}"),
-    };
-    let tensor = |view: &safetensors::tensor::TensorView| {
-        let shape: Vec<i64> = view.shape().iter().map(|&n| n as i64).collect();
-        Tensor::from_data_size(view.data(), &shape, kind(view.dtype()))
-    };
-    file.tensors().iter().map(|(name, view)| (name.clone(), tensor(view))).collect()
-}
-
 impl Case {
     fn open() -> Self {
         let default = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/pretrain-step");
         let dir = std::env::var_os("SIMLA_PARITY_DIR").map_or(default, PathBuf::from);
         let json: Value = serde_json::from_slice(&fs::read(dir.join("config.json")).unwrap()).unwrap();
-        let int = |name: &str| json[name].as_i64().unwrap_or_else(|| panic!("config.json: {name}"));
-        let float = |value: &Value| value.as_f64().unwrap();
-        let config = ModelConfig {
-            closing_sep: true,
-            concept_scale: 1.0,
-            image_size: int("image_size"),
-            patch_size: int("patch_size"),
-            vision_width: int("vision_width"),
-            vision_depth: int("vision_depth"),
-            vision_heads: int("vision_heads"),
-            text_width: int("text_width"),
-            text_depth: int("text_depth"),
-            text_heads: int("text_heads"),
-            text_mlp: int("text_mlp"),
-            vocab_size: int("vocab_size"),
-            max_positions: int("max_positions"),
-            embed_dim: int("embed_dim"),
-            visual_vocab: int("visual_vocab"),
-            queue_size: int("queue_size"),
-            momentum: float(&json["momentum"]),
-            temperature: float(&json["temperature"]),
-            keywords: int("keywords"),
-            dropout: float(&json["dropout"]),
-            special: SpecialIds { pad: int("pad_id"), cls: int("cls_id"), sep: int("sep_id"), mask: int("mask_id") },
-        };
-        let optimizer = &json["optimizer"];
+        let (optimizer, lr) = golden::optimizer(&json);
         Self {
-            config,
-            optimizer: AdamWConfig {
-                betas: (float(&optimizer["betas"][0]), float(&optimizer["betas"][1])),
-                eps: float(&optimizer["eps"]),
-                weight_decay: float(&optimizer["weight_decay"]),
-            },
-            lr: float(&optimizer["lr"]),
-            alphas: json["alpha"].as_array().unwrap().iter().map(float).collect(),
+            config: golden::sizes(&json),
+            optimizer,
+            lr,
+            alphas: json["alpha"].as_array().unwrap().iter().map(|alpha| alpha.as_f64().unwrap()).collect(),
             weights: read(dir.join("weights.safetensors")),
             inputs: read(dir.join("inputs.safetensors")),
             outputs: read(dir.join("outputs.safetensors")),
@@ -112,27 +68,6 @@ impl Case {
             patch_labels: Some(get("visual_labels")),
             negatives: Negatives::Given { image: get("neg_image"), text: get("neg_text") },
             image_ids: None,
-        }
-    }
-}
-
-/// Where ours differs from the reference, gathered so that one run shows all of it.
-#[derive(Default)]
-struct Differences(Vec<String>);
-
-impl Differences {
-    /// Largest difference against the larger of `relative` x the reference's largest value and `absolute`.
-    fn compare(&mut self, name: &str, ours: &Tensor, reference: &Tensor, relative: f64, absolute: f64) {
-        let ours = ours.detach().to(Device::Cpu);
-        if ours.size() != reference.size() {
-            self.0.push(format!("{name}: shape {:?}, reference {:?}", ours.size(), reference.size()));
-            return;
-        }
-        let double = |x: &Tensor| x.to_kind(Kind::Double);
-        let difference = (double(&ours) - double(reference)).abs().max().double_value(&[]);
-        let allowed = (double(reference).abs().max().double_value(&[]) * relative).max(absolute);
-        if difference.is_nan() || difference > allowed {
-            self.0.push(format!("{name}: differs by {difference:.3e}, allowed {allowed:.3e}"));
         }
     }
 }
@@ -267,5 +202,5 @@ fn agree_with_the_reference(recompute: bool) {
         compared += 1;
     }
     assert_eq!(compared, named.len(), "every tensor of ours is in the reference");
-    assert!(differences.0.is_empty(), "{} differences:\n{}", differences.0.len(), differences.0.join("\n"));
+    differences.none();
 }

@@ -19,6 +19,8 @@
 //! true library needs to be loaded. Kernels are those of the CPU, on one thread at a time for runs that repeat bit for bit
 //! (`OMP_NUM_THREADS=1`). With another version of libtorch its interface for backends may have moved.
 
+#![warn(missing_docs, unreachable_pub)]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;

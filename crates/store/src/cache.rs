@@ -60,7 +60,7 @@ impl Drop for Claim {
 
 impl Cache {
     /// The cache in `folder`, with `bound` bytes at most.
-    pub fn open(folder: &Path, bound: u64) -> io::Result<Self> {
+    pub(crate) fn open(folder: &Path, bound: u64) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
         let cache = Cache { folder: folder.into(), bound, written: Mutex::default(), used: Mutex::default() };
         tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(folder)?; // whether it can be written
@@ -69,12 +69,12 @@ impl Cache {
     }
 
     /// Whether there is an entry, as far as its name tells.
-    pub fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.folder.join(name).exists()
     }
 
     /// Reads some bytes of an entry of `length` bytes.
-    pub fn read(&self, name: &str, length: u64, bytes: &mut [u8], offset: u64) -> Found {
+    pub(crate) fn read(&self, name: &str, length: u64, bytes: &mut [u8], offset: u64) -> Found {
         let path = self.folder.join(name);
         let Ok(file) = File::open(&path) else { return Found::No };
         let noted =
@@ -103,7 +103,7 @@ impl Cache {
     }
 
     /// All of an entry.
-    pub fn load(&self, name: &str) -> Option<Vec<u8>> {
+    pub(crate) fn load(&self, name: &str) -> Option<Vec<u8>> {
         let path = self.folder.join(name);
         let file = File::open(&path).ok()?;
         let content = checked(&file);
@@ -115,7 +115,7 @@ impl Cache {
     }
 
     /// Says that this process fetches an entry, if no other does.
-    pub fn claim(&self, name: &str) -> Option<Claim> {
+    pub(crate) fn claim(&self, name: &str) -> Option<Claim> {
         let path = self.folder.join(format!("{name}{CLAIM}"));
         if fs::metadata(&path).is_ok_and(|about| age(&about) > GONE) {
             let _ = fs::remove_file(&path);
@@ -128,7 +128,7 @@ impl Cache {
     }
 
     /// Makes an entry.
-    pub fn put(&self, name: &str, content: &[u8]) -> io::Result<()> {
+    pub(crate) fn put(&self, name: &str, content: &[u8]) -> io::Result<()> {
         let size = (content.len() + SUM) as u64;
         let look = {
             let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
@@ -166,7 +166,7 @@ impl Cache {
     }
 
     /// Bytes of all that is there.
-    pub fn size(&self) -> io::Result<u64> {
+    pub(crate) fn size(&self) -> io::Result<u64> {
         Ok(self.entries()?.iter().map(|entry| entry.bytes).sum())
     }
 

@@ -81,12 +81,12 @@ pub(crate) struct Clients {
 }
 
 impl Clients {
-    pub fn new(options: &Options) -> Self {
+    pub(crate) fn new(options: &Options) -> Self {
         Self { options: options.clone(), known: Mutex::default() }
     }
 
     /// Whom to ask for the object at an address, and its name there.
-    pub fn of(&self, text: &str) -> Result<(Arc<dyn ObjectStore>, object_store::path::Path), StoreError> {
+    pub(crate) fn of(&self, text: &str) -> Result<(Arc<dyn ObjectStore>, object_store::path::Path), StoreError> {
         let problem = |problem: String| StoreError::Url { url: text.into(), problem };
         let url = parse(text)?;
         let name = object_store::path::Path::from_url_path(url.path()).map_err(|error| problem(told(&error)))?;

@@ -7,6 +7,8 @@
 //!   ([`Store::failure`]): whoever passes over broken records asks whether they were broken or not reached.
 //! - Credentials come from the environment alone, by the names that each service's own tools know, and stand in no message.
 
+#![warn(missing_docs, unreachable_pub)]
+
 mod cache;
 mod client;
 mod error;

@@ -44,7 +44,7 @@ pub(crate) struct Shared {
 type Coming = Joined<BoxFuture<'static, Result<Bytes, Arc<StoreError>>>>;
 
 impl Shared {
-    pub fn new(options: Options, cache: Cache) -> Self {
+    pub(crate) fn new(options: Options, cache: Cache) -> Self {
         let [now, soon] = [TOGETHER, SOON_TOGETHER].map(Semaphore::new);
         let (coming, failure) = Default::default();
         Self { options, cache: Arc::new(cache), coming, now, soon, failure }

@@ -34,7 +34,9 @@ pub struct State {
     pub step: u64,
     /// Epochs done, as a fraction.
     pub epoch: f64,
+    /// Optimiser steps of an epoch.
     pub steps_per_epoch: u64,
+    /// Of the run: order and every random choice follow from it and the step.
     pub seed: u64,
     /// The best score so far, where there was one.
     pub best: Option<f64>,
@@ -56,6 +58,7 @@ struct Digest {
 
 /// Why a checkpoint could not be written or used.
 #[derive(Debug, Error)]
+#[allow(missing_docs)] // the messages say it
 pub enum CheckpointError {
     #[error("{path}: {source}{}", advice(.source))]
     Io { path: PathBuf, source: io::Error },
@@ -83,14 +86,23 @@ fn previous(path: &Path) -> String {
 /// What goes into a checkpoint.
 #[derive(Debug)]
 pub struct Contents {
+    /// Optimiser steps done.
     pub step: u64,
+    /// Epochs done, as a fraction.
     pub epoch: f64,
+    /// Optimiser steps of an epoch.
     pub steps_per_epoch: u64,
+    /// Of the run.
     pub seed: u64,
+    /// The best score so far, where there was one.
     pub best: Option<f64>,
+    /// Which task writes it.
     pub task: String,
+    /// The task's configuration.
     pub config: Value,
+    /// The task's tensors by their names: weights, their average, queues.
     pub model: BTreeMap<String, Tensor>,
+    /// The optimiser's tensors: moments and the number of steps.
     pub optimizer: BTreeMap<String, Tensor>,
     /// Small files of the task: name and bytes.
     pub extra: BTreeMap<String, Vec<u8>>,
@@ -194,7 +206,9 @@ impl Checkpoints {
 /// A checkpoint on disk, whole as far as lengths tell.
 #[derive(Debug)]
 pub struct Checkpoint {
+    /// Its folder.
     pub path: PathBuf,
+    /// What its `state.json` says.
     pub state: State,
 }
 

@@ -6,6 +6,8 @@
 //! - [`team`] is the processes of a run: what they exchange, and how they end together,
 //! - [`torch`] is the border to libtorch.
 
+#![warn(missing_docs, unreachable_pub)]
+
 pub mod checkpoint;
 pub mod metrics;
 pub mod optim;

@@ -25,11 +25,13 @@ pub struct StepRecord {
     /// The losses and what else the task reports, by the names that it gave them: `loss/itc`.
     #[serde(flatten, deserialize_with = "nulls_are_nan")]
     pub scores: BTreeMap<String, f64>,
+    /// The learning rate of the step.
     #[serde(rename = "schedule/lr", alias = "lr")]
     pub lr: f64,
     /// Global norm of the gradient, before clipping.
     #[serde(rename = "schedule/grad_norm", alias = "grad_norm", deserialize_with = "null_is_nan")]
     pub grad_norm: f64,
+    /// Records a second, of all processes together.
     #[serde(rename = "machine/pairs_per_s", alias = "pairs_per_s")]
     pub pairs_per_s: f64,
     /// Seconds in which the step waited for data.

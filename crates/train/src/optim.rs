@@ -15,7 +15,9 @@ use crate::weights::{Flat, Gradients, Weights, WeightsError, check};
 /// AdamW's constants.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct AdamWConfig {
+    /// Shares of the old value that the two moments keep each step.
     pub betas: (f64, f64),
+    /// Added to the root of the second moment.
     pub eps: f64,
     /// Of matrices; vectors are not decayed.
     pub weight_decay: f64,
@@ -37,6 +39,7 @@ pub struct AdamW {
 }
 
 impl AdamW {
+    /// Moments of zero for these weights.
     pub fn new(config: AdamWConfig, weights: &Weights) -> Self {
         let zeros = || Flat::zeros(weights.layout(), Kind::Float, weights.device());
         Self { config, exp_avg: zeros(), exp_avg_sq: zeros(), steps: 0 }
@@ -138,10 +141,15 @@ pub fn norm(gradients: &mut Gradients) -> Tensor {
 /// Linear warm-up from `warmup_lr` to `lr` over `warmup_steps`, then a cosine down to `min_lr` at `steps` (2.5).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Schedule {
+    /// The highest learning rate.
     pub lr: f64,
+    /// That of the first step.
     pub warmup_lr: f64,
+    /// That of the last.
     pub min_lr: f64,
+    /// Steps of the warm-up.
     pub warmup_steps: u64,
+    /// All steps, the warm-up's included.
     pub steps: u64,
 }
 

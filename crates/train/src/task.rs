@@ -15,6 +15,7 @@ use crate::weights::{Gradients, Weights, WeightsError};
 pub struct At {
     /// Optimiser steps before this one.
     pub step: u64,
+    /// Optimiser steps of an epoch.
     pub steps_per_epoch: u64,
     /// For every random choice of this batch.
     pub seed: u64,
@@ -37,11 +38,13 @@ pub trait Task {
     /// The names of a batch's records, one for each of its examples.
     fn records(batch: &Self::Batch) -> &[String];
 
+    /// What a checkpoint calls it.
     fn name(&self) -> &'static str;
 
     /// What is needed to build the model again.
     fn config(&self) -> Value;
 
+    /// Those that are trained.
     fn weights(&mut self) -> &mut Weights;
 
     /// Before the first batch of an optimiser step.

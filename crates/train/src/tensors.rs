@@ -14,6 +14,7 @@ use simla_files::advice;
 
 /// Why a file of tensors could not be used.
 #[derive(Debug, Error)]
+#[allow(missing_docs)] // the messages say it
 pub enum TensorsError {
     #[error("{path}: {source}{}", advice(.source))]
     Io { path: PathBuf, source: io::Error },

@@ -31,20 +31,27 @@ use crate::writer::{Writer, Written};
 /// How a run goes, whatever the task.
 #[derive(Debug, Clone)]
 pub struct Plan {
+    /// Of every random choice.
     pub seed: u64,
+    /// Optimiser steps of the run.
     pub steps: u64,
+    /// Optimiser steps of an epoch.
     pub steps_per_epoch: u64,
     /// Batches of one optimiser step, of all processes together.
     pub accumulate: u64,
     /// The type in which gradients go between processes.
     pub wire: Kind,
+    /// The learning rate of each step.
     pub schedule: Schedule,
     /// 0 leaves gradients as they are.
     pub clip_norm: f64,
+    /// Steps in a row without a finite loss or gradient, after which the run ends.
     pub max_bad_steps: u64,
+    /// Steps between two checkpoints; 0 for none but the last.
     pub save_every_steps: u64,
     /// Zero for never.
     pub save_every: Duration,
+    /// Checkpoints that stay, beside the best.
     pub keep: usize,
     /// Threads that calculate; 0 for as many as are best (see [`Threads`]).
     pub threads: usize,
@@ -53,6 +60,7 @@ pub struct Plan {
 /// How a run ended well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
+    /// All steps are done.
     Finished,
     /// Asked to stop: saved, to be resumed.
     Stopped,
@@ -60,6 +68,7 @@ pub enum Ending {
 
 /// How a run ended otherwise.
 #[derive(Debug, Error)]
+#[allow(missing_docs)] // the messages say it
 pub enum TrainError {
     /// The batches' own.
     #[error(transparent)]

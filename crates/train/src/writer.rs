@@ -16,20 +16,20 @@ use crate::trainer::TrainError;
 
 /// A checkpoint that is on the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Written {
+pub(crate) struct Written {
     pub step: u64,
     pub path: PathBuf,
 }
 
 /// Writes the checkpoints of a run, one at a time.
 #[derive(Debug)]
-pub struct Writer {
+pub(crate) struct Writer {
     checkpoints: Checkpoints,
     writing: Option<JoinHandle<Result<Written, TrainError>>>,
 }
 
 impl Writer {
-    pub fn new(checkpoints: Checkpoints) -> Self {
+    pub(crate) fn new(checkpoints: Checkpoints) -> Self {
         Self { checkpoints, writing: None }
     }
 
@@ -38,7 +38,7 @@ impl Writer {
     ///
     /// # Panics
     /// Where libtorch fails, and where another is being written.
-    pub fn begin(&mut self, contents: Contents, best: bool, log: Metrics, team: &Arc<Team>) {
+    pub(crate) fn begin(&mut self, contents: Contents, best: bool, log: Metrics, team: &Arc<Team>) {
         assert!(self.writing.is_none(), "one checkpoint at a time");
         let fits = free_gib(Device::Cpu).is_none_or(|free| free > 2.0 * gib(&contents));
         let copies = fits.then(|| (OnHost::copy(&contents.model), OnHost::copy(&contents.optimizer)));
@@ -68,7 +68,7 @@ impl Writer {
     ///
     /// # Errors
     /// What the system said; the checkpoints before are whole then.
-    pub fn written(&mut self) -> Result<Option<Written>, TrainError> {
+    pub(crate) fn written(&mut self) -> Result<Option<Written>, TrainError> {
         match &self.writing {
             Some(writing) if writing.is_finished() => self.wait(),
             _ => Ok(None),
@@ -79,7 +79,7 @@ impl Writer {
     ///
     /// # Errors
     /// As there.
-    pub fn wait(&mut self) -> Result<Option<Written>, TrainError> {
+    pub(crate) fn wait(&mut self) -> Result<Option<Written>, TrainError> {
         let Some(writing) = self.writing.take() else {
             return Ok(None);
         };

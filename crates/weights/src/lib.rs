@@ -18,6 +18,8 @@
 //!
 //! Files come from strangers: all that a file may ask of us is bounded by [`limits`].
 
+#![warn(missing_docs, unreachable_pub)]
+
 mod archive;
 mod error;
 mod flatten;

@@ -54,7 +54,7 @@ pub struct Arguments {
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
     check_picture(arguments.heat.as_deref(), arguments.force, || vec![arguments.image.clone()])?;
     let model = &arguments.model;
-    let asker = Asker::open(&model.checkpoint, arguments.answers.as_deref(), Dtype::F32.kind(), model.device()?)?;
+    let asker = Asker::open(&model.checkpoint, arguments.answers.as_deref(), Dtype::F32.kind(), model.device.open()?)?;
     let made_up = arguments.make_up || asker.answers.is_none();
     let place = || arguments.image.display().to_string();
     let photo = read(&arguments.image)?;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use crate::model::dtype;
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use rand::{Rng, SeedableRng};
@@ -91,10 +92,6 @@ pub struct StepArguments {
 
 pub fn preset(text: &str) -> Result<Preset, String> {
     serde_json::from_value(json!(text)).map_err(|_| "expected tiny, small or base".into())
-}
-
-pub fn dtype(text: &str) -> Result<Dtype, String> {
-    serde_json::from_value(json!(text)).map_err(|_| "expected f32 or bf16".into())
 }
 
 /// Word pieces of a caption, as in the peer's benchmark.

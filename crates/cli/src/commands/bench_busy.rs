@@ -5,6 +5,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
+use crate::model::dtype;
 use anyhow::{Result, bail};
 use clap::Args;
 use rand::SeedableRng;
@@ -21,7 +22,7 @@ use simla_train::torch::threads::Threads;
 use simla_train::weights::Gradients;
 use tch::Device;
 
-use super::bench::{ALPHA, dtype, model_config, preset, random_inputs};
+use super::bench::{ALPHA, model_config, preset, random_inputs};
 
 /// Times the pre-training step beside other programs that compute
 ///

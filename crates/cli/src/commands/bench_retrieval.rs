@@ -17,7 +17,8 @@ use simla_train::torch::guard::guarded;
 use simla_train::torch::memory::Peak;
 use tch::{Device, no_grad};
 
-use super::bench::{TOKENS, dtype, model_config, preset, random_captions, synchronize};
+use super::bench::{TOKENS, model_config, preset, random_captions, synchronize};
+use crate::model::dtype;
 use simla_run::console;
 
 /// Standard deviation of the weights; what they are does not matter.

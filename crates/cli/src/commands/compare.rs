@@ -35,7 +35,7 @@ pub struct Arguments {
 
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let Arguments { left, right, statement, model, json } = arguments;
-    let judge = Judge::<Statement>::open(&model.checkpoint, Dtype::F32.kind(), model.device()?)?;
+    let judge = Judge::<Statement>::open(&model.checkpoint, Dtype::F32.kind(), model.device.open()?)?;
     let names = [&left, &right].map(|path| path.display().to_string());
     let photos = [read(&left)?, read(&right)?];
     let classes = judge.judge(&[(&names[0], &photos[0]), (&names[1], &photos[1])], &statement)?;

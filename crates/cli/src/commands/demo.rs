@@ -13,6 +13,7 @@ use simla_train::Ending;
 use crate::commands::eval::retrieval::table;
 use crate::commands::training::code;
 use crate::commands::{demo_questions, demo_report};
+use crate::model::DeviceArguments;
 use simla_run::compute::Compute;
 use simla_run::fit::Run;
 use simla_run::inputs::Inputs;
@@ -60,14 +61,13 @@ pub struct Arguments {
     /// Steps in which the model then learns to answer questions; 0 for none
     #[arg(long, default_value_t = 600)]
     question_steps: u64,
-    /// Where to compute: cpu, cuda or cuda:N
-    #[arg(long, default_value = "cpu")]
-    device: String,
+    #[command(flatten)]
+    device: DeviceArguments,
 }
 
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let start = Instant::now();
-    let compute = Compute::alone(simla_train::torch::device::open(&arguments.device)?);
+    let compute = Compute::alone(arguments.device.open()?);
     let assignments: Vec<String> = SETTINGS.iter().map(|&s| s.to_owned()).chain(arguments.set).collect();
     let settings = Settings::resolve(None, &assignments)?;
     let (scenes, folder) = (arguments.output.join("scenes"), arguments.output.join("run"));

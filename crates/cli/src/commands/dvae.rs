@@ -12,6 +12,7 @@ use simla_train::{Ending, Team};
 
 use crate::commands::training::code;
 use crate::commands::training::{Training, settings_help};
+use crate::model::DeviceArguments;
 use simla_run::fit::Run;
 use simla_run::inputs::Inputs;
 use simla_run::output::{check_picture, files_of};
@@ -68,9 +69,8 @@ pub struct EvalArguments {
     /// Pictures to draw
     #[arg(long, default_value_t = PICTURES, value_name = "N")]
     samples: usize,
-    /// Where to compute: cpu, cuda or cuda:N
-    #[arg(long, default_value = "cpu")]
-    device: String,
+    #[command(flatten)]
+    device: DeviceArguments,
     /// One JSON object in place of the text
     #[arg(long)]
     json: bool,
@@ -84,7 +84,7 @@ pub fn run(command: Command) -> Result<ExitCode> {
 }
 
 fn eval(arguments: &EvalArguments) -> Result<ExitCode> {
-    let device = simla_train::torch::device::open(&arguments.device)?;
+    let device = arguments.device.open()?;
     let dvae = Dvae::open(&arguments.dvae, Dtype::F32.kind(), device)?;
     let dataset = open_data(&arguments.data, arguments.image_root.as_deref(), 1.0)?;
     check_picture(arguments.sheet.as_deref(), arguments.force, || files_of(&dataset))?;

@@ -32,7 +32,7 @@ pub struct Arguments {
 
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let Arguments { image, sentence, model, json } = arguments;
-    let judge = Judge::<Entailment>::open(&model.checkpoint, Dtype::F32.kind(), model.device()?)?;
+    let judge = Judge::<Entailment>::open(&model.checkpoint, Dtype::F32.kind(), model.device.open()?)?;
     let name = image.display().to_string();
     let classes = judge.judge(&[(&name, &read(&image)?)], &sentence)?;
     match json {

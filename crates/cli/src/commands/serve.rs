@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::model::DeviceArguments;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use simla::tasks::kept::Kept;
@@ -59,9 +60,8 @@ pub struct Arguments {
     /// A name of this machine by which it may be asked, beside localhost and its addresses
     #[arg(long, value_name = "HOST")]
     name: Vec<String>,
-    /// Where to compute: cpu, cuda or cuda:N
-    #[arg(long, default_value = "cpu")]
-    device: String,
+    #[command(flatten)]
+    device: DeviceArguments,
 }
 
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
@@ -80,7 +80,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     }
     let photos = match (&arguments.checkpoint, &arguments.images) {
         (Some(checkpoint), Some(images)) => {
-            let device = simla_train::torch::device::open(&arguments.device)?;
+            let device = arguments.device.open()?;
             let model = Model::open(checkpoint, Dtype::F32.kind(), device)?;
             let asker =
                 arguments.vqa.as_deref().map(|run| Asker::open(run, None, Dtype::F32.kind(), device)).transpose()?;

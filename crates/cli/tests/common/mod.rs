@@ -2,8 +2,11 @@
 #![allow(dead_code)] // each test takes what it needs
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 use tempfile::TempDir;
@@ -70,6 +73,19 @@ pub fn pretraining(data: &Path, output: &Path, more: &[&str]) -> Command {
     command
 }
 
+/// Longest that a test waits for something to happen.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Waits until it has, and fails where it does not.
+#[track_caller]
+pub fn wait_until(what: &str, mut happened: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !happened() {
+        assert!(start.elapsed() < PATIENCE, "{what} does not happen");
+        sleep(Duration::from_millis(5));
+    }
+}
+
 /// The program, on one thread: tests run side by side.
 pub fn simla() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_simla"));
@@ -129,6 +145,11 @@ pub fn assert_refused(output: &Output, words: &[&str]) {
     for word in words {
         assert!(error.contains(word), "{word} in: {error}");
     }
+}
+
+/// Says what was not tried, and why, also where a test that passes is not heard.
+pub fn left_out(what: &str) {
+    let _ = writeln!(std::io::stderr(), "LEFT OUT: {what}");
 }
 
 /// What it said for people to read.

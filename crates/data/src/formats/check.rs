@@ -9,13 +9,13 @@ use crate::loader::Loader;
 use crate::sources::{OpenError, Options};
 
 /// The records of a file.
-pub fn opened<F: Format>(path: &Path) -> Result<Dataset<F>, OpenError> {
+pub(crate) fn opened<F: Format>(path: &Path) -> Result<Dataset<F>, OpenError> {
     let options = Options { max_bad_share: 0.5, ..Options::default() };
     Dataset::of(&[Source::from(path.to_path_buf())], &options, &mut |_, _, _| ())
 }
 
 /// The rows of a file with this text, which names these pictures, drawn for it beside it.
-pub fn examples<F: Format>(format: F, name: &str, text: &str, pictures: &[&str]) -> Vec<F::Row> {
+pub(crate) fn examples<F: Format>(format: F, name: &str, text: &str, pictures: &[&str]) -> Vec<F::Row> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
     std::fs::write(&path, text).unwrap();
@@ -35,7 +35,7 @@ pub fn examples<F: Format>(format: F, name: &str, text: &str, pictures: &[&str])
 }
 
 /// Checks that each of these records is refused with its place and these words.
-pub fn refusals<F: Format>(records: &[(&str, &str)]) {
+pub(crate) fn refusals<F: Format>(records: &[(&str, &str)]) {
     for (record, words) in records {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("bad.json");

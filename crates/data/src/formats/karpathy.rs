@@ -13,7 +13,7 @@ use crate::sources::fields;
 
 /// How such pictures become rows: as pairs. Those of other splits than are asked for are passed over.
 #[derive(Clone, Debug)]
-pub struct Karpathy(pub Pairs);
+pub(crate) struct Karpathy(pub Pairs);
 
 /// The fields of a picture that matter.
 #[derive(Deserialize)]

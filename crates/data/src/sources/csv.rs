@@ -50,7 +50,7 @@ struct Layout {
 }
 
 impl CsvRecords {
-    pub fn open(path: &Path, delimiter: u8, options: &Options, watch: Watch) -> Result<Self, OpenError> {
+    pub(crate) fn open(path: &Path, delimiter: u8, options: &Options, watch: Watch) -> Result<Self, OpenError> {
         let io = |error| OpenError::Io { path: path.into(), error };
         let file = File::open(path).map_err(io)?;
         let length = file.metadata().map_err(io)?.len();

@@ -17,7 +17,7 @@ pub(crate) struct EachCaption {
 
 impl EachCaption {
     /// Reads every record once. One that cannot be used stays, as one pair, to be counted when it is met.
-    pub fn of(records: Box<dyn Records>, index_folder: Option<&std::path::Path>) -> io::Result<Self> {
+    pub(crate) fn of(records: Box<dyn Records>, index_folder: Option<&std::path::Path>) -> io::Result<Self> {
         let mut places = TableWriter::start(index_folder)?;
         let (mut pairs, mut shards) = (0, Vec::new());
         let mut starts = records.shards().into_iter().peekable();

@@ -21,12 +21,12 @@ pub(super) struct Element<'a> {
 
 impl Element<'_> {
     /// Its text; the error says that it is too long.
-    pub fn text(&self) -> Result<&[u8], String> {
+    pub(crate) fn text(&self) -> Result<&[u8], String> {
         if self.length > MAX_RECORD_BYTES { Err(too_long()) } else { Ok(self.text) }
     }
 
     /// How many records a broken element is: more than one where quotes that do not close hide the bounds between several.
-    pub fn records(&self, file: &File) -> io::Result<u64> {
+    pub(crate) fn records(&self, file: &File) -> io::Result<u64> {
         const KEY: &[u8] = br#""image""#;
         let mut found = 0;
         let mut bytes = vec![0; 1 << 16];

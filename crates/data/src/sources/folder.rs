@@ -111,7 +111,7 @@ pub(crate) struct FolderRecords {
 
 impl FolderRecords {
     /// The images that were found under `folder`.
-    pub fn open(folder: &Path, walked: Walked, options: &Options, watch: Watch) -> Result<Self, OpenError> {
+    pub(crate) fn open(folder: &Path, walked: Walked, options: &Options, watch: Watch) -> Result<Self, OpenError> {
         let Walked { pictures: images, shards, captions, mut unread } = walked;
         if images.len() > MAX_IMAGES {
             let found = format!("a folder of more than {MAX_IMAGES} images");

@@ -19,7 +19,7 @@ use crate::record::RecordError;
 use crate::table::Table;
 
 /// Largest file that is unpacked.
-pub const MAX_UNPACKED_BYTES: u64 = 64 << 30;
+pub(crate) const MAX_UNPACKED_BYTES: u64 = 64 << 30;
 
 /// A JSON file of records.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub(crate) struct JsonRecords<F> {
 }
 
 impl<F: Format> JsonRecords<F> {
-    pub fn open(path: &Path, options: &Options, watch: Watch) -> Result<Self, OpenError> {
+    pub(crate) fn open(path: &Path, options: &Options, watch: Watch) -> Result<Self, OpenError> {
         let io = |error| OpenError::Io { path: path.into(), error };
         let file = open(path, options)?;
         let length = file.metadata().map_err(io)?.len();

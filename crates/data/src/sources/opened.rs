@@ -57,11 +57,11 @@ pub(super) enum Shards {
 }
 
 impl Shards {
-    pub fn files(paths: Vec<PathBuf>) -> Self {
+    pub(crate) fn files(paths: Vec<PathBuf>) -> Self {
         Shards::Files { paths, open: Mutex::default() }
     }
 
-    pub fn objects(store: Store, objects: Vec<Object>) -> Self {
+    pub(crate) fn objects(store: Store, objects: Vec<Object>) -> Self {
         let mut sizes: Vec<u64> = objects.iter().map(Object::size).collect();
         sizes.sort_unstable();
         let window = sizes.iter().rev().take(WINDOW_SHARDS).sum();
@@ -69,7 +69,7 @@ impl Shards {
         Shards::Objects { store, shards: objects.into_iter().map(shard).collect(), window }
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         match self {
             Shards::Files { paths, .. } => paths.len(),
             Shards::Objects { shards, .. } => shards.len(),
@@ -77,7 +77,7 @@ impl Shards {
     }
 
     /// The path or address of one.
-    pub fn path(&self, shard: usize) -> &Path {
+    pub(crate) fn path(&self, shard: usize) -> &Path {
         match self {
             Shards::Files { paths, .. } => &paths[shard],
             Shards::Objects { shards, .. } => &shards[shard].0,
@@ -85,7 +85,7 @@ impl Shards {
     }
 
     /// One to read; a file is kept open for the next who asks.
-    pub fn open(&self, shard: usize) -> io::Result<Arc<Shard>> {
+    pub(crate) fn open(&self, shard: usize) -> io::Result<Arc<Shard>> {
         let (paths, open) = match self {
             Shards::Objects { shards, .. } => return Ok(Arc::clone(&shards[shard].1)),
             Shards::Files { paths, open } => (paths, open),
@@ -103,7 +103,7 @@ impl Shards {
     }
 
     /// Has one fetched, if there is room for it beside those that are read now.
-    pub fn read_soon(&self, shard: usize) {
+    pub(crate) fn read_soon(&self, shard: usize) {
         if let Shards::Objects { store, shards, window } = self
             && 2 * window <= store.cache_bytes()
             && let Shard::Object(object) = &*shards[shard].1
@@ -113,7 +113,7 @@ impl Shards {
     }
 
     /// What is to be known about reading them.
-    pub fn warning(&self) -> Option<String> {
+    pub(crate) fn warning(&self) -> Option<String> {
         match self {
             Shards::Objects { store, window, .. } if *window > store.cache_bytes() => Some(format!(
                 "the {WINDOW_SHARDS} shards that are read at the same time have up to {} MB, the cache {} MB: much is fetched again and again; \
@@ -126,7 +126,7 @@ impl Shards {
     }
 
     /// Why one could not be read, if ever one could not be reached.
-    pub fn failure(&self) -> Option<&str> {
+    pub(crate) fn failure(&self) -> Option<&str> {
         match self {
             Shards::Files { .. } => None,
             Shards::Objects { store, .. } => store.failure(),

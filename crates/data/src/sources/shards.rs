@@ -161,7 +161,7 @@ impl Places {
 
 impl ShardRecords {
     /// Opens the shards, which together are the source `source`; `beside` is what else there is.
-    pub fn open(
+    pub(crate) fn open(
         source: &Path,
         shards: Shards,
         beside: &Unread,

@@ -7,7 +7,7 @@
 use prost::{Enumeration, Message, Oneof};
 
 #[derive(Clone, PartialEq, Message)]
-pub struct Event {
+pub(crate) struct Event {
     /// Seconds since 1970.
     #[prost(double, tag = "1")]
     pub wall_time: f64,
@@ -18,7 +18,7 @@ pub struct Event {
 }
 
 #[derive(Clone, PartialEq, Oneof)]
-pub enum What {
+pub(crate) enum What {
     #[prost(string, tag = "3")]
     FileVersion(String),
     #[prost(message, tag = "5")]
@@ -28,7 +28,7 @@ pub enum What {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct SessionLog {
+pub(crate) struct SessionLog {
     #[prost(enumeration = "SessionStatus", tag = "1")]
     pub status: i32,
 }
@@ -41,13 +41,13 @@ pub enum SessionStatus {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct Summary {
+pub(crate) struct Summary {
     #[prost(message, repeated, tag = "1")]
     pub value: Vec<Value>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct Value {
+pub(crate) struct Value {
     #[prost(string, tag = "1")]
     pub tag: String,
     #[prost(oneof = "Content", tags = "2, 4")]
@@ -55,7 +55,7 @@ pub struct Value {
 }
 
 #[derive(Clone, PartialEq, Oneof)]
-pub enum Content {
+pub(crate) enum Content {
     #[prost(float, tag = "2")]
     SimpleValue(f32),
     #[prost(message, tag = "4")]
@@ -63,7 +63,7 @@ pub enum Content {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct Image {
+pub(crate) struct Image {
     #[prost(int32, tag = "1")]
     pub height: i32,
     #[prost(int32, tag = "2")]

@@ -16,9 +16,11 @@ const LONGEST: f64 = 1024.0;
 /// Where a phrase is.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Grounded {
+    /// As it was asked.
     pub phrase: String,
     /// Pixels of the picture, upright.
     pub width: u32,
+    /// Pixels of the picture, upright.
     pub height: u32,
     /// Layer of cross-attention, from 0.
     pub layer: usize,
@@ -33,15 +35,19 @@ pub struct Grounded {
     pub grid: usize,
     /// A value a patch, row by row.
     pub map: Map,
+    /// Each by itself.
     pub words: Vec<Word>,
 }
 
 /// Where a word of a phrase is.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Word {
+    /// As the phrase has it.
     pub word: String,
+    /// The box that holds its heat best, in pixels.
     #[serde(rename = "box")]
     pub bounds: Option<Bounds>,
+    /// A value a patch, row by row.
     pub map: Map,
 }
 

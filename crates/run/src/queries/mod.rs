@@ -14,6 +14,7 @@ use simla_data::Vocabulary;
 /// Words, as the model reads them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Phrase {
+    /// As it was asked.
     pub text: String,
     /// Token ids, with [CLS] and [SEP].
     pub ids: Vec<i64>,

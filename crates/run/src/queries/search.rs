@@ -22,6 +22,7 @@ pub const CANDIDATES: usize = 16;
 pub enum Query {
     /// Token ids.
     Phrase(Vec<i64>),
+    /// A picture.
     Picture(Seen),
 }
 
@@ -39,9 +40,11 @@ pub struct Wanted {
 /// One result.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Found {
+    /// From 1.
     pub rank: usize,
     /// The picture's path, or that of the picture which the caption belongs to.
     pub image: String,
+    /// Where captions are searched.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub caption: Option<String>,
     /// Similarity by contrast, -1 to 1.
@@ -54,18 +57,23 @@ pub struct Found {
 /// What a search found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Answer {
+    /// The phrase, or the picture's path.
     pub query: String,
     /// Items in the index.
     pub searched: usize,
     /// Seconds that the answer took, the model and the index at hand.
     pub seconds: f64,
+    /// Best first.
     pub results: Vec<Found>,
 }
 
 /// Everything that answers.
 pub struct Search {
+    /// That embeds and matches.
     pub model: Model,
+    /// What is searched.
     pub collection: Collection,
+    /// Its features.
     pub index: Index,
 }
 

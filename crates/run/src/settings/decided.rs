@@ -12,6 +12,7 @@ pub(super) const RESAMPLED: &[&str] = &["image_size", "patch_size"];
 /// A size, and the weights that have it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Size {
+    /// The number.
     pub value: i64,
     /// Where they are.
     pub of: String,

@@ -40,8 +40,11 @@ use decided::RESAMPLED;
 /// A section: its name, what it is about, and its settings.
 #[derive(Debug)]
 pub struct Section {
+    /// As the schema has it.
     pub name: &'static str,
+    /// On one line.
     pub about: String,
+    /// In the order in which they are shown.
     pub settings: Vec<Field>,
 }
 
@@ -57,7 +60,7 @@ macro_rules! sections {
         /// The settings of a run, by sections.
         #[derive(Debug, Clone)]
         pub struct Settings {
-            $(pub $section: $kind,)*
+            $(#[doc = concat!("Section `", stringify!($section), "`.")] pub $section: $kind,)*
             /// Names of those that were asked for, in place of defaults.
             asked: BTreeSet<String>,
         }
@@ -132,6 +135,7 @@ fn marked(mark: &'static str, values: &'static [&'static str]) -> impl Iterator<
 
 /// A setting that cannot be used.
 #[derive(Debug, Error)]
+#[allow(missing_docs)] // the messages say it
 pub enum SettingsError {
     #[error("unknown setting `{name}`{suggestion}; `simla settings` lists all")]
     Unknown { name: String, suggestion: String },

@@ -9,12 +9,14 @@ use tch::Kind;
 /// The type in which products run; weights, losses and the optimiser are f32 in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[allow(missing_docs)] // docs would be text of the settings' help
 pub enum Dtype {
     F32,
     Bf16,
 }
 
 impl Dtype {
+    /// As libtorch calls it.
     pub fn kind(self) -> Kind {
         match self {
             Self::F32 => Kind::Float,
@@ -123,6 +125,7 @@ impl Train {
         }
     }
 
+    /// AdamW's constants.
     pub fn optimizer(&self) -> AdamWConfig {
         AdamWConfig { weight_decay: self.weight_decay, ..AdamWConfig::default() }
     }

@@ -13,7 +13,7 @@ pub(super) struct Conv {
 }
 
 impl Conv {
-    pub fn new(layout: &mut Layout, name: &str, inputs: i64, outputs: i64, kernel: i64) -> Self {
+    pub(crate) fn new(layout: &mut Layout, name: &str, inputs: i64, outputs: i64, kernel: i64) -> Self {
         let fan_in = (inputs * kernel * kernel) as f64;
         let weight = [outputs, inputs, kernel, kernel];
         Self {
@@ -23,7 +23,7 @@ impl Conv {
         }
     }
 
-    pub fn forward(&self, w: &Weights, x: &Tensor) -> Tensor {
+    pub(crate) fn forward(&self, w: &Weights, x: &Tensor) -> Tensor {
         x.conv2d(&w[self.weight], Some(&w[self.bias]), 1, self.padding, 1, 1)
     }
 }
@@ -39,7 +39,14 @@ pub(super) struct Block {
 }
 
 impl Block {
-    pub fn new(layout: &mut Layout, name: &str, inputs: i64, outputs: i64, kernels: [i64; 4], gain: f64) -> Self {
+    pub(crate) fn new(
+        layout: &mut Layout,
+        name: &str,
+        inputs: i64,
+        outputs: i64,
+        kernels: [i64; 4],
+        gain: f64,
+    ) -> Self {
         let inner = outputs / 4;
         let widths = [(inputs, inner), (inner, inner), (inner, inner), (inner, outputs)];
         let id_path = (inputs != outputs).then(|| Conv::new(layout, &format!("{name}.id_path"), inputs, outputs, 1));
@@ -50,7 +57,7 @@ impl Block {
         Self { id_path, res_path, gain }
     }
 
-    pub fn forward(&self, w: &Weights, x: &Tensor) -> Tensor {
+    pub(crate) fn forward(&self, w: &Weights, x: &Tensor) -> Tensor {
         let residual = self.res_path.iter().fold(x.shallow_clone(), |x, conv| conv.forward(w, &x.relu()));
         let identity = match &self.id_path {
             Some(conv) => conv.forward(w, x),

@@ -11,7 +11,7 @@ const KERNELS: [i64; 4] = [1, 3, 3, 3];
 
 /// Codes to pixels. The weights lie in a [`Weights`].
 #[derive(Debug)]
-pub struct Decoder {
+pub(crate) struct Decoder {
     input: Conv,
     groups: Vec<Vec<Block>>,
     output: Conv,
@@ -19,7 +19,7 @@ pub struct Decoder {
 
 impl Decoder {
     /// Adds the parameters of the mirror of `config` to a layout.
-    pub fn new(layout: &mut Layout, prefix: &str, config: EncoderConfig) -> Self {
+    pub(crate) fn new(layout: &mut Layout, prefix: &str, config: EncoderConfig) -> Self {
         let EncoderConfig { width, groups, blocks_per_group, vocab } = config;
         let gain = ((groups * blocks_per_group) as f64).powi(-2);
         let blocks = format!("{prefix}blocks");
@@ -39,7 +39,7 @@ impl Decoder {
     }
 
     /// Pixels `[B, 3, factor x h, factor x w]` in f32, from (soft) codes `[B, V, h, w]`.
-    pub fn forward(&self, w: &Weights, codes: &Tensor) -> Tensor {
+    pub(crate) fn forward(&self, w: &Weights, codes: &Tensor) -> Tensor {
         let mut x = self.input.forward(w, &codes.to_kind(w.kind()));
         for (i, group) in self.groups.iter().enumerate() {
             if i > 0 {

@@ -23,6 +23,7 @@ pub struct EncoderConfig {
     pub width: i64,
     /// Groups of residual blocks, with a pooling between each two: `log2(factor) + 1`.
     pub groups: i64,
+    /// Residual blocks of a group.
     pub blocks_per_group: i64,
     /// Size of the visual vocabulary.
     pub vocab: i64,
@@ -70,6 +71,7 @@ impl Encoder {
         Self { config, input, groups, output }
     }
 
+    /// Its shape.
     pub fn config(&self) -> EncoderConfig {
         self.config
     }

@@ -33,14 +33,18 @@ pub struct Evaluation {
 /// A picture as the tokenizer sees it and as it comes back: RGB bytes `[side, side, 3]`.
 #[derive(Debug, Clone)]
 pub struct Reconstruction {
+    /// Pixels.
     pub side: usize,
+    /// As it is.
     pub original: Vec<u8>,
+    /// Decoded from its codes.
     pub restored: Vec<u8>,
 }
 
 /// An evaluation with its first reconstructions and the records that could not be used.
 #[derive(Debug)]
 pub struct Outcome {
+    /// The measures.
     pub evaluation: Evaluation,
     /// None without a decoder.
     pub reconstructions: Vec<Reconstruction>,

@@ -26,6 +26,7 @@ pub const TASK: &str = "dvae";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DvaeConfig {
+    /// The encoder's; the decoder mirrors it.
     pub encoder: EncoderConfig,
     /// Twice the side in pixels of the views that it was trained for: where a code is half a patch's side, the side of the model's views.
     pub image_size: i64,
@@ -58,6 +59,7 @@ impl DvaeConfig {
 
 /// Why a folder is not a usable tokenizer.
 #[derive(Debug, Error)]
+#[allow(missing_docs)] // the messages say it
 pub enum DvaeError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -72,9 +74,11 @@ pub enum DvaeError {
 /// A discrete VAE: encoder, and decoder where there is one.
 #[derive(Debug)]
 pub struct Dvae {
+    /// Its shape.
     pub config: DvaeConfig,
     encoder: Encoder,
     decoder: Option<Decoder>,
+    /// Of encoder and decoder.
     pub weights: Weights,
 }
 

@@ -35,6 +35,7 @@ const RESTART_NOISE: f64 = 0.1;
 /// A tokenizer that is being trained.
 #[derive(Debug)]
 pub struct Training {
+    /// As it is so far.
     pub dvae: Dvae,
     steps: u64,
     step: u64,

@@ -12,6 +12,7 @@ const KIND: &str = "DALL-E's encoder";
 /// An encoder of DALL-E's kind.
 #[derive(Debug)]
 pub struct Dalle {
+    /// The shape that its weights have.
     pub config: EncoderConfig,
     /// Its weights under the published names, `encoder.` before them: `encoder.blocks.input.w`,
     /// `encoder.blocks.group_1.block_1.res_path.conv_1.w`, ...

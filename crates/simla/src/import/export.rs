@@ -14,6 +14,7 @@ use simla_train::tensors::{self, TensorsError};
 
 /// Why a model could not be exported.
 #[derive(Debug, Error)]
+#[allow(missing_docs)] // the messages say it
 pub enum ExportError {
     #[error("{path}: expected a name that ends in .safetensors, .pth, .pt or .bin")]
     Ending { path: PathBuf },

@@ -49,6 +49,7 @@ pub type Tensors = BTreeMap<String, Tensor>;
 
 /// Why weights could not be imported.
 #[derive(Debug, Error)]
+#[allow(missing_docs)] // the messages say it
 pub enum ImportError {
     #[error(transparent)]
     Read(#[from] ReadError),

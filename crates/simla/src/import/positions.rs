@@ -7,6 +7,7 @@ use super::Tensors;
 
 /// Positions that cannot be resampled.
 #[derive(Debug, Error, PartialEq)]
+#[allow(missing_docs)] // the messages say it
 pub enum PositionsError {
     #[error("positions of shape {0:?}, expected [1, 1 + patches, width]")]
     Shape(Vec<i64>),

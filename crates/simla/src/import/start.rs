@@ -8,6 +8,7 @@ use simla_train::weights::WeightsError;
 
 /// Why a model cannot start from weights.
 #[derive(Debug, Error)]
+#[allow(missing_docs)] // the messages say it
 pub enum StartError {
     #[error(transparent)]
     Weights(#[from] WeightsError),

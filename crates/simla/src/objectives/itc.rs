@@ -9,7 +9,9 @@ use simla_train::torch::operations::product;
 /// comes first, then the queue.
 #[derive(Debug)]
 pub struct Similarities {
+    /// Of images to texts.
     pub i2t: Tensor,
+    /// Of texts to images.
     pub t2i: Tensor,
 }
 

@@ -15,10 +15,15 @@ use tch::{Kind, Tensor};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<String>", into = "Vec<String>")]
 pub struct Objectives {
+    /// Image-text contrast.
     pub itc: bool,
+    /// Image-text matching.
     pub itm: bool,
+    /// Masked words (XMM).
     pub mlm: bool,
+    /// Masked patches (XMM).
     pub mim: bool,
+    /// Pseudo-labelled keywords.
     pub psl: bool,
 }
 
@@ -34,6 +39,7 @@ impl Objectives {
     /// Those of fine-tuning on retrieval.
     pub const RETRIEVAL: Self = Self { itc: true, itm: true, ..Self::NONE };
 
+    /// Whether there is one.
     pub fn any(self) -> bool {
         self != Self::NONE
     }

@@ -8,6 +8,7 @@ use simla_train::torch::device::upload;
 
 /// Where the negatives of a step come from.
 #[derive(Debug)]
+#[allow(missing_docs)] // of the fields, which the variants tell
 pub enum Negatives {
     /// `[B]` each: the wrong image for every text, the wrong text for every image.
     Given { image: Tensor, text: Tensor },

@@ -10,9 +10,13 @@ pub const RIGHT_IOU: f64 = 0.5;
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(from = "[f64; 4]", into = "[f64; 4]")]
 pub struct Bounds {
+    /// Left edge.
     pub x: f64,
+    /// Top edge.
     pub y: f64,
+    /// To the right.
     pub width: f64,
+    /// Downwards.
     pub height: f64,
 }
 
@@ -29,10 +33,12 @@ impl From<Bounds> for [f64; 4] {
 }
 
 impl Bounds {
+    /// Square pixels.
     pub fn area(self) -> f64 {
         self.width * self.height
     }
 
+    /// Its middle: x and y.
     pub fn centre(self) -> (f64, f64) {
         (self.x + self.width / 2.0, self.y + self.height / 2.0)
     }
@@ -143,9 +149,10 @@ impl Heat {
         at(right, bottom) - at(left, bottom) - at(right, top) + at(left, top)
     }
 
-    /// How well a box holds the heat: its sum over the root of the box's area (docs/paper.md, 'Grounding').
+    /// How well a box holds the heat: its sum over the root of the box's area (docs/paper.md, 'Grounding'). A box without an area, as a
+    /// detector may say it, is worse than any other.
     pub fn score(&self, b: Bounds) -> f64 {
-        self.sum(b) / b.area().sqrt()
+        if b.width > 0.0 && b.height > 0.0 { self.sum(b) / b.area().sqrt() } else { f64::NEG_INFINITY }
     }
 
     /// The proposal with the largest score, the first of equals, be it below 0; none of none.
@@ -252,7 +259,10 @@ mod tests {
         // Bicubic heat dips below 0: the least cold box is the best.
         let cold = Heat::new(2, 1, vec![-3.0, -1.0]);
         assert_eq!(cold.best_of(&[[0.0, 0.0, 1.0, 1.0], [1.0, 0.0, 1.0, 1.0]].map(bounds)), Some(1));
-        // Beyond the edge there is no heat, but area.
+        // Without an area there is nothing to hold it, be the box the first or the only one.
+        let flat = [[1.0, 1.0, 0.0, 1.0], [1.0, 1.0, -2.0, -2.0], [1.0, 1.0, 2.0, 1.0]].map(bounds);
+        assert_eq!((heat.best_of(&flat), heat.best_of(&flat[..1])), (Some(2), Some(0)));
+        // Beyond the edge there is no heat, but area: 4 / sqrt 36 for all of it, 3 in two of four and a half columns.
         assert_eq!(heat.score(bounds([1.0, 1.0, 9.0, 4.0])), 4.0 / 6.0);
         assert_eq!(heat.score(bounds([-2.5, 1.0, 4.5, 1.0])), 3.0 / 4.5f64.sqrt());
     }

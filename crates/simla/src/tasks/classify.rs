@@ -34,6 +34,7 @@ pub trait Classified: std::fmt::Debug {
     const TASK: &'static str;
     /// Such a checkpoint, for messages.
     const MODEL: &'static str;
+    /// What the classes are called, by their numbers.
     const CLASSES: &'static [&'static str];
     /// How many pictures a row has, and how E_mm reads them.
     const DEPTH: Depth;
@@ -118,9 +119,12 @@ impl Head {
 /// A model that puts rows `R` into their classes.
 #[derive(Debug)]
 pub struct Classifier<R> {
+    /// Its sizes.
     pub config: ModelConfig,
+    /// E_v and E_mm.
     pub encoders: Encoders,
     head: Head,
+    /// Online and momentum model.
     pub weights: Averaged,
     row: PhantomData<fn(R)>,
 }
@@ -231,6 +235,7 @@ pub fn start(
 /// A [`Classifier`] in training.
 #[derive(Debug)]
 pub struct Tuning<R> {
+    /// As it is so far.
     pub model: Classifier<R>,
     /// The teacher's share of the target.
     pub alpha: f64,
@@ -332,6 +337,7 @@ impl Outcome {
 
 /// Why an evaluation ended early.
 #[derive(Debug, Error)]
+#[allow(missing_docs)] // the messages say it
 pub enum EvaluationError {
     #[error(transparent)]
     Load(#[from] LoadError),

@@ -15,12 +15,15 @@ use super::classify::{Classified, Outcome};
 /// What is said of a sentence and its picture.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Prediction {
+    /// Which sentence and picture ([`pair_id`]).
     pub pair_id: String,
+    /// `contradiction`, `neutral` or `entailment`.
     pub label: String,
 }
 
 /// Why a file of predictions cannot be judged.
 #[derive(Debug, Error)]
+#[allow(missing_docs)] // the messages say it
 pub enum PredictionsError {
     #[error("{path}: {source}{}", advice(.source))]
     Io { path: PathBuf, source: io::Error },

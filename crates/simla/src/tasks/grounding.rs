@@ -13,9 +13,11 @@ use crate::tasks::boxes::{Bounds, Heat, best_window};
 /// A phrase with what is known of its picture, in pixels.
 #[derive(Debug, Clone, Copy)]
 pub struct Question<'a> {
+    /// The true box.
     pub truth: Bounds,
     /// Of the picture.
     pub width: usize,
+    /// Of the picture.
     pub height: usize,
     /// True boxes of all the picture's phrases, each once.
     pub others: &'a [Bounds],
@@ -26,8 +28,11 @@ pub struct Question<'a> {
 /// Right or wrong, beside the chance that each guess has: 0 to 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Answer {
+    /// Whether the model is right.
     pub model: bool,
+    /// What a guess at the middle has.
     pub centre: f64,
+    /// What one that is drawn has.
     pub random: f64,
 }
 
@@ -36,9 +41,11 @@ pub struct Answer {
 pub struct Answers {
     /// The true box and the picture's width and height; none where the picture could not be read.
     truth: Option<(Bounds, (f64, f64))>,
+    /// Whether the hottest point lies in the true box.
     pub point: Answer,
     /// The model's box, in pixels.
     pub window: Option<Bounds>,
+    /// Whether it overlaps the true box by half.
     pub window_right: bool,
     /// None where the picture has only one box.
     pub choice: Option<Answer>,
@@ -101,7 +108,9 @@ fn nearest(boxes: &[Bounds], (x, y): (f64, f64)) -> Option<&Bounds> {
 /// Shares of right answers in percent: the model's, and those of guesses that know nothing of the phrase.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Shares {
+    /// How many were asked.
     pub phrases: usize,
+    /// The model's share.
     pub model: f64,
     /// The middle of the picture; the box that is nearest to it; for windows, one of the mean true size there.
     pub centre: f64,
@@ -138,6 +147,7 @@ impl Shares {
 /// What an evaluation found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Grounding {
+    /// How many there are, unreadable pictures' included.
     pub phrases: usize,
     /// The hottest point lies in the true box.
     pub pointing: Shares,

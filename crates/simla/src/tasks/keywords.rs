@@ -13,6 +13,7 @@ use simla_train::torch::guard::{TorchError, guarded};
 /// A recommended word.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Keyword {
+    /// A word piece that begins a word.
     pub word: String,
     /// Its probability, from 0 to 1.
     pub score: f32,
@@ -72,6 +73,7 @@ pub fn compared(concepts: Vec<Guess>, captions: &[String]) -> Vec<Keyword> {
 /// How many of the words that are recommended for pictures are in a caption of theirs, in percent, and what that is to be compared with.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Precision {
+    /// The model's own.
     pub said: f64,
     /// The same of one list for all pictures: the content words that most of these very pictures have in a caption.
     pub constant: f64,

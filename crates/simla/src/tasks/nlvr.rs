@@ -64,10 +64,13 @@ pub enum Wrong {
 /// The model that says whether a caption fits the first of two images (0), the second (1) or neither (2).
 #[derive(Debug)]
 pub struct TextAssignment {
+    /// Its sizes.
     pub config: ModelConfig,
+    /// E_v and E_mm with doubled layers.
     pub encoders: Encoders,
     head: Linear,
     vision_proj: Linear,
+    /// Weights that train; there is no momentum model.
     pub online: Weights,
     /// The projection by which wrong images are drawn stays as pre-trained.
     frozen: Weights,
@@ -194,7 +197,9 @@ impl Task for TextAssignment {
 /// right in every statement.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reasoning {
+    /// Statements that are judged rightly.
     pub accuracy: Share,
+    /// Groups all of whose statements are.
     pub consistency: Share,
 }
 
@@ -249,6 +254,7 @@ pub fn judge(
 
 /// Why a file of predictions cannot be judged.
 #[derive(Debug, Error)]
+#[allow(missing_docs)] // the messages say it
 pub enum PredictionsError {
     #[error("{path}: {source}{}", advice(.source))]
     Io { path: PathBuf, source: io::Error },
@@ -354,6 +360,15 @@ mod tests {
             let error = read_predictions(&path).unwrap_err().to_string();
             assert!(error.contains(message), "{error}");
         }
+    }
+
+    /// One sentence on two pairs of pictures, another on two, a third on one: right, right; right, wrong; right. Four of five statements, and two
+    /// of three sentences with all that is said of them.
+    #[test]
+    fn a_sentence_is_consistent_where_it_is_right_on_all_its_pictures() {
+        let judged = [("dev-1-0", true), ("dev-1-1", true), ("dev-1-0", true), ("dev-1-1", false), ("dev-2-0", true)];
+        let share = |right, of| Share { right, of };
+        assert_eq!(Reasoning::new(judged), Reasoning { accuracy: share(4, 5), consistency: share(2, 3) });
     }
 
     fn statement(identifier: Option<&str>, label: Option<i64>) -> Statement {

@@ -33,6 +33,7 @@ pub const VOCABULARY: &str = "vocabulary.json";
 
 /// Why a checkpoint is not a usable model.
 #[derive(Debug, Error)]
+#[allow(missing_docs)] // the messages say it
 pub enum OpenError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -59,8 +60,11 @@ pub fn special_ids(vocabulary: &Vocabulary) -> SpecialIds {
 /// A trained model on disk: all of it but its tensors.
 #[derive(Debug)]
 pub struct Saved {
+    /// Its sizes.
     pub config: ModelConfig,
+    /// Its word pieces.
     pub vocabulary: Vocabulary,
+    /// Where its tensors are.
     pub checkpoint: Checkpoint,
 }
 
@@ -119,8 +123,11 @@ impl Saved {
 /// A trained model with its vocabulary.
 #[derive(Debug)]
 pub struct Model {
+    /// To be used; without what only training needs.
     pub simla: Simla,
+    /// Its word pieces.
     pub vocabulary: Vocabulary,
+    /// Where it was read.
     pub checkpoint: Checkpoint,
 }
 
@@ -140,6 +147,7 @@ impl Model {
 /// A model in pre-training or in fine-tuning on retrieval.
 #[derive(Debug)]
 pub struct Pretraining {
+    /// As it is so far.
     pub simla: Simla,
     /// The tokenizer that labels its patches, where MIM takes part.
     pub dvae: Option<Dvae>,
@@ -155,6 +163,7 @@ pub struct Pretraining {
 }
 
 impl Pretraining {
+    /// Pre-training; `alpha` is the teacher's share of a target, `vocabulary` what goes into checkpoints.
     pub fn new(simla: Simla, dvae: Option<Dvae>, objectives: Objectives, alpha: f64, vocabulary: Vec<u8>) -> Self {
         Self { simla, dvae, by_image: false, objectives, alpha, vocabulary, features: Default::default() }
     }
@@ -165,6 +174,7 @@ impl Pretraining {
         Self { by_image: true, ..Self::new(simla, None, objectives, alpha, vocabulary) }
     }
 
+    /// Which losses take part.
     pub fn objectives(&self) -> Objectives {
         self.objectives
     }

@@ -12,6 +12,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::model::Simla;
 use crate::tasks::retrieval::{BATCH, Matching, Progress, Recalls, match_odds, text_features};
+use crate::tasks::score::precedes;
 use simla_train::torch::device::upload;
 use simla_train::torch::guard::{TorchError, guarded};
 
@@ -22,16 +23,19 @@ pub struct Shelf {
     pub positions: Vec<u64>,
     /// Equal for records of one product.
     pub products: Vec<i64>,
+    /// What wrong candidates are drawn from, where the data say it.
     pub subcategories: Vec<Option<String>>,
     /// Token ids.
     pub captions: Vec<Vec<i64>>,
 }
 
 impl Shelf {
+    /// How many records.
     pub fn len(&self) -> usize {
         self.positions.len()
     }
 
+    /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.positions.is_empty()
     }
@@ -40,15 +44,20 @@ impl Shelf {
 /// A query and what it is put to, as places in a [`Shelf`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct List {
+    /// Whose picture, or whose caption, it is.
     pub query: usize,
+    /// Whose caption, or picture, is sought.
     pub right: usize,
+    /// Those of other products.
     pub wrong: Vec<usize>,
 }
 
 /// The lists of both directions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lists {
+    /// Pictures with the captions they are put to.
     pub image_to_text: Vec<List>,
+    /// Captions with pictures.
     pub text_to_image: Vec<List>,
 }
 
@@ -189,10 +198,10 @@ fn choose(model: &Simla, dataset: &Dataset, shelf: &Shelf, lists: &Lists, progre
 
 /// The protocol on the scores of pairs of an image and a caption: by contrast, and of the matching head.
 fn judge(lists: &Lists, score: impl Fn(usize, usize) -> [f32; 2]) -> Chosen {
-    // Wrong ones that come before the right one; a tie counts against it.
+    // Wrong ones that come before the right one.
     let rank = |list: &List, by: usize, of: &dyn Fn(usize) -> [f32; 2]| {
         let right = of(list.right)[by];
-        list.wrong.iter().filter(|&&wrong| of(wrong)[by] >= right).count()
+        list.wrong.iter().filter(|&&wrong| precedes(of(wrong)[by], right)).count()
     };
     let ranked = |by: usize| {
         let texts = lists.image_to_text.iter().map(|list| rank(list, by, &|text| score(list.query, text)));
@@ -261,6 +270,9 @@ mod tests {
         let found = judge(&lists, |image, text| [-(image as f32), matched[image][text]]);
         assert_eq!((found.queries, found.candidates), ([2, 1], 3));
         assert_eq!((found.itm.txt_r1, found.itm.txt_r5, found.itm.img_r1), (50.0, 100.0, 100.0));
+        // Numbers that are none find nothing.
+        let lost = judge(&lists, |_, _| [f32::NAN; 2]);
+        assert_eq!((lost.itm.txt_r1, lost.itm.img_r1, lost.itc.img_r1), (0.0, 0.0, 0.0));
         // By contrast all texts are alike for an image, and the image that is sought is the worst.
         assert_eq!((found.itc.txt_r1, found.itc.img_r1, found.itc.img_r5), (0.0, 0.0, 100.0));
         assert!((found.chance().txt_r1 - 100.0 / 3.0).abs() < 1e-9 && found.chance().img_r5 == 100.0);

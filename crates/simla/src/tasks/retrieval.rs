@@ -17,6 +17,7 @@ use crate::inputs::normalized;
 use crate::layers::key_bias;
 use crate::model::Simla;
 use crate::objectives::itm;
+use crate::tasks::score::precedes;
 use crate::text::{Reading, Rows};
 use simla_train::torch::device::upload;
 use simla_train::torch::guard::{TorchError, guarded};
@@ -175,11 +176,15 @@ impl Place {
 pub struct Recalls {
     /// Image queries that find one of their captions at the first rank, among the first 5, among the first 10.
     pub txt_r1: f64,
+    /// Among the first 5.
     pub txt_r5: f64,
+    /// Among the first 10.
     pub txt_r10: f64,
     /// Text queries that find their image.
     pub img_r1: f64,
+    /// Among the first 5.
     pub img_r5: f64,
+    /// Among the first 10.
     pub img_r10: f64,
 }
 
@@ -233,13 +238,16 @@ impl Recalls {
 /// What an evaluation found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Retrieval {
+    /// Usable ones.
     pub images: usize,
+    /// Of all of them.
     pub captions: usize,
     /// What is looked for: as many as images, but where several show one; 0 in results of earlier versions.
     #[serde(default)]
     pub items: usize,
     /// Candidates of each query that were re-ranked.
     pub top_k: usize,
+    /// Ranked by contrast alone.
     pub itc: Recalls,
     /// After re-ranking; absent where nothing was.
     pub itm: Option<Recalls>,
@@ -289,7 +297,9 @@ impl Retrieval {
 /// of the matching head (log-odds) where it ranked, similarities else.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Ranking {
+    /// Captions.
     pub of_images: Vec<Vec<(u32, f32)>>,
+    /// Images.
     pub of_captions: Vec<Vec<(u32, f32)>>,
 }
 
@@ -393,12 +403,12 @@ pub(super) struct Matching<'a> {
 }
 
 impl<'a> Matching<'a> {
-    pub fn new(model: &'a Simla, dataset: &'a Dataset, images: &'a [u64]) -> Self {
+    pub(crate) fn new(model: &'a Simla, dataset: &'a Dataset, images: &'a [u64]) -> Self {
         Self { model, dataset, images, batch: None }
     }
 
     /// Of the `image`th: `[1, 1 + P, D]`.
-    pub fn embeds(&mut self, image: usize) -> Tensor {
+    pub(crate) fn embeds(&mut self, image: usize) -> Tensor {
         let chunk = image / BATCH;
         let embeds = match self.batch.take() {
             Some((at, embeds)) if at == chunk => embeds,
@@ -532,8 +542,9 @@ fn ranks_of(scores: &Tensor, right: &[&[u32]]) -> Tensor {
     let [at, is_there] =
         [Tensor::from_slice(&at.collect::<Vec<_>>()), Tensor::from_slice(&is_there.collect::<Vec<_>>())]
             .map(|x| upload(&x.view([right.len() as i64, most as i64]), scores.device()));
-    let of_right = scores.gather(1, &at, false).masked_fill(&is_there.logical_not(), f64::NEG_INFINITY);
-    let best = of_right.amax([1].as_slice(), true);
+    let of_right = scores.gather(1, &at, false);
+    let nothing = is_there.logical_not().logical_or(&of_right.isnan());
+    let best = of_right.masked_fill(&nothing, f64::NEG_INFINITY).amax([1].as_slice(), true);
     let before = |x: &Tensor| x.lt_tensor(&best).logical_not();
     let count = |x: Tensor| x.sum_dim_intlist([1].as_slice(), false, Kind::Int64);
     count(before(scores)) - count(before(&of_right).logical_and(&is_there))
@@ -541,8 +552,8 @@ fn ranks_of(scores: &Tensor, right: &[&[u32]]) -> Tensor {
 
 /// Rank of the best right answer among `top`, candidates with their scores; none where no right answer is among them.
 fn reranked(top: &[(u32, f32)], right: &[u32]) -> Option<usize> {
-    let best = top.iter().filter(|(i, _)| right.contains(i)).map(|(_, score)| *score).max_by(f32::total_cmp)?;
-    Some(top.iter().filter(|(i, score)| !right.contains(i) && *score >= best).count())
+    let best = top.iter().filter(|(i, _)| right.contains(i)).map(|(_, score)| *score).reduce(f32::max)?;
+    Some(top.iter().filter(|(i, score)| !right.contains(i) && precedes(*score, best)).count())
 }
 
 /// E_v of the whole pictures at these positions of the data set: `[n, 1 + P, D]`.
@@ -655,6 +666,10 @@ mod tests {
         assert_eq!(rank_of(&[f32::NAN; 3], &[1]), 2);
         assert_eq!(rank_of(&[0.1, f32::NAN, 0.5], &[2]), 1);
         assert_eq!(rank_of(&[0.1, 0.2, 0.3], &[]), 3);
+        // What is no number comes before the right answer, and a right one that is none comes last.
+        assert_eq!(rank_of(&[f32::NAN, 0.9, 0.5], &[1]), 1);
+        assert_eq!(rank_of(&[0.1, 0.9, f32::NAN], &[2]), 2);
+        assert_eq!(rank_of(&[0.1, 0.9, f32::NAN], &[1, 2]), 0);
     }
 
     #[test]
@@ -667,10 +682,9 @@ mod tests {
         assert_eq!(among(&[2, 4], &[2]), Some(1), "a tie counts against it");
         assert_eq!(among(&[1, 4, 2], &[1]), Some(0));
         assert_eq!(among(&[1, 4], &[0]), None, "not among the candidates");
+        assert_eq!(reranked(&[(0, f32::NAN), (1, f32::NAN), (2, f32::NAN)], &[1]), Some(2), "no numbers find nothing");
     }
 
-    /// Three images and five captions on a plane, by their angles in degrees: captions 0 and 1 are of image 0, 2 and 3 of image 1, 4
-    /// of image 2.
     /// Scores of all that is matched, image by image.
     fn each(
         mut scores: impl FnMut(usize, &[u32]) -> Vec<f32>,
@@ -678,12 +692,15 @@ mod tests {
         move |matched| Ok((0..).zip(matched).flat_map(|(image, texts)| scores(image, texts)).collect())
     }
 
+    /// Features on a plane, by their angles in degrees.
+    fn features(degrees: &[f32]) -> Tensor {
+        let points: Vec<f32> = degrees.iter().flat_map(|a| [a.to_radians().cos(), a.to_radians().sin()]).collect();
+        Tensor::from_slice(&points).view([-1, 2])
+    }
+
+    /// Three images and five captions on a plane: captions 0 and 1 are of image 0, 2 and 3 of image 1, 4 of image 2. Also what was asked
+    /// of the judge, whose `score` it is.
     fn judged(top_k: usize, score: impl Fn(usize, u32) -> f32) -> (Retrieval, Vec<Vec<u32>>) {
-        let features = |degrees: &[f32]| {
-            let points: Vec<f32> =
-                degrees.iter().flat_map(|angle| [angle.to_radians().cos(), angle.to_radians().sin()]).collect();
-            Tensor::from_slice(&points).view([-1, 2])
-        };
         let (images, texts) = ([0.0, 40.0, 100.0], [10.0, 70.0, 30.0, 45.0, 12.0]);
         let mut asked = Vec::new();
         let scores = |image: usize, texts: &[u32]| {
@@ -698,10 +715,6 @@ mod tests {
     /// Two items of two images each, on a plane: item 0 at 0 and 90 degrees, item 1 at 45 and 135; a caption of each at 88 and 10.
     #[test]
     fn any_image_of_an_item_is_right_for_its_captions() {
-        let features = |degrees: &[f32]| {
-            let points: Vec<f32> = degrees.iter().flat_map(|a| [a.to_radians().cos(), a.to_radians().sin()]).collect();
-            Tensor::from_slice(&points).view([-1, 2])
-        };
         let (images, texts) = (features(&[0.0, 90.0, 45.0, 135.0]), features(&[88.0, 10.0]));
         let of = (&[0, 0, 1, 1][..], &[0, 1][..]);
         let (found, ranking) = judge(&images, &texts, of, 0, 3, |_| unreachable!("nothing is matched")).unwrap();
@@ -752,6 +765,9 @@ mod tests {
         assert_eq!((&folds[0].captions, &folds[0].image_of), (&vec![vec![0], vec![1], vec![2]], &vec![0, 1, 2]));
         assert_eq!((&folds[1].images, &folds[1].item_of), (&vec![13, 14], &vec![0, 1]));
         assert_eq!(folds[1].image_of, [0, 0, 1]);
+        // Seven items in five runs: 7/5, 14/5, ... rounded down are 1, 2, 4, 5 and 7.
+        let seven = Gallery { images: (0..7).collect(), item_of: (0..7).collect(), ..Gallery::default() };
+        assert_eq!(seven.folds(5).iter().map(Gallery::items).collect::<Vec<_>>(), [1, 1, 2, 1, 2]);
         let found = |recall: f64| Retrieval {
             images: 2,
             captions: 3,
@@ -763,6 +779,32 @@ mod tests {
         let mean = Retrieval::mean_of(&[found(20.0), found(40.0)]).unwrap();
         assert_eq!((mean.itm.unwrap().txt_r1, mean.itm.unwrap().img_r1, mean.images), (30.0, 100.0, 2));
         assert_eq!(Retrieval::mean_of(&[]), None);
+    }
+
+    /// Four images at 0, 40, 3 and 60 degrees, their captions at 2.9, 41, 4 and 61. Among all, image 2 is nearer to caption 0 (by 0.1) than its own
+    /// image (by 2.9), and caption 0 nearer to image 2 (by 0.1) than its own caption (by 1): three of four are right. In two folds neither
+    /// meets the other, and all are right.
+    #[test]
+    fn rivals_of_another_fold_do_not_count() {
+        let four: Vec<usize> = (0..4).collect();
+        let gallery = Gallery {
+            images: vec![0, 1, 2, 3],
+            item_of: four.clone(),
+            captions: (0..4).map(|i| vec![i]).collect(),
+            image_of: four,
+            broken: vec![],
+        };
+        let measured = |gallery: &Gallery| {
+            let images: Vec<f32> = gallery.images.iter().map(|&i| [0.0, 40.0, 3.0, 60.0][i as usize]).collect();
+            let texts: Vec<f32> = gallery.captions.iter().map(|ids| [2.9, 41.0, 4.0, 61.0][ids[0] as usize]).collect();
+            let of = (&gallery.item_of[..], &gallery.item_of_captions()[..]);
+            judge(&features(&images), &features(&texts), of, 0, 0, |_| unreachable!("nothing is matched")).unwrap().0
+        };
+        let whole = measured(&gallery).itc;
+        assert_eq!((whole.txt_r1, whole.img_r1), (75.0, 75.0));
+        let folds: Vec<Retrieval> = gallery.folds(2).iter().map(measured).collect();
+        let mean = Retrieval::mean_of(&folds).unwrap();
+        assert_eq!((mean.itc.txt_r1, mean.itc.img_r1, mean.images), (100.0, 100.0, 2));
     }
 
     #[test]

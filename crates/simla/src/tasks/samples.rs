@@ -14,13 +14,16 @@ use simla_train::torch::guard::{TorchError, guarded};
 /// A word with the probability that the model gives it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Guess {
+    /// A word piece.
     pub word: String,
+    /// From 0 to 1.
     pub probability: f32,
 }
 
 /// One pair as the model sees it.
 #[derive(Debug, Clone)]
 pub struct Sample {
+    /// Its pieces as text.
     pub caption: String,
     /// The caption with its masked words.
     pub masked: String,

@@ -1,13 +1,22 @@
 //! Shares of right answers, and how far chance moves them.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+/// Whether a wrong answer with this score comes before a right one with that. A tie counts against the right one, so that equal scores for all
+/// win nothing; and so does a score that is no number, so that a model which has lost its numbers finds nothing.
+pub fn precedes(wrong: f32, right: f32) -> bool {
+    wrong.partial_cmp(&right) != Some(Ordering::Less)
+}
+
 /// How many of some questions were answered right.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Share {
+    /// Right ones.
     pub right: u64,
+    /// All.
     pub of: u64,
 }
 
@@ -23,6 +32,7 @@ impl Share {
         (p * (1.0 - p) / self.of.max(1) as f64).sqrt()
     }
 
+    /// One more, right or not.
     pub fn count(&mut self, right: bool) {
         self.right += u64::from(right);
         self.of += 1;
@@ -40,6 +50,14 @@ impl fmt::Display for Share {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wrong_answer_has_to_be_worse_to_come_after() {
+        assert!(!precedes(0.1, 0.2) && precedes(0.2, 0.1) && precedes(0.2, 0.2));
+        for (wrong, right) in [(f32::NAN, 0.2), (0.2, f32::NAN), (f32::NAN, f32::NAN)] {
+            assert!(precedes(wrong, right), "{wrong}, {right}");
+        }
+    }
 
     #[test]
     fn a_share_and_its_spread() {

@@ -23,6 +23,7 @@ const BATCH: usize = 32;
 
 /// Why a phrase cannot be searched for.
 #[derive(Debug, Error, PartialEq)]
+#[allow(missing_docs)] // the messages say it
 pub enum PhraseError {
     #[error("the phrase {0:?} says nothing: expected words")]
     Empty(String),

@@ -15,12 +15,15 @@ use thiserror::Error;
 /// A line of a result file, as the evaluation server takes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Prediction {
+    /// As the split has it.
     pub question_id: i64,
+    /// What the model says.
     pub answer: String,
 }
 
 /// Why predictions could not be judged.
 #[derive(Debug, Error)]
+#[allow(missing_docs)] // the messages say it
 pub enum ScoreError {
     #[error("predictions {path}: {source}")]
     Io { path: PathBuf, source: io::Error },
@@ -56,6 +59,7 @@ pub struct Score {
     pub accuracy: f64,
     /// Of the mean, in the same units: what another draw of as many questions would change.
     pub standard_error: f64,
+    /// How many.
     pub questions: usize,
 }
 
@@ -74,6 +78,7 @@ impl Score {
 /// The score of a split, in all and by kind of question.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Scores {
+    /// Of all questions.
     pub overall: Score,
     /// `yes/no`, `number`, `other`; empty where the data do not say.
     pub answer_types: BTreeMap<String, Score>,
@@ -318,6 +323,23 @@ mod tests {
         let truth = [asked(1, &["yes"; 3], "", ""), asked(2, &["no", "no"], "", ""), asked(3, &["yes", "no"], "", "")];
         assert_eq!(commonest(&truth), predictions(&[(1, "yes"), (2, "yes"), (3, "yes")]));
         assert_eq!(commonest(&[]), []);
+    }
+
+    /// Of ten people n say so. Left out one by one, each of those n leaves n - 1 that agree, each of the others leaves n: the mean of
+    /// min(1, agreeing / 3) is (n min(1, (n - 1) / 3) + (10 - n) min(1, n / 3)) / 10.
+    #[test]
+    fn people_who_agree_by_hand() {
+        let people = ["red", "red", "red", "red", "blue", "blue", "blue", "green", "green", "pink"].map(String::from);
+        for (said, expected) in [
+            ("red", 1.0),          // (4 x 1 + 6 x 1) / 10
+            ("blue", 0.9),         // (3 x 2/3 + 7 x 1) / 10
+            ("green", 0.6),        // (2 x 1/3 + 8 x 2/3) / 10
+            ("pink", 0.3),         // (1 x 0 + 9 x 1/3) / 10
+            ("The red.", 1.0),     // as both are compared: without article, full stop and capitals
+            ("red and blue", 0.0), // no one says so
+        ] {
+            assert!((accuracy(said, &people) - expected).abs() < 1e-12, "{said}");
+        }
     }
 
     #[test]

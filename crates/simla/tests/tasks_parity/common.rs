@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-use safetensors::SafeTensors;
 use serde_json::Value;
-use simla::config::{ModelConfig, SpecialIds};
+use simla::config::ModelConfig;
 use simla_train::optim::{AdamW, AdamWConfig};
 use simla_train::weights::{Gradients, Weights};
 use tch::{Device, Kind, Tensor};
 
-pub type Tensors = BTreeMap<String, Tensor>;
+use crate::golden;
+pub use crate::golden::{Differences, Tensors, read};
 
 /// The folder of a case.
 pub fn folder(case: &str) -> PathBuf {
@@ -23,22 +23,6 @@ pub fn json(case: &str, file: &str) -> Value {
     let path = folder(case).join(file);
     let bytes = fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     serde_json::from_slice(&bytes).unwrap()
-}
-
-pub fn read(path: PathBuf) -> Tensors {
-    let bytes = fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    let file = SafeTensors::deserialize(&bytes).unwrap();
-    let kind = |dtype| match dtype {
-        safetensors::Dtype::F32 => Kind::Float,
-        safetensors::Dtype::I64 => Kind::Int64,
-        safetensors::Dtype::BOOL => Kind::Bool,
-        other => panic!("{other:?}"),
-    };
-    let tensor = |view: &safetensors::tensor::TensorView| {
-        let shape: Vec<i64> = view.shape().iter().map(|&n| n as i64).collect();
-        Tensor::from_data_size(view.data(), &shape, kind(view.dtype()))
-    };
-    file.tensors().iter().map(|(name, view)| (name.clone(), tensor(view))).collect()
 }
 
 /// What the reference wrote of a task.
@@ -57,42 +41,12 @@ pub struct Case {
 impl Case {
     pub fn open(name: &'static str) -> Self {
         let json = json(name, "config.json");
-        let int = |name: &str| json[name].as_i64().unwrap_or_else(|| panic!("config.json: {name}"));
-        // Grounding has no optimiser: what it asks for is no number, then.
-        let float = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
-        let config = ModelConfig {
-            closing_sep: true,
-            concept_scale: 1.0,
-            image_size: int("image_size"),
-            patch_size: int("patch_size"),
-            vision_width: int("vision_width"),
-            vision_depth: int("vision_depth"),
-            vision_heads: int("vision_heads"),
-            text_width: int("text_width"),
-            text_depth: int("text_depth"),
-            text_heads: int("text_heads"),
-            text_mlp: int("text_mlp"),
-            vocab_size: int("vocab_size"),
-            max_positions: int("max_positions"),
-            embed_dim: int("embed_dim"),
-            visual_vocab: int("visual_vocab"),
-            queue_size: int("queue_size"),
-            momentum: float(&json["momentum"]),
-            temperature: float(&json["temperature"]),
-            keywords: int("keywords"),
-            dropout: float(&json["dropout"]),
-            special: SpecialIds { pad: int("pad_id"), cls: int("cls_id"), sep: int("sep_id"), mask: int("mask_id") },
-        };
-        let optimizer = &json["optimizer"];
+        let (optimizer, lr) = golden::optimizer(&json);
         Self {
             name,
-            config,
-            optimizer: AdamWConfig {
-                betas: (float(&optimizer["betas"][0]), float(&optimizer["betas"][1])),
-                eps: float(&optimizer["eps"]),
-                weight_decay: float(&optimizer["weight_decay"]),
-            },
-            lr: float(&optimizer["lr"]),
+            config: golden::sizes(&json),
+            optimizer,
+            lr,
             alphas: [0, 1].map(|step| json["alpha"][step].as_f64().unwrap_or(0.0)),
             weights: read(folder(name).join("weights.safetensors")),
             inputs: read(folder(name).join("inputs.safetensors")),
@@ -185,31 +139,5 @@ impl Case {
                 None => assert!(started[name].isfinite().all().int64_value(&[]) == 1, "{name}"),
             }
         }
-    }
-}
-
-/// Where ours differs from the reference, gathered so that one run shows all of it.
-#[derive(Default)]
-pub struct Differences(Vec<String>);
-
-impl Differences {
-    /// Largest difference against the larger of `relative` x the reference's largest value and `absolute`.
-    pub fn compare(&mut self, name: &str, ours: &Tensor, reference: &Tensor, relative: f64, absolute: f64) {
-        let ours = ours.detach();
-        if ours.size() != reference.size() {
-            self.0.push(format!("{name}: shape {:?}, reference {:?}", ours.size(), reference.size()));
-            return;
-        }
-        let double = |x: &Tensor| x.to_kind(Kind::Double);
-        let difference = (double(&ours) - double(reference)).abs().max().double_value(&[]);
-        let allowed = (double(reference).abs().max().double_value(&[]) * relative).max(absolute);
-        if difference.is_nan() || difference > allowed {
-            self.0.push(format!("{name}: differs by {difference:.3e}, allowed {allowed:.3e}"));
-        }
-    }
-
-    /// The end of a test: shows all of them, if there are any.
-    pub fn none(self) {
-        assert!(self.0.is_empty(), "{} differences:\n{}", self.0.len(), self.0.join("\n"));
     }
 }

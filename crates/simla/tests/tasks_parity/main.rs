@@ -3,6 +3,7 @@
 
 mod classify;
 mod common;
+mod golden;
 mod grounding;
 mod nlvr;
 mod positions;

@@ -31,6 +31,7 @@ const AGAIN: &str = "the last checkpoint is whole: start all again, with --conti
 
 /// Why processes cannot go on together.
 #[derive(Debug, Error)]
+#[allow(missing_docs)] // the messages say it
 pub enum TeamError {
     #[error("the variable {name} is `{value}`: expected {expected}")]
     Variable { name: String, value: String, expected: String },
@@ -171,6 +172,7 @@ impl Team {
         &self.host
     }
 
+    /// How long this process has waited for the others, call by call.
     pub fn spent(&self) -> Spent {
         *self.spent.lock().unwrap_or_else(PoisonError::into_inner)
     }

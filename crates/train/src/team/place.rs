@@ -29,17 +29,21 @@ const PORTS: u32 = 10_000;
 /// Where this process stands among all.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
+    /// Number of this process, from 0.
     pub rank: usize,
+    /// How many there are.
     pub world: usize,
     /// Among those of this machine.
     pub local_rank: usize,
     /// Where rank 0 serves the store in which they meet.
     pub host: String,
+    /// The store's port.
     pub port: u16,
     /// torchrun serves a store there itself. It outlives the processes.
     pub agent: bool,
     /// How long to wait for all to come, and in each call for what the others give.
     pub joining: Duration,
+    /// And in each call for what the others give.
     pub call: Duration,
 }
 

@@ -30,7 +30,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub fn start(store: &Arc<Store>, seat: Seat, hosts: Vec<String>, timeout: Duration) -> Result<Self, String> {
+    pub(crate) fn start(store: &Arc<Store>, seat: Seat, hosts: Vec<String>, timeout: Duration) -> Result<Self, String> {
         let Seat { rank, world, .. } = seat;
         let group = Arc::new(Group::join(store, "watch", seat, timeout)?);
         let (leaving, busy) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(())));
@@ -55,12 +55,12 @@ impl Watch {
     }
 
     /// While this is held the process does not end because another one is gone.
-    pub fn undisturbed(&self) -> MutexGuard<'_, ()> {
+    pub(crate) fn undisturbed(&self) -> MutexGuard<'_, ()> {
         self.busy.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says the last word. From here on the others may go.
-    pub fn leave(&self) {
+    pub(crate) fn leave(&self) {
         if !self.leaving.swap(true, Ordering::Relaxed) {
             // One who is gone does not need to be told.
             let _ = self.group.send(&word(), self.before);
@@ -68,7 +68,7 @@ impl Watch {
     }
 
     /// Waits until the next one has left as well.
-    pub fn wait(&self) {
+    pub(crate) fn wait(&self) {
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
             let _ = thread.join(); // it does not panic

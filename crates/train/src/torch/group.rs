@@ -167,7 +167,9 @@ impl Drop for Store {
 /// Where a process stands in a group.
 #[derive(Debug, Clone, Copy)]
 pub struct Seat<'a> {
+    /// Number of this process, from 0.
     pub rank: usize,
+    /// How many there are.
     pub world: usize,
     /// This machine's address for the others; empty for what its name or the variable GLOO_SOCKET_IFNAME says.
     pub address: &'a str,

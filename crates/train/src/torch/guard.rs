@@ -8,6 +8,7 @@ use crate::team::TeamError;
 
 /// Something that libtorch could not do.
 #[derive(Debug, Error)]
+#[allow(missing_docs)] // the messages say it
 pub enum TorchError {
     #[error("out of memory: {0}")]
     OutOfMemory(String),

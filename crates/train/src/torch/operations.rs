@@ -104,9 +104,13 @@ pub struct Step {
     pub number: i64,
     /// What gradients are multiplied by.
     pub scale: f64,
+    /// The learning rate.
     pub lr: f64,
+    /// Shares of the old value that the moments keep.
     pub betas: (f64, f64),
+    /// Share of the value that is taken off, times the learning rate.
     pub weight_decay: f64,
+    /// Added to the root of the second moment.
     pub eps: f64,
 }
 

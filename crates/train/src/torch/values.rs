@@ -7,6 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 /// What a tensor holds. (tch 0.24's own `Element` takes bf16 for f16.)
 pub trait Value {
+    /// As libtorch calls it.
     const KIND: Kind;
 }
 

@@ -37,6 +37,7 @@ pub struct Gradients {
 }
 
 impl Gradients {
+    /// Zeros of the size of these weights.
     pub fn new(weights: &Weights) -> Self {
         let flat = Flat::zeros(&weights.layout, Kind::Float, weights.device());
         let leaves = &weights.layout.leaves;

@@ -27,7 +27,9 @@ pub struct Leaf(usize);
 /// How a parameter starts.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Init {
+    /// Everywhere this value.
     Constant(f64),
+    /// Normal, of this standard deviation.
     Normal(f64),
     /// Normal, redrawn beyond two standard deviations.
     TruncatedNormal(f64),
@@ -139,7 +141,9 @@ impl Layout {
 /// Memory for every parameter of a layout, as two flat buffers.
 #[derive(Debug)]
 pub struct Flat {
+    /// Those of two and more dimensions, one after the other: the ones that are decayed.
     pub matrices: Tensor,
+    /// The others.
     pub vectors: Tensor,
 }
 
@@ -189,6 +193,7 @@ impl Flat {
 
 /// What is wrong with tensors that were to become parameters.
 #[derive(Debug, Error, PartialEq)]
+#[allow(missing_docs)] // the messages say it
 pub enum WeightsError {
     #[error("tensor {0} is missing")]
     Missing(String),
@@ -282,10 +287,12 @@ impl Weights {
         }
     }
 
+    /// Names, shapes and places of the parameters.
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
 
+    /// Where they are.
     pub fn device(&self) -> Device {
         self.master.matrices.device()
     }

@@ -35,12 +35,12 @@ impl Segment {
         Self { gradients: leaves.iter().map(|_| None).collect(), leaves, outputs: Box::new(outputs) }
     }
 
-    pub fn reached(&self) -> bool {
+    pub(crate) fn reached(&self) -> bool {
         self.gradients.iter().any(Option::is_some)
     }
 
     /// A scalar with the gradients of the loss that has reached this segment.
-    pub fn loss(self, w: &Weights) -> Tensor {
+    pub(crate) fn loss(self, w: &Weights) -> Tensor {
         let outputs = (self.outputs)(w).into_iter().zip(self.gradients);
         outputs.filter_map(|(output, gradient)| Some((output * gradient?).sum(Kind::Float))).sum()
     }

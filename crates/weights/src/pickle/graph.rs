@@ -14,7 +14,7 @@ use crate::tensor::DType;
 pub(crate) struct Id(u32);
 
 impl Id {
-    pub fn index(self) -> usize {
+    pub(crate) fn index(self) -> usize {
         self.0 as usize
     }
 }
@@ -74,7 +74,7 @@ pub(crate) enum Value {
 
 impl Value {
     /// What to call it in a message.
-    pub fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::None => "None",
             Self::Bool(_) => "a boolean",
@@ -105,7 +105,7 @@ pub(crate) struct Storage {
 
 impl Storage {
     /// Size in bytes.
-    pub fn bytes(&self) -> Result<u64, Fault> {
+    pub(crate) fn bytes(&self) -> Result<u64, Fault> {
         self.elements
             .checked_mul(self.dtype.size())
             .ok_or_else(|| Fault::tensor(&*self.key, format!("its storage declares {} elements", self.elements)))
@@ -122,11 +122,11 @@ pub(crate) struct Graph {
 
 impl Graph {
     /// A graph of at most `limit` values.
-    pub fn new(limit: u64) -> Self {
+    pub(crate) fn new(limit: u64) -> Self {
         Self { values: Vec::new(), storages: Vec::new(), by_key: HashMap::new(), limit }
     }
 
-    pub fn add(&mut self, value: Value) -> Result<Id, Fault> {
+    pub(crate) fn add(&mut self, value: Value) -> Result<Id, Fault> {
         let count = self.values.len() as u64;
         if count >= self.limit.min(u64::from(u32::MAX)) {
             return Err(Fault::limit("the number of values in the pickle", count + 1, self.limit));
@@ -135,33 +135,33 @@ impl Graph {
         Ok(Id(count as u32))
     }
 
-    pub fn get(&self, id: Id) -> &Value {
+    pub(crate) fn get(&self, id: Id) -> &Value {
         &self.values[id.index()]
     }
 
-    pub fn get_mut(&mut self, id: Id) -> &mut Value {
+    pub(crate) fn get_mut(&mut self, id: Id) -> &mut Value {
         &mut self.values[id.index()]
     }
 
     /// Number of values.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.values.len()
     }
 
-    pub fn ids(&self) -> impl Iterator<Item = Id> {
+    pub(crate) fn ids(&self) -> impl Iterator<Item = Id> {
         (0..self.values.len() as u32).map(Id)
     }
 
-    pub fn storages(&self) -> &[Storage] {
+    pub(crate) fn storages(&self) -> &[Storage] {
         &self.storages
     }
 
-    pub fn storage_of_key(&self, key: &str) -> Option<usize> {
+    pub(crate) fn storage_of_key(&self, key: &str) -> Option<usize> {
         self.by_key.get(key).copied()
     }
 
     /// Declares a storage, or finds the one of that key and checks that both declarations agree.
-    pub fn declare(&mut self, storage: Storage) -> Result<usize, Fault> {
+    pub(crate) fn declare(&mut self, storage: Storage) -> Result<usize, Fault> {
         if let Some(&index) = self.by_key.get(&storage.key) {
             let first = &self.storages[index];
             if first.dtype != storage.dtype || first.elements != storage.elements {
@@ -182,21 +182,21 @@ impl Graph {
         Ok(index)
     }
 
-    pub fn text(&self, id: Id) -> Option<&str> {
+    pub(crate) fn text(&self, id: Id) -> Option<&str> {
         match self.get(id) {
             Value::Text(text) => Some(text),
             _ => None,
         }
     }
 
-    pub fn int(&self, id: Id) -> Option<i64> {
+    pub(crate) fn int(&self, id: Id) -> Option<i64> {
         match self.get(id) {
             Value::Int(int) => Some(*int),
             _ => None,
         }
     }
 
-    pub fn class(&self, id: Id) -> Option<&Class> {
+    pub(crate) fn class(&self, id: Id) -> Option<&Class> {
         match self.get(id) {
             Value::Class(class) => Some(class),
             _ => None,
@@ -204,7 +204,7 @@ impl Graph {
     }
 
     /// The elements of a list or tuple.
-    pub fn sequence(&self, id: Id) -> Option<&[Id]> {
+    pub(crate) fn sequence(&self, id: Id) -> Option<&[Id]> {
         match self.get(id) {
             Value::List(elements) => Some(elements),
             Value::Tuple(elements) => Some(elements),

@@ -14,27 +14,27 @@ pub(crate) struct Input<R> {
 
 impl<R: BufRead> Input<R> {
     /// Reads from `inner`; each pickle may take `limit` bytes.
-    pub fn new(inner: R, limit: u64) -> Self {
+    pub(crate) fn new(inner: R, limit: u64) -> Self {
         Self { inner, at: 0, start: 0, limit }
     }
 
     /// Bytes read since the beginning.
-    pub fn position(&self) -> u64 {
+    pub(crate) fn position(&self) -> u64 {
         self.at
     }
 
     /// Grants the full limit anew: another pickle of the same stream begins here.
-    pub fn begin_pickle(&mut self) {
+    pub(crate) fn begin_pickle(&mut self) {
         self.start = self.at;
     }
 
     /// An error about the byte that was read last.
-    pub fn fault(&self, problem: impl Into<String>) -> Fault {
+    pub(crate) fn fault(&self, problem: impl Into<String>) -> Fault {
         Fault::Pickle { at: self.at.saturating_sub(1), problem: problem.into() }
     }
 
     /// The next `N` bytes.
-    pub fn array<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
         let mut bytes = [0; N];
         self.charge("the pickle", N as u64)?;
         let mut filled = 0;
@@ -47,12 +47,12 @@ impl<R: BufRead> Input<R> {
         Ok(bytes)
     }
 
-    pub fn byte(&mut self) -> Result<u8, Fault> {
+    pub(crate) fn byte(&mut self) -> Result<u8, Fault> {
         Ok(self.array::<1>()?[0])
     }
 
     /// The next `length` bytes. Memory grows with what the file holds, never with what it declares.
-    pub fn bytes(&mut self, what: &str, length: u64) -> Result<Vec<u8>, Fault> {
+    pub(crate) fn bytes(&mut self, what: &str, length: u64) -> Result<Vec<u8>, Fault> {
         self.charge(what, length)?;
         let mut bytes = Vec::new();
         self.inner.by_ref().take(length).read_to_end(&mut bytes)?;
@@ -63,21 +63,21 @@ impl<R: BufRead> Input<R> {
     }
 
     /// The next `length` bytes as text.
-    pub fn text(&mut self, what: &str, length: u64) -> Result<Box<str>, Fault> {
+    pub(crate) fn text(&mut self, what: &str, length: u64) -> Result<Box<str>, Fault> {
         let bytes = self.bytes(what, length)?;
         let text = String::from_utf8(bytes).map_err(|_| self.fault(format!("{what} is not UTF-8")))?;
         Ok(text.into_boxed_str())
     }
 
     /// Text up to the next line feed, at most `longest` bytes.
-    pub fn line(&mut self, what: &str, longest: u64) -> Result<Box<str>, Fault> {
+    pub(crate) fn line(&mut self, what: &str, longest: u64) -> Result<Box<str>, Fault> {
         let line = self.line_of_bytes(what, longest)?;
         let text = String::from_utf8(line).map_err(|_| self.fault(format!("{what} is not UTF-8")))?;
         Ok(text.into_boxed_str())
     }
 
     /// Bytes up to the next line feed, at most `longest`.
-    pub fn line_of_bytes(&mut self, what: &str, longest: u64) -> Result<Vec<u8>, Fault> {
+    pub(crate) fn line_of_bytes(&mut self, what: &str, longest: u64) -> Result<Vec<u8>, Fault> {
         let mut line = Vec::new();
         self.inner.by_ref().take(longest + 1).read_until(b'\n', &mut line)?;
         self.charge(what, line.len() as u64)?;

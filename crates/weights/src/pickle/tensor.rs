@@ -24,7 +24,7 @@ pub(crate) struct TensorHeader {
 
 impl TensorHeader {
     /// A tensor of `shape` that takes a whole storage, in order.
-    pub fn whole(graph: &Graph, storage: usize, shape: Vec<u64>) -> Result<Self, Fault> {
+    pub(crate) fn whole(graph: &Graph, storage: usize, shape: Vec<u64>) -> Result<Self, Fault> {
         let mut strides = vec![1; shape.len()];
         for i in (1..shape.len()).rev() {
             strides[i - 1] = shape[i].saturating_mul(strides[i]);
@@ -34,7 +34,7 @@ impl TensorHeader {
     }
 
     /// Checks that every index stays in `view`. Offset and strides count elements.
-    pub fn new(
+    pub(crate) fn new(
         graph: &Graph,
         view: StorageView,
         offset: u64,
@@ -81,7 +81,7 @@ impl TensorHeader {
     }
 
     /// Whether the elements lie in order without gaps.
-    pub fn is_contiguous(&self) -> bool {
+    pub(crate) fn is_contiguous(&self) -> bool {
         let mut expected = 1;
         self.elements == 0
             || self.shape.iter().zip(&self.strides).rev().all(|(&size, &stride)| {

@@ -26,7 +26,8 @@ pub struct Arguments {
 
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let judged = &arguments.judged;
-    let judge = Judge::<Entailment>::open(&judged.checkpoint, judged.dtype.kind(), judged.device()?)?;
+    let (kind, device) = judged.place()?;
+    let judge = Judge::<Entailment>::open(&judged.checkpoint, kind, device)?;
     let dataset = judged.open::<Entailments>(&[], &[], &["json"])?;
     let config = &judge.model.config;
     let format = Entailments { sentences: sentences(&judge.vocabulary, config.max_positions), labelled: false };

@@ -10,11 +10,10 @@ use simla_data::{Batch, Dataset, Format, LoadError, Options};
 use simla_run::downstream::each_once;
 use simla_run::output::{check_file, sources_of};
 use simla_run::progress::Progress;
-use simla_run::settings::Dtype;
 use simla_run::sources::open_sources;
-use tch::Device;
+use tch::{Device, Kind};
 
-use crate::commands::bench::dtype;
+use crate::model::ComputeArguments;
 use simla_run::say;
 use simla_train::Team;
 
@@ -39,20 +38,17 @@ pub struct Judged {
     /// Overwrites the file that --predictions names
     #[arg(long)]
     force: bool,
-    /// Where to compute: cpu, cuda or cuda:N
-    #[arg(long, default_value = "cpu")]
-    device: String,
-    /// Type of the matrix products: f32 or bf16
-    #[arg(long, default_value = "f32", value_parser = dtype)]
-    pub dtype: Dtype,
+    #[command(flatten)]
+    pub compute: ComputeArguments,
     /// One JSON object in place of the table
     #[arg(long)]
     pub json: bool,
 }
 
 impl Judged {
-    pub fn device(&self) -> Result<Device> {
-        Ok(simla_train::torch::device::open(&self.device)?)
+    /// The type of products, and the device.
+    pub fn place(&self) -> Result<(Kind, Device)> {
+        Ok((self.compute.dtype.kind(), self.compute.device.open()?))
     }
 
     /// Opens the records, and looks at where predictions would be written: a file that ends in one of `endings`, and is none of these

@@ -26,7 +26,8 @@ pub struct Arguments {
 
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let judged = &arguments.judged;
-    let judge = Judge::<Statement>::open(&judged.checkpoint, judged.dtype.kind(), judged.device()?)?;
+    let (kind, device) = judged.place()?;
+    let judge = Judge::<Statement>::open(&judged.checkpoint, kind, device)?;
     let dataset = judged.open::<Statements>(&[], &[], &["csv"])?;
     let config = &judge.model.config;
     let format = Statements { sentences: sentences(&judge.vocabulary, config.max_positions), labelled: false };

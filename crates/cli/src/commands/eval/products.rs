@@ -6,12 +6,10 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use clap::Args;
 use serde_json::{Value, json};
-use simla::tasks::pretrain::Model;
 use simla::tasks::products::{Chosen, Lists, evaluate};
 use simla::tasks::retrieval::Recalls;
-use simla_run::settings::Dtype;
 
-use crate::commands::bench::dtype;
+use crate::model::MeasuredArguments;
 use simla_run::output::{check_file, sources_of};
 use simla_run::products::Products;
 use simla_run::progress::Progress;
@@ -26,9 +24,8 @@ use simla_run::{answer, console, say};
 /// With all products as candidates: simla eval retrieval.
 #[derive(Args)]
 pub struct Arguments {
-    /// A run's folder, or a checkpoint's
-    #[arg(long, value_name = "DIR")]
-    checkpoint: PathBuf,
+    #[command(flatten)]
+    model: MeasuredArguments,
     /// A file of products
     #[arg(long, value_name = "FILE")]
     data: String,
@@ -56,12 +53,6 @@ pub struct Arguments {
     /// Word pieces of a name at most
     #[arg(long, default_value_t = 25)]
     max_tokens: usize,
-    /// Where to compute: cpu, cuda or cuda:N
-    #[arg(long, default_value = "cpu")]
-    device: String,
-    /// Type of the matrix products: f32 or bf16
-    #[arg(long, default_value = "f32", value_parser = dtype)]
-    dtype: Dtype,
     /// One JSON object in place of the table
     #[arg(long)]
     json: bool,
@@ -71,8 +62,7 @@ pub fn run(arguments: Arguments) -> Result<ExitCode> {
     if arguments.queries == 0 || arguments.wrong == 0 {
         bail!("--queries {}, --wrong {}: expected at least 1", arguments.queries, arguments.wrong);
     }
-    let device = simla_train::torch::device::open(&arguments.device)?;
-    let model = Model::open(&arguments.checkpoint, arguments.dtype.kind(), device)?;
+    let model = arguments.model.open()?;
     super::retrieval::check_max_tokens(arguments.max_tokens, &model)?;
     let image_root = arguments.image_root.as_deref();
     let dataset = open_data(std::slice::from_ref(&arguments.data), image_root, 1.0)?;

@@ -9,9 +9,8 @@ use serde_json::json;
 use simla::tasks::pretrain::Model;
 use simla::tasks::retrieval::{Gallery, Recalls, Retrieval, evaluate_and_list};
 use simla_data::Options;
-use simla_run::settings::Dtype;
 
-use crate::commands::bench::dtype;
+use crate::model::MeasuredArguments;
 use simla_run::held_out::gallery;
 use simla_run::output::{check_file, files_of};
 use simla_run::progress::{Progress, say_broken};
@@ -31,9 +30,8 @@ const LISTED: usize = 100;
   simla eval retrieval --checkpoint runs/mine --data dataset_flickr30k.json --image-root flickr30k-images     Karpathy's test split
   simla eval retrieval --checkpoint runs/mine --data dataset_coco.json --image-root coco --top-k 256 --folds 5     COCO, 5k and 1k")]
 pub struct Arguments {
-    /// A run's folder, or a checkpoint's
-    #[arg(long, value_name = "DIR")]
-    checkpoint: PathBuf,
+    #[command(flatten)]
+    model: MeasuredArguments,
     /// Images with their captions: a file, pattern or folder
     #[arg(long, value_name = "FILE")]
     data: String,
@@ -58,20 +56,13 @@ pub struct Arguments {
     /// Word pieces of a caption at most
     #[arg(long, default_value_t = 25)]
     max_tokens: usize,
-    /// Where to compute: cpu, cuda or cuda:N
-    #[arg(long, default_value = "cpu")]
-    device: String,
-    /// Type of the matrix products: f32 or bf16
-    #[arg(long, default_value = "f32", value_parser = dtype)]
-    dtype: Dtype,
     /// One JSON object in place of the table
     #[arg(long)]
     json: bool,
 }
 
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
-    let device = simla_train::torch::device::open(&arguments.device)?;
-    let model = Model::open(&arguments.checkpoint, arguments.dtype.kind(), device)?;
+    let model = arguments.model.open()?;
     let image_root = arguments.image_root.as_deref();
     let options = Options { splits: arguments.split.clone(), ..open_options(image_root, 1.0) };
     let dataset = open_sources(std::slice::from_ref(&arguments.data), &options)?;

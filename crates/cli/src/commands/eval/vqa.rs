@@ -50,7 +50,8 @@ pub fn at_least_one(text: &str) -> Result<usize, String> {
 
 pub fn run(arguments: Arguments) -> Result<ExitCode> {
     let judged = &arguments.judged;
-    let asker = Asker::open(&judged.checkpoint, arguments.answers.as_deref(), judged.dtype.kind(), judged.device()?)?;
+    let (kind, device) = judged.place()?;
+    let asker = Asker::open(&judged.checkpoint, arguments.answers.as_deref(), kind, device)?;
     let dataset = judged.open::<Questions>(&arguments.annotations, arguments.answers.as_slice(), &["json"])?;
     let format = Questions::evaluation(sentences(&asker.vocabulary, asker.model.config.max_positions));
     let answers = asker.answers.as_ref().filter(|_| !arguments.make_up);

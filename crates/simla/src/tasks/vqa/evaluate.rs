@@ -16,6 +16,7 @@ use simla_train::torch::guard::{TorchError, guarded};
 
 /// Why questions could not be answered.
 #[derive(Debug, Error)]
+#[allow(missing_docs)] // the messages say it
 pub enum AnswerError {
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -90,7 +91,9 @@ pub fn evaluate(
 /// could be said.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Answer {
+    /// In words.
     pub answer: String,
+    /// From 0 to 1.
     pub probability: f64,
 }
 

@@ -160,8 +160,10 @@ impl Parts {
 /// A model that answers questions, with its momentum model.
 #[derive(Debug)]
 pub struct Answerer {
+    /// Its sizes.
     pub config: ModelConfig,
     parts: Parts,
+    /// Online and momentum model.
     pub weights: Averaged,
 }
 
@@ -240,6 +242,7 @@ impl Answerer {
 /// A model in fine-tuning on questions.
 #[derive(Debug)]
 pub struct Answering {
+    /// As it is so far.
     pub model: Answerer,
     alpha: f64,
     /// Whether pictures are hidden: what can be told from the words alone.
@@ -259,6 +262,7 @@ impl Answering {
 
 /// Why a model cannot answer from a list.
 #[derive(Debug, Error)]
+#[allow(missing_docs)] // the messages say it
 pub enum ListError {
     #[error(transparent)]
     Open(#[from] OpenError),

@@ -1,7 +1,5 @@
 //! Questions, statements about two pictures, and entailment through the program: fine-tuned, resumed, measured, scored, asked by hand.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 use std::process::Output;

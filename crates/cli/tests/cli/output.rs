@@ -1,7 +1,5 @@
 //! Output is no reason to end: terminals, pipes and disks that go away, and names that would steer a terminal.
 
-mod common;
-
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, pipe};
 use std::path::Path;

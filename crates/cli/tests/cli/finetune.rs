@@ -1,7 +1,5 @@
 //! Fine-tuning on retrieval through the program: a pre-trained model becomes a better one on larger pictures, and goes on where it was.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 use std::process::Output;

@@ -1,9 +1,6 @@
 //! Runs of several processes: started as people start them, they compute what one process computes, and none is left behind.
 //!
-//! The soak runs for minutes and is asked for: `cargo test --test processes -- --ignored --nocapture`.
-#![cfg(target_os = "linux")]
-
-mod common;
+//! The soak runs for minutes and is asked for: `cargo test --test cli processes:: -- --ignored --nocapture`.
 
 use std::fs;
 use std::net::TcpListener;
@@ -16,11 +13,11 @@ use rand::Rng;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
 
-use crate::common::{Scenes, assert_done, assert_refused, lines, metrics, output_of, pretraining, read, said, simla};
+use crate::common::{
+    MICRO, Scenes, assert_done, assert_refused, lines, metrics, output_of, pretraining, read, said, simla, wait_until,
+};
 
 const STOPPED: i32 = 75;
-/// Longest that a test waits.
-const PATIENCE: Duration = Duration::from_secs(90);
 /// A run that goes on for as long as a test needs it.
 const LONG: &[&str] = &["--set", "steps=60", "--set", "save_every_steps=5"];
 /// What one process is told, and two are not.
@@ -28,14 +25,6 @@ const OF_TWO: &[&str] = &["--set", "accumulate=2", "--set", "dvae_accumulate=2"]
 
 fn two(scenes: &Scenes, output: &str, more: &[&str]) -> Command {
     pretraining(&scenes.train, &scenes.path(output), &[&["--processes", "2"], more].concat())
-}
-
-fn wait_until(what: &str, mut happened: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !happened() {
-        assert!(start.elapsed() < PATIENCE, "{what} does not happen");
-        sleep(Duration::from_millis(5));
-    }
 }
 
 /// The processes that a launcher has started and that are there.
@@ -236,14 +225,14 @@ fn tasks_tokenizers_and_ablations_take_several_processes_too() {
 
     let mut tokenizer = simla();
     tokenizer.args(["dvae", "train", "--processes", "2", "--output", &path("dvae"), "--data"]).arg(&scenes.train);
-    tokenizer.args(common::MICRO.iter().flat_map(|setting| ["--set", setting]));
+    tokenizer.args(MICRO.iter().flat_map(|setting| ["--set", setting]));
     assert_done(&tokenizer.output().unwrap());
     assert_eq!(metrics(&scenes.path("dvae")).len(), 4);
 
     let mut ablation = simla();
     ablation.args(["ablate", "--processes", "2", "--seeds", "0", "--set", "steps=2", "--output", &path("ablation")]);
     ablation.arg("--data").arg(&scenes.train).arg("--eval-data").arg(&scenes.test);
-    ablation.args(common::MICRO.iter().flat_map(|setting| ["--set", setting]));
+    ablation.args(MICRO.iter().flat_map(|setting| ["--set", setting]));
     let ablation = ablation.output().unwrap();
     assert_done(&ablation);
     let table = String::from_utf8(ablation.stdout).unwrap();
@@ -267,9 +256,9 @@ fn soak() {
     for _ in 0..kills {
         let (at, more) = (lines(&run), rng.random_range(0..3));
         let mut launcher = two(&scenes, "run", &long).stderr(Stdio::null()).spawn().unwrap();
-        let mut ended = || launcher.try_wait().unwrap().is_some();
-        wait_until("the next step", || lines(&run) >= at + more || ended());
-        wait_until("both processes", || started_by(&launcher).len() == 2 || ended());
+        let ended = |launcher: &mut Child| launcher.try_wait().unwrap().is_some();
+        wait_until("the next step", || lines(&run) >= at + more || ended(&mut launcher));
+        wait_until("both processes", || started_by(&launcher).len() == 2 || ended(&mut launcher));
         sleep(Duration::from_millis(rng.random_range(0..200)));
         let rank = rng.random_range(0..2);
         if let Some(pid) = started_by(&launcher).get(rank)

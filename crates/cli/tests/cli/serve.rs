@@ -1,16 +1,12 @@
 //! `simla serve` as a program, and its page in a real browser.
 
-#[path = "common/browser.rs"]
-mod browser;
-mod common;
-
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Stdio};
 
-use browser::Browser;
-use common::{Scenes, assert_done, assert_refused, output_of, printed, said, simla};
+use crate::browser::Browser;
+use crate::common::{Scenes, assert_done, assert_refused, output_of, printed, said, simla};
 use serde_json::Value;
 
 /// Pictures of the folder.

@@ -1,7 +1,5 @@
 //! The main road through the program: pre-train, evaluate, and be told clearly what is wrong.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -113,32 +111,6 @@ fn too_many_broken_records_are_refused_before_hours_are_spent() {
     let allowed = ["--set", "steps=2", "--set", "max_bad_share=0.5"];
     let output = pretrain(&data, &scenes.path("allowed"), &allowed);
     assert!(output.status.success(), "{}", said(&output));
-}
-
-#[test]
-fn what_cannot_be_trained_on_is_refused_with_its_name() {
-    let scenes = Scenes::new();
-    let run = scenes.path("run");
-    let refused = |data: &Path, more: &[&str], words: &[&str]| {
-        assert_refused(&pretrain(data, &run, more), words);
-        assert!(!run.join("checkpoints").exists(), "{words:?}");
-    };
-    let train = &scenes.train;
-    refused(&scenes.path("nowhere.json"), &[], &["nowhere.json"]);
-    let empty = file_of(&scenes, "empty.json", &Value::Array(vec![]));
-    refused(&empty, &[], &["empty.json", "no record"]);
-    let wrong = file_of(&scenes, "wrong.json", &serde_json::json!([{"picture": "a.png"}]));
-    refused(&wrong, &[], &["wrong.json", "image"]);
-    refused(train, &["--set", "batch_size=1"], &["batch_size", "1", "at least 2"]);
-    refused(train, &["--set", "batch_size=49"], &["batch_size", "49", "48"]);
-    refused(train, &["--set", "dvae_batch_size=49"], &["dvae_batch_size", "49", "48"]);
-    refused(train, &["--set", "learning_rate=1"], &["learning_rate", "unknown setting"]);
-    refused(train, &["--set", "lr=fast"], &["lr", "fast"]);
-    refused(train, &["--config", "nowhere.toml"], &["nowhere.toml"]);
-    refused(train, &["--dvae", "nowhere"], &["nowhere"]);
-    refused(train, &["--vocabulary", "nowhere.txt"], &["nowhere.txt"]);
-    refused(train, &["--eval-data", "nowhere.json"], &["nowhere.json"]);
-    refused(train, &["--device", "tpu"], &["tpu", "cpu", "cuda"]);
 }
 
 #[test]

@@ -1,7 +1,5 @@
 //! A run's folder belongs to one process at a time, and what a run is made of may be elsewhere when it goes on.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Output, Stdio};

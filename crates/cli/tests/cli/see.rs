@@ -1,13 +1,11 @@
 //! Looking at what a model has learned: grounding, keywords, attention, and clear words about what cannot be looked at.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
-use common::{Scenes, assert_refused, metrics, output_of, printed, said};
+use crate::common::{Scenes, assert_refused, metrics, output_of, printed, said};
 
 /// Scenes with a micro model that was trained for two steps.
 fn trained() -> (Scenes, String) {

@@ -1,14 +1,12 @@
 //! `simla search` through the program: an index that is kept, answers of every kind, and refusals that leave it as it was.
 
-mod common;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
-use common::{Scenes, assert_refused, said, simla};
+use crate::common::{Scenes, assert_refused, said, simla};
 use serde_json::Value;
 
 /// Pictures of their own in a folder with another in it, and a model.

@@ -1,22 +1,15 @@
 //! The ablation of table 1 through the program: on its own, killed and continued, and side by side.
-#![cfg(unix)]
-
-mod common;
 
 use std::fs;
 use std::process::{Command, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::common::{MICRO, Scenes, assert_refused, metrics, read, said, simla};
+use crate::common::{MICRO, Scenes, assert_refused, metrics, read, said, simla, wait_until};
 
 /// Exit status of a run that was asked to stop.
 const STOPPED: i32 = 75;
-/// Longest that a test waits for something to happen.
-const PATIENCE: Duration = Duration::from_secs(60);
 const ROWS: [&str; 5] = ["1-itm", "2-itc", "3-mlm", "4-mim", "5-psl"];
 
 /// `simla ablate` of a micro model into the folder `output`.
@@ -50,14 +43,6 @@ fn numbers(printed: &[u8]) -> Value {
         }
     }
     report
-}
-
-fn wait_until(what: &str, mut happened: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !happened() {
-        assert!(start.elapsed() < PATIENCE, "{what} does not happen");
-        sleep(Duration::from_millis(5));
-    }
 }
 
 #[test]

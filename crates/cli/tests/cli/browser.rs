@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use serde_json::{Value, json};
 
+use crate::common::left_out;
+
 /// How long the page may take to come to what a test waits for.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -23,9 +25,7 @@ impl Browser {
     pub fn start() -> Option<Self> {
         let driver = Command::new("chromedriver").arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
         let Ok(mut driver) = driver else {
-            eprintln!(
-                "SKIPPED: no browser on this machine; on Debian, `apt-get install chromium chromium-driver` brings one"
-            );
+            left_out("no browser on this machine; on Debian, `apt-get install chromium chromium-driver` brings one");
             return None;
         };
         let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();

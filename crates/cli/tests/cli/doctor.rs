@@ -1,12 +1,10 @@
 //! What the program says of the machine, and what it tells shells and `man` of itself.
 
-mod common;
-
 use std::process::Command;
 
 use serde_json::Value;
 
-use common::printed;
+use crate::common::printed;
 
 #[test]
 fn the_machine_is_described_for_people_in_80_columns() {

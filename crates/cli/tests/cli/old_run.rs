@@ -1,15 +1,13 @@
 //! A run that the program made before its crates were put on their floors of today (see the fixture's README): it is resumed, ends with
 //! the old program's weights, and its model is used.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 
 use safetensors::SafeTensors;
 use serde_json::Value;
 
-use common::{copy, metrics, said, simla};
+use crate::common::{copy, metrics, said, simla};
 
 const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/old-run");
 

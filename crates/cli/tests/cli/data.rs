@@ -1,7 +1,5 @@
 //! Data through the program: every kind of source, a look at it, and its way into shards.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -1,9 +1,6 @@
 //! Nothing is lost: runs that are killed, stopped, damaged, poisoned or starved.
 //!
-//! The soak runs for minutes and is asked for: `cargo test --test survival -- --ignored --nocapture`.
-#![cfg(unix)]
-
-mod common;
+//! The soak runs for minutes and is asked for: `cargo test --test cli survival:: -- --ignored --nocapture`.
 
 use std::fs;
 use std::io::Write;
@@ -18,14 +15,13 @@ use rand::Rng;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::common::{MICRO, Scenes, assert_done, computed, lines, metrics, pretraining, refusal, said, simla};
+use crate::common::{
+    MICRO, Scenes, assert_done, computed, lines, metrics, pretraining, refusal, said, simla, wait_until,
+};
 
 /// Exit status of a run that was asked to stop, and of one that was asked twice.
 const STOPPED: i32 = 75;
 const INTERRUPTED: i32 = 130;
-
-/// Longest that a test waits for something to happen.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn resuming(run: &Path, more: &[&str]) -> Command {
     let mut command = simla();
@@ -43,14 +39,6 @@ fn quietly(mut command: Command) -> Child {
 
 fn signal(child: &Child, signal: Signal) {
     kill_process(Pid::from_child(child), signal).unwrap();
-}
-
-fn wait_until(what: &str, mut happened: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !happened() {
-        assert!(start.elapsed() < PATIENCE, "{what} does not happen");
-        sleep(Duration::from_millis(5));
-    }
 }
 
 fn latest(run: &Path) -> String {

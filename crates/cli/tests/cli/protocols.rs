@@ -1,7 +1,5 @@
 //! The field's protocols through the program: Karpathy's splits and folds, run files, products, classes, features for others.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +7,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use common::{Scenes, assert_refused, output_of, printed, said};
+use crate::common::{Scenes, assert_refused, left_out, output_of, printed, said};
 
 /// Scenes with a micro model that was trained for two steps.
 struct Place {
@@ -152,6 +150,10 @@ fn products_are_found_among_look_alikes_and_classes_are_told() {
     let alien = json!({"image_to_text": [{"query": "x.jpg", "right": "x.jpg", "wrong": []}], "text_to_image": []});
     let alien = place.write("alien.json", &alien);
     place.refused(&[&eval[..], &["--lists", &alien]].concat(), &["alien.json", "x.jpg"]);
+    let image = &place.test[0]["image"];
+    let both = json!({"image_to_text": [{"query": image, "right": image, "wrong": [image]}], "text_to_image": []});
+    let both = place.write("both.json", &both);
+    place.refused(&[&eval[..], &["--lists", &both]].concat(), &["both.json", "right and among the wrong ones"]);
     // With all of them as candidates: a product's photographs are one item, and what is said of them is right for both.
     let full = place.json(&["eval", "retrieval", "--data", &data, "--top-k", "2"]);
     assert_eq!((&full["images"], &full["items"]), (&json!(12), &json!(6)));
@@ -248,6 +250,44 @@ fn python(modules: &str) -> Option<PathBuf> {
     has.is_ok_and(|output| output.status.success()).then_some(program)
 }
 
+/// A picture of 20 x 10 pixels that was annotated at 40 x 20. Coordinates count from 1 and include the last pixel: (1, 1) to (20, 10) is
+/// 20 x 10 from the corner, half of that here. Two men have a box each, (1, 1) to (4, 4) and (21, 11) to (40, 20): around both is all of it.
+#[test]
+fn entities_of_flickr30k_are_converted_with_their_boxes() {
+    let Some(python) = python("PIL") else {
+        return left_out("Flickr30k Entities are not converted: no Python with Pillow (SIMLA_PYTHON names one)");
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for name in ["Annotations", "Sentences", "images"] {
+        fs::create_dir(at(name)).unwrap();
+    }
+    simla_image::RgbImage::new(20, 10).save(at("images/7.png")).unwrap();
+    fs::rename(at("images/7.png"), at("images/7.jpg")).unwrap();
+    let object = |chain: u32, [left, top, right, bottom]: [u32; 4]| {
+        format!(
+            "<object><name>{chain}</name><bndbox><xmin>{left}</xmin><ymin>{top}</ymin><xmax>{right}</xmax>\
+             <ymax>{bottom}</ymax></bndbox></object>"
+        )
+    };
+    let boxes = [object(1, [1, 1, 20, 10]), object(2, [1, 1, 4, 4]), object(2, [21, 11, 40, 20])].concat();
+    let scene = "<object><name>3</name><scene>1</scene><nobndbox>0</nobndbox></object>";
+    let size = "<size><width>40</width><height>20</height></size>";
+    fs::write(at("Annotations/7.xml"), format!("<annotation>{size}{boxes}{scene}</annotation>")).unwrap();
+    let sentence =
+        "[/EN#1/animals A dog] and [/EN#2/people/other two men] in [/EN#3/scene the snow] by [/EN#0/notvisual it] .\n";
+    fs::write(at("Sentences/7.txt"), sentence).unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/flickr30k_entities.py");
+    let mut command = Command::new(python);
+    command.arg(script).arg(folder.path()).arg(at("images")).arg(at("boxes.json")).arg("--annotated-proposals");
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let found: Value = serde_json::from_str(&fs::read_to_string(at("boxes.json")).unwrap()).unwrap();
+    let objects = json!([{"phrase": "A dog", "box": [0.0, 0.0, 10.0, 5.0]}, {"phrase": "two men", "box": [0.0, 0.0, 20.0, 10.0]}]);
+    let proposals = json!([[0.0, 0.0, 10.0, 5.0], [0.0, 0.0, 2.0, 2.0], [10.0, 5.0, 10.0, 5.0]]);
+    assert_eq!(found, json!([{"image": "7.jpg", "objects": objects, "proposals": proposals}]));
+}
+
 #[test]
 fn features_are_the_same_in_every_file_and_in_pytorch() {
     let place = Place::new();
@@ -278,10 +318,8 @@ fn features_are_the_same_in_every_file_and_in_pytorch() {
     place.refused(&["embed", "--images", &pictures, "--output", "features.csv"], &["features.csv", ".parquet"]);
 
     let Some(python) = python("torch, numpy, PIL, tokenizers") else {
-        eprintln!(
-            "not compared with PyTorch: no Python with torch, numpy, Pillow and tokenizers (SIMLA_PYTHON names one)"
-        );
-        return;
+        let modules = "no Python with torch, numpy, Pillow and tokenizers (SIMLA_PYTHON names one)";
+        return left_out(&format!("features are not compared with PyTorch: {modules}"));
     };
     let weights = at("model.pth");
     printed(&["export", "authors", &place.run, "--output", &weights]);

@@ -1,7 +1,5 @@
 //! Published weights through the program: imported, started from, used; and what is refused.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;

@@ -1,10 +1,8 @@
 //! The benchmarks run, measure, and refuse what cannot be measured.
 
-mod common;
-
 use serde_json::Value;
 
-use common::{assert_refused, output_of, printed};
+use crate::common::{assert_refused, output_of, printed};
 
 fn bench(arguments: &[&str]) -> Value {
     let text = printed(&[&["bench"], arguments].concat());
