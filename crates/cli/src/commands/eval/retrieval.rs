@@ -135,10 +135,10 @@ pub fn check_max_tokens(max_tokens: usize, model: &Model) -> Result<()> {
 
 /// What stands over the lines of the table.
 pub fn header() -> String {
-    let directions = format!("{:<22} {:>20}   {:>20}\n", "", "image -> text", "text -> image");
+    let directions = format!("{:<24} {:>20}   {:>20}\n", "", "image -> text", "text -> image");
     directions
         + &format!(
-            "{:<22} {:>6} {:>6} {:>6}   {:>6} {:>6} {:>6}\n",
+            "{:<24} {:>6} {:>6} {:>6}   {:>6} {:>6} {:>6}\n",
             "percent", "R@1", "R@5", "R@10", "R@1", "R@5", "R@10"
         )
 }
@@ -146,7 +146,7 @@ pub fn header() -> String {
 /// A line of the table.
 pub fn row(name: &str, r: &Recalls) -> String {
     format!(
-        "{name:<22} {:>6.1} {:>6.1} {:>6.1}   {:>6.1} {:>6.1} {:>6.1}\n",
+        "{name:<24} {:>6.1} {:>6.1} {:>6.1}   {:>6.1} {:>6.1} {:>6.1}\n",
         r.txt_r1, r.txt_r5, r.txt_r10, r.img_r1, r.img_r5, r.img_r10
     )
 }
