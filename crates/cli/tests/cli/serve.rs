@@ -228,7 +228,7 @@ fn the_page_in_a_browser() {
     browser.wait(&answered);
     assert!(text("#seen").contains("with probability"), "{}", text("#seen"));
     assert!(text("#answers").lines().all(|answer| answer.contains('%')), "{}", text("#answers"));
-    assert_eq!(text("#words").split_whitespace().collect::<Vec<_>>(), ["how", "many", "circles", "are", "there?"]);
+    assert_eq!(text("#words").split_whitespace().collect::<Vec<_>>(), ["how", "many", "circles", "are", "there"]);
     browser.point("#words button:nth-child(3)");
     browser.wait(&format!("{heat} === 'circles'"));
     browser.picture("ask");
