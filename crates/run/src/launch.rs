@@ -13,8 +13,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::raise;
+use simla_train::team::MET;
 use simla_train::torch::group::Store;
 
+use crate::say;
 use crate::stop::is_ignored;
 
 /// In the environment of what is launched: standard input ends when the launcher does.
@@ -53,8 +55,14 @@ pub fn launch(processes: usize) -> Result<ExitCode> {
         if started.look()? {
             return Ok(started.code());
         }
-        let since = started.has_failed().then(|| *failed.get_or_insert_with(Instant::now));
-        if since.is_some_and(|since| since.elapsed() > GRACE) {
+        if started.has_failed() && failed.is_none() {
+            failed = Some(Instant::now());
+            if store.get(MET, LOOK).is_err() {
+                say!("a process ended before all had met: the others are ended");
+                started.tell(Signal::KILL);
+            }
+        }
+        if failed.is_some_and(|since| since.elapsed() > GRACE) {
             started.tell(Signal::KILL);
         }
         sleep(LOOK);

@@ -210,7 +210,7 @@ pub(crate) fn dropout(x: Tensor, p: f64) -> Tensor {
 
 /// What dropout keeps in the sub-layers of one layer, each of which it ends with a residual. On a GPU that is drawn for all of them at once.
 #[derive(Debug)]
-pub struct Kept {
+pub(crate) struct Kept {
     p: f64,
     /// `[sublayers, ...]`: true where an element is kept.
     kept: Option<Tensor>,
@@ -218,7 +218,7 @@ pub struct Kept {
 
 impl Kept {
     /// For so many sub-layers whose outputs are of the size of `like`.
-    pub fn draw(sublayers: i64, like: &Tensor, p: f64) -> Self {
+    pub(crate) fn draw(sublayers: i64, like: &Tensor, p: f64) -> Self {
         let draw = || {
             let size = [&[sublayers][..], &like.size()].concat();
             Tensor::empty(size.as_slice(), (Kind::Bool, like.device())).bernoulli_float_(1.0 - p)
@@ -227,12 +227,12 @@ impl Kept {
     }
 
     /// Everything: no dropout.
-    pub fn all() -> Self {
+    pub(crate) fn all() -> Self {
         Self { p: 0.0, kept: None }
     }
 
     /// `residual + dropout(x)` at the end of the `nth` sub-layer.
-    pub fn add(&self, nth: i64, residual: &Tensor, x: Tensor) -> Tensor {
+    pub(crate) fn add(&self, nth: i64, residual: &Tensor, x: Tensor) -> Tensor {
         match &self.kept {
             Some(kept) => add_kept(residual, &x, &kept.get(nth), 1.0 / (1.0 - self.p)),
             None => residual + dropout(x, self.p),

@@ -240,6 +240,19 @@ fn tasks_tokenizers_and_ablations_take_several_processes_too() {
     assert!(scenes.path("ablation/seed-0/5-psl/retrieval.json").exists());
 }
 
+#[test]
+fn one_that_dies_before_all_have_met_ends_the_others_at_once() {
+    let scenes = Scenes::new();
+    let launcher = two(&scenes, "run", &[]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_until("both processes", || started_by(&launcher).len() == 2);
+    let start = Instant::now();
+    kill_process(started_by(&launcher)[1], Signal::KILL).unwrap();
+    let output = launcher.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(128 + 9), "{}", said(&output));
+    assert!(said(&output).contains("before all had met"), "{}", said(&output));
+    assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
+}
+
 /// Random kills of random processes, until the run ends; then it is what an undisturbed run of one process is. How many kills and how many
 /// steps may be asked for by variables.
 #[test]

@@ -110,6 +110,10 @@ impl Team {
         let seat = Seat { rank, world, address: &address };
         let group = Group::join(&store, "simla", seat, place.call).map_err(failed)?;
         let watch = Watch::start(&store, seat, hosts.clone(), place.call).map_err(failed)?;
+        if place.agent && rank == 0 {
+            let agent = Store::open(&place.host, place.port, false, place.joining).map_err(failed)?;
+            agent.set(MET, "").map_err(failed)?;
+        }
         let mut team = Self {
             rank,
             world,
@@ -494,6 +498,8 @@ fn address(place: &Place) -> Result<String, String> {
     }
 }
 
+/// What a launcher's store has once all processes hear of each other's end.
+pub const MET: &str = "simla/met";
 /// Between two looks whether another process is there.
 const LOOK: Duration = Duration::from_millis(50);
 
