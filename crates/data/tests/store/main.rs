@@ -291,19 +291,20 @@ fn what_is_missing_forbidden_or_changed_is_said_at_once_without_a_secret() {
     assert!(![KEY, SECRET, "another-secret"].iter().any(|secret| text.contains(secret)), "{text}");
 
     // Opened, and then ...
-    let only_the_index = || {
-        let dataset = remote("s3://bucket/00{0,1}.tar", options.clone()).unwrap();
-        blocks(cache.path()).iter().for_each(|block| std::fs::remove_file(block).unwrap());
-        dataset
-    };
-    let dataset = only_the_index();
-    std::fs::copy(bucket.join("002.tar"), bucket.join("000.tar")).unwrap();
+    let open = || remote("s3://bucket/00{0,1}.tar", options.clone()).unwrap();
+    let forget = || blocks(cache.path()).iter().for_each(|block| std::fs::remove_file(block).unwrap());
+    let dataset = open();
+    // ... another at once: what is copied over it while it is sent would be sent in parts.
+    std::fs::copy(bucket.join("002.tar"), bucket.join("another")).unwrap();
+    std::fs::rename(bucket.join("another"), bucket.join("000.tar")).unwrap();
+    forget();
     let text = dataset.record(0).unwrap_err().to_string();
     assert!(text.contains("s3://bucket/000.tar, bytes 0 to 65535: it has changed since it was opened"), "{text}");
     let reason = text.split_once("cannot be read: ").unwrap().1;
     assert_eq!(dataset.reached().unwrap_err().to_string(), format!("data {reason}"));
-    let dataset = only_the_index();
+    let dataset = open();
     std::fs::remove_file(bucket.join("001.tar")).unwrap();
+    forget();
     let text = dataset.record(7).unwrap_err().to_string();
     assert!(text.contains("s3://bucket/001.tar, bytes 0 to ") && text.contains("there is no such object"), "{text}");
     assert!(dataset.fingerprint(None, |_| ()).is_err());
