@@ -4,7 +4,7 @@ include!("link.rs");
 
 fn main() {
     println!("cargo::rerun-if-changed=link.rs");
-    for part in ["caught.hpp", "linear.cpp", "operations.cpp", "group.cpp", "stand_ins"] {
+    for part in ["caught.hpp", "linear.hpp", "linear.cpp", "operations.cpp", "group.cpp", "stand_ins"] {
         println!("cargo::rerun-if-changed=src/torch/{part}");
     }
     let Some(libtorch) = link() else {

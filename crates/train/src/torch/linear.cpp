@@ -7,6 +7,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "caught.hpp"
+#include "linear.hpp"
 
 using at::Tensor;
 using torch::autograd::AutogradContext;
@@ -40,20 +41,7 @@ struct Linear : torch::autograd::Function<Linear> {
     }
 
     static variable_list backward(AutogradContext *context, variable_list gradients) {
-        const auto saved = context->get_saved_variables();
-        const Tensor &x = saved[0], &weight = saved[1];
-        const Tensor gradient = gradients[0].reshape({-1, weight.size(0)});
-        Tensor of_x, of_weight, of_bias;
-        if (context->needs_input_grad(0)) {
-            of_x = gradient.mm(weight).view(x.sizes());
-        }
-        if (context->needs_input_grad(1)) {
-            of_weight = gradient.t().mm(x.reshape({-1, weight.size(1)}));
-        }
-        if (context->needs_input_grad(2)) {
-            of_bias = gradient.sum(0);
-        }
-        return {of_x, of_weight, of_bias};
+        return gradients_of_linear(context, gradients[0]);
     }
 };
 

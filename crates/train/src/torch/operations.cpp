@@ -9,6 +9,7 @@
 #include <map>
 
 #include "caught.hpp"
+#include "linear.hpp"
 
 using at::Tensor;
 using torch::autograd::AutogradContext;
@@ -97,26 +98,10 @@ struct LinearBeside : torch::autograd::Function<LinearBeside> {
     }
 
     static variable_list backward(AutogradContext *context, variable_list gradients) {
-        const auto saved = context->get_saved_variables();
-        const Tensor &x = saved[0], &weight = saved[1];
         if (!gradients[0].defined()) {
             return {gradients[1], Tensor(), Tensor()};
         }
-        const Tensor gradient = gradients[0].reshape({-1, weight.size(0)});
-        Tensor of_x, of_weight, of_bias;
-        if (context->needs_input_grad(0) && gradients[1].defined()) {
-            Tensor sum = gradients[1].reshape({-1, weight.size(1)}).contiguous();
-            of_x = at::addmm_out(sum, sum, gradient, weight).view(x.sizes());
-        } else if (context->needs_input_grad(0)) {
-            of_x = gradient.mm(weight).view(x.sizes());
-        }
-        if (context->needs_input_grad(1)) {
-            of_weight = gradient.t().mm(x.reshape({-1, weight.size(1)}));
-        }
-        if (context->needs_input_grad(2)) {
-            of_bias = gradient.sum(0);
-        }
-        return {of_x, of_weight, of_bias};
+        return gradients_of_linear(context, gradients[0], gradients[1]);
     }
 };
 

@@ -143,7 +143,7 @@ pub fn product(x: &Tensor, y: &Tensor) -> Tensor {
     if x.device() == Device::Cpu || x.kind() != Kind::Float {
         return x.matmul(y);
     }
-    made(x, y, simla_product)
+    made_of(x, y, simla_product)
 }
 
 /// The `rows` `[n]` of `x` `[m, ...]`, some of them several times or never. On a GPU its gradient is the same every time, bit for bit.
@@ -151,7 +151,7 @@ pub fn select(x: &Tensor, rows: &Tensor) -> Tensor {
     if x.device() == Device::Cpu {
         return x.index_select(0, rows);
     }
-    made(x, rows, simla_select)
+    made_of(x, rows, simla_select)
 }
 
 /// Of `x` `[n]`: for each of `count`, the sum of those values whose place in `owners` `[n]` names it. The same every time, bit for bit.
@@ -179,14 +179,8 @@ pub fn linear_beside(x: &Tensor, weight: &Tensor, bias: &Tensor) -> (Tensor, Ten
 
 /// `residual + scale x kept x x`, where `kept` says which elements of `x` are.
 pub fn add_kept(residual: &Tensor, x: &Tensor, kept: &Tensor, scale: f64) -> Tensor {
-    let mut sum = std::ptr::null_mut();
     // SAFETY: as above.
-    done(checked(|message, length| unsafe {
-        sum = simla_add_kept(raw(residual), raw(x), raw(kept), scale, message, length);
-        !sum.is_null()
-    }));
-    // SAFETY: as above.
-    unsafe { Tensor::from_ptr(sum.cast()) }
+    made(|message, length| unsafe { simla_add_kept(raw(residual), raw(x), raw(kept), scale, message, length) })
 }
 
 /// The backward pass of attention, which gave `seen`, will add in one order: on a GPU it is the same every time then, bit for bit.
@@ -197,15 +191,20 @@ pub fn keep_order(seen: &Tensor) {
 
 type OfTwo = unsafe extern "C" fn(Raw, Raw, *mut c_char, usize) -> *mut c_void;
 
-fn made(x: &Tensor, y: &Tensor, f: OfTwo) -> Tensor {
-    let mut z = std::ptr::null_mut();
+fn made_of(x: &Tensor, y: &Tensor, f: OfTwo) -> Tensor {
     // SAFETY: as above.
-    done(checked(|message, length| unsafe {
-        z = f(raw(x), raw(y), message, length);
-        !z.is_null()
+    made(|message, length| unsafe { f(raw(x), raw(y), message, length) })
+}
+
+/// The new tensor that `f` gives, or the message that it writes.
+fn made(f: impl FnOnce(*mut c_char, usize) -> *mut c_void) -> Tensor {
+    let mut tensor = std::ptr::null_mut();
+    done(checked(|message, length| {
+        tensor = f(message, length);
+        !tensor.is_null()
     }));
     // SAFETY: as above.
-    unsafe { Tensor::from_ptr(z.cast()) }
+    unsafe { Tensor::from_ptr(tensor.cast()) }
 }
 
 /// Tensors as they are at this moment, on their way to the host.
@@ -292,7 +291,7 @@ mod tests {
             let gradients = Tensor::run_backward(&[loss], &[&x, &y, &whole], false, false);
             made.into_iter().chain(gradients).collect::<Vec<_>>()
         };
-        let ours = with_gradients([super::made(&x, &y, simla_product), super::made(&whole, &rows, simla_select)]);
+        let ours = with_gradients([super::made_of(&x, &y, simla_product), super::made_of(&whole, &rows, simla_select)]);
         let theirs = with_gradients([x.matmul(&y), whole.index_select(0, &rows)]);
         assert!(ours.iter().zip(&theirs).all(|(ours, theirs)| ours.allclose(theirs, 1e-5, 1e-6, false)));
     }
